@@ -1,1 +1,21 @@
-//! placeholder
+//! The tree-based overlay network between the brokers of one instance.
+//!
+//! Purpose: carry [`wire::Message`]s between a broker, its parent and its children, and say when a
+//! peer comes and goes. [`topology`] knows the tree's shape; [`handshake`] decides who may join;
+//! [`transport`] is the seam between the broker and what moves bytes; [`zmq_link`] moves them with
+//! ZeroMQ and CURVE.
+//!
+//! Invariants: only a broker whose public key was announced for its rank is admitted; messages of
+//! one peer arrive in the order they were sent. Broker-to-broker bytes are ours (versioned by
+//! [`handshake::PROTOCOL`]); the message encoding inside is RFC 3.
+
+pub mod handshake;
+pub mod keys;
+pub mod topology;
+pub mod transport;
+mod zmq_link;
+
+pub use keys::{KeyPair, PublicKey};
+pub use topology::Topology;
+pub use transport::{Incoming, Peer, Transport};
+pub use zmq_link::{Bound, LinkError, ParentAddress, ZmqLink};

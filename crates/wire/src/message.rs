@@ -1,0 +1,414 @@
+//! The message data model of RFC 3.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::RpcError;
+
+/// Request destination: first match on the way to rank 0.
+pub const NODEID_ANY: u32 = 0xffff_ffff;
+/// Marks "upstream of me" in interfaces; on the wire it is the upstream flag plus the own rank.
+pub const NODEID_UPSTREAM: u32 = 0xffff_fffe;
+/// User id before the connector has set one.
+pub const USERID_UNKNOWN: u32 = 0xffff_ffff;
+
+/// No role at all.
+pub const ROLE_NONE: u32 = 0;
+/// The instance owner.
+pub const ROLE_OWNER: u32 = 1;
+/// A guest user.
+pub const ROLE_USER: u32 = 2;
+/// Arrived over a local connector.
+pub const ROLE_LOCAL: u32 = 4;
+/// Every role.
+pub const ROLE_ALL: u32 = 0xffff_ffff;
+
+/// Message flags (RFC 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// A topic part is present.
+    pub const TOPIC: u8 = 0x01;
+    /// A payload part is present.
+    pub const PAYLOAD: u8 = 0x02;
+    /// The request wants no response.
+    pub const NORESPONSE: u8 = 0x04;
+    /// A route delimiter is present.
+    pub const ROUTE: u8 = 0x08;
+    /// Route upstream of the rank in nodeid.
+    pub const UPSTREAM: u8 = 0x10;
+    /// Event for the owner and the sender only.
+    pub const PRIVATE: u8 = 0x20;
+    /// Part of a streaming RPC.
+    pub const STREAMING: u8 = 0x40;
+    /// Free for users.
+    pub const USER1: u8 = 0x80;
+
+    /// Whether all bits of `bit` are set.
+    pub fn has(self, bit: u8) -> bool {
+        self.0 & bit == bit
+    }
+}
+
+/// Who sent a message, as established where it entered the instance (RFC 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// POSIX user id, or [`USERID_UNKNOWN`].
+    pub userid: u32,
+    /// Bit mask of `ROLE_*`.
+    pub rolemask: u32,
+}
+
+impl Credentials {
+    /// Not yet set; the connector fills it in.
+    pub const UNKNOWN: Self = Self {
+        userid: USERID_UNKNOWN,
+        rolemask: ROLE_NONE,
+    };
+
+    /// The instance owner, arriving locally.
+    pub fn owner(userid: u32) -> Self {
+        Self {
+            userid,
+            rolemask: ROLE_OWNER | ROLE_LOCAL,
+        }
+    }
+}
+
+/// The four message types with the header fields each has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ask a service.
+    Request {
+        /// Destination rank, [`NODEID_ANY`], or (upstream flag) the sender's rank.
+        nodeid: u32,
+        /// Correlates the response; 0 is none.
+        matchtag: u32,
+    },
+    /// A service's answer.
+    Response {
+        /// 0 for success.
+        errnum: u32,
+        /// Copied from the request.
+        matchtag: u32,
+    },
+    /// Published to all ranks.
+    Event {
+        /// Sequence number given by rank 0.
+        sequence: u32,
+    },
+    /// Overlay-internal.
+    Control {
+        /// Control type.
+        kind: u32,
+        /// Status word.
+        status: u32,
+    },
+}
+
+/// One Flux message. Cloning is cheap: topic and payload are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub(crate) kind: Kind,
+    pub(crate) flags: Flags,
+    pub(crate) cred: Credentials,
+    /// Route stack; the last element is the most recent hop.
+    pub(crate) routes: Vec<Arc<str>>,
+    pub(crate) topic: Option<Arc<str>>,
+    pub(crate) payload: Option<Bytes>,
+}
+
+impl Message {
+    pub(crate) fn new(
+        kind: Kind,
+        flags: u8,
+        topic: Option<Arc<str>>,
+        payload: Option<Bytes>,
+    ) -> Self {
+        let mut bits = flags & !(Flags::TOPIC | Flags::PAYLOAD);
+        if topic.is_some() {
+            bits |= Flags::TOPIC;
+        }
+        if payload.is_some() {
+            bits |= Flags::PAYLOAD;
+        }
+        Self {
+            kind,
+            flags: Flags(bits),
+            cred: Credentials::UNKNOWN,
+            routes: Vec::new(),
+            topic,
+            payload,
+        }
+    }
+
+    /// A request to `topic`; `flags` may hold NORESPONSE, UPSTREAM, STREAMING.
+    pub fn request(
+        topic: impl Into<Arc<str>>,
+        nodeid: u32,
+        matchtag: u32,
+        flags: u8,
+        payload: Option<Bytes>,
+    ) -> Self {
+        let kind = Kind::Request { nodeid, matchtag };
+        Self::new(kind, flags | Flags::ROUTE, Some(topic.into()), payload)
+    }
+
+    /// The response to `self`, which must be a request: same routes, topic, matchtag.
+    pub fn response(&self, errnum: i32, payload: Option<Bytes>) -> Self {
+        let kind = Kind::Response {
+            errnum: errnum as u32,
+            matchtag: self.matchtag(),
+        };
+        let flags = self.flags.0 & (Flags::STREAMING | Flags::USER1) | Flags::ROUTE;
+        let mut msg = Self::new(kind, flags, self.topic.clone(), payload);
+        msg.routes = self.routes.clone();
+        msg
+    }
+
+    /// The error response to `self`.
+    pub fn error_response(&self, err: &RpcError) -> Self {
+        self.response(err.errno, err.message.as_deref().map(string_payload))
+    }
+
+    /// An event; its sequence is set when rank 0 publishes it.
+    pub fn event(topic: impl Into<Arc<str>>, flags: u8, payload: Option<Bytes>) -> Self {
+        Self::new(
+            Kind::Event { sequence: 0 },
+            flags | Flags::ROUTE,
+            Some(topic.into()),
+            payload,
+        )
+    }
+
+    /// A control message, used between overlay peers.
+    pub fn control(kind: u32, status: u32, payload: Option<Bytes>) -> Self {
+        Self::new(Kind::Control { kind, status }, 0, None, payload)
+    }
+
+    /// Message type and its fields.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Header flags.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// Topic string; empty when there is none.
+    pub fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or("")
+    }
+
+    /// Service part of the topic.
+    pub fn service(&self) -> &str {
+        crate::service_of(self.topic())
+    }
+
+    /// Method part of the topic: what follows the first period.
+    pub fn method(&self) -> &str {
+        self.topic()
+            .split_once('.')
+            .map_or("", |(_, method)| method)
+    }
+
+    /// Raw payload, with the NUL that ends a JSON or string payload.
+    pub fn payload(&self) -> Option<&Bytes> {
+        self.payload.as_ref()
+    }
+
+    /// Payload as text without its final NUL. `None` without a payload or when not UTF-8.
+    pub fn text(&self) -> Option<&str> {
+        let bytes = self.payload.as_deref()?;
+        std::str::from_utf8(bytes.strip_suffix(b"\0").unwrap_or(bytes)).ok()
+    }
+
+    /// Decode the JSON object payload. A missing payload counts as `{}`; errors are EPROTO.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
+        let bytes = self.payload.as_deref().unwrap_or(b"{}");
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        serde_json::from_slice(bytes)
+            .map_err(|e| RpcError::proto(format!("{}: payload: {e}", self.topic())))
+    }
+
+    /// The outcome a response carries: itself, or the error it stands for.
+    pub fn into_result(self) -> Result<Self, RpcError> {
+        match self.kind {
+            Kind::Response { errnum: 0, .. } => Ok(self),
+            Kind::Response { errnum, .. } => {
+                let message = self.text().filter(|s| !s.is_empty()).map(str::to_owned);
+                Err(RpcError {
+                    errno: errnum as i32,
+                    message,
+                })
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Credentials of the sender.
+    pub fn credentials(&self) -> Credentials {
+        self.cred
+    }
+
+    /// Set the sender's credentials (connectors only).
+    pub fn set_credentials(&mut self, cred: Credentials) {
+        self.cred = cred;
+    }
+
+    /// Sender's user id.
+    pub fn userid(&self) -> u32 {
+        self.cred.userid
+    }
+
+    /// Sender's roles.
+    pub fn rolemask(&self) -> u32 {
+        self.cred.rolemask
+    }
+
+    /// Whether the sender has the owner role.
+    pub fn is_owner(&self) -> bool {
+        self.cred.rolemask & ROLE_OWNER != 0
+    }
+
+    /// `Ok` if the sender is the owner, EPERM otherwise.
+    pub fn require_owner(&self) -> Result<(), RpcError> {
+        if self.is_owner() {
+            return Ok(());
+        }
+        Err(RpcError::new(
+            libc::EPERM,
+            format!("{}: only the instance owner may do this", self.topic()),
+        ))
+    }
+
+    /// `Ok` if the sender is the owner or `userid` itself, EPERM otherwise.
+    pub fn require_user(&self, userid: u32) -> Result<(), RpcError> {
+        if self.cred.rolemask & ROLE_USER != 0 && self.cred.userid == userid {
+            return Ok(());
+        }
+        self.require_owner()
+    }
+
+    /// Matchtag of a request or response, 0 otherwise.
+    pub fn matchtag(&self) -> u32 {
+        match self.kind {
+            Kind::Request { matchtag, .. } | Kind::Response { matchtag, .. } => matchtag,
+            _ => 0,
+        }
+    }
+
+    /// Set the matchtag of a request or response.
+    pub fn set_matchtag(&mut self, tag: u32) {
+        if let Kind::Request { matchtag, .. } | Kind::Response { matchtag, .. } = &mut self.kind {
+            *matchtag = tag;
+        }
+    }
+
+    /// Set the nodeid of a request.
+    pub fn set_nodeid(&mut self, id: u32) {
+        if let Kind::Request { nodeid, .. } = &mut self.kind {
+            *nodeid = id;
+        }
+    }
+
+    /// Set the sequence of an event.
+    pub fn set_sequence(&mut self, seq: u32) {
+        if let Kind::Event { sequence } = &mut self.kind {
+            *sequence = seq;
+        }
+    }
+
+    /// Part of a streaming RPC.
+    pub fn is_streaming(&self) -> bool {
+        self.flags.has(Flags::STREAMING)
+    }
+
+    /// The request wants no response.
+    pub fn no_response(&self) -> bool {
+        self.flags.has(Flags::NORESPONSE)
+    }
+
+    /// Whether this is a request.
+    pub fn is_request(&self) -> bool {
+        matches!(self.kind, Kind::Request { .. })
+    }
+
+    /// Whether this is a response.
+    pub fn is_response(&self) -> bool {
+        matches!(self.kind, Kind::Response { .. })
+    }
+
+    /// Whether this is an event.
+    pub fn is_event(&self) -> bool {
+        matches!(self.kind, Kind::Event { .. })
+    }
+
+    /// Route stack, oldest hop first.
+    pub fn routes(&self) -> &[Arc<str>] {
+        &self.routes
+    }
+
+    /// The oldest hop: identifies the client a request came from.
+    pub fn sender(&self) -> Option<&Arc<str>> {
+        self.routes.first()
+    }
+
+    /// The most recent hop: where a response goes next.
+    pub fn next_hop(&self) -> Option<&Arc<str>> {
+        self.routes.last()
+    }
+
+    /// Record a hop.
+    pub fn push_route(&mut self, id: Arc<str>) {
+        self.routes.push(id);
+        self.flags.0 |= Flags::ROUTE;
+    }
+
+    /// Take the most recent hop off.
+    pub fn pop_route(&mut self) -> Option<Arc<str>> {
+        self.routes.pop()
+    }
+
+    /// Forget all hops (a message entering from an untrusted client).
+    pub fn clear_routes(&mut self) {
+        self.routes.clear();
+    }
+
+    /// The notice sent to this request's service when its sender goes away.
+    pub fn disconnect_notice(&self) -> Self {
+        let mut notice = self.clone();
+        notice.topic = Some(crate::disconnect_topic(self.topic()).into());
+        notice.payload = None;
+        notice.flags.0 &= !(Flags::PAYLOAD | Flags::STREAMING);
+        notice.flags.0 |= Flags::NORESPONSE;
+        notice.set_matchtag(0);
+        notice
+    }
+
+    /// `from` cancels or disconnects the open request `self`: same sender and, when a matchtag is
+    /// given, the same RPC.
+    pub fn is_same_rpc(&self, from: &Self, matchtag: Option<u32>) -> bool {
+        self.sender() == from.sender() && matchtag.is_none_or(|tag| tag == self.matchtag())
+    }
+}
+
+/// Encode a JSON payload with the final NUL that RFC 3 JSON payloads carry.
+pub fn json_payload(value: &impl Serialize) -> Result<Bytes, serde_json::Error> {
+    let mut buf = serde_json::to_vec(value)?;
+    buf.push(0);
+    Ok(Bytes::from(buf))
+}
+
+/// A text as payload, NUL-terminated.
+pub fn string_payload(text: &str) -> Bytes {
+    let mut buf = Vec::with_capacity(text.len() + 1);
+    buf.extend_from_slice(text.as_bytes());
+    buf.push(0);
+    Bytes::from(buf)
+}
