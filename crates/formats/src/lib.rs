@@ -1,1 +1,21 @@
-//! placeholder
+//! The RFC data formats of Ferroflux as plain types.
+//!
+//! Everything here is a value: no I/O, no clock, no async. Each module parses one format into a
+//! validated type and writes it back, so the rest of the tree never handles the raw text twice.
+
+pub mod eventlog;
+pub mod fsd;
+pub mod hostlist;
+pub mod idset;
+pub mod job;
+pub mod jobid;
+pub mod jobspec;
+pub mod resource_set;
+
+pub use eventlog::Event;
+pub use hostlist::Hostlist;
+pub use idset::Idset;
+pub use job::{JobResult, JobState};
+pub use jobid::JobId;
+pub use jobspec::Jobspec;
+pub use resource_set::ResourceSet;

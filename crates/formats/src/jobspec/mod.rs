@@ -1,0 +1,335 @@
+//! Job specifications, RFC 14 and its version 1 of RFC 25.
+//!
+//! [`Jobspec`] is a checked document: its only constructors are [`Jobspec::from_value`] (and
+//! `FromStr`), which name the place of the first fault, and [`JobspecBuilder`]. Attributes are
+//! kept as JSON maps, because their keys are open; the well-known ones have accessors.
+
+mod builder;
+mod parse;
+
+pub use builder::{BuildError, JobspecBuilder, PerResource, parse_dependency, parse_key_value};
+pub use parse::JobspecError;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A request to run one program.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Jobspec {
+    pub resources: Vec<Resource>,
+    pub tasks: Vec<Task>,
+    pub attributes: Attributes,
+    pub version: u32,
+}
+
+/// A vertex of the resource request.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Resource {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub count: Count,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<Resource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Keys of RFC 14 that version 1 does not interpret.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// How many of a resource are requested.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Count {
+    Fixed(u32),
+    Range(CountRange),
+    /// One of several counts.
+    Set(crate::Idset),
+}
+
+/// `min` to `max` in steps made by `operator` and `operand`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CountRange {
+    pub min: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    pub operator: char,
+    pub operand: u32,
+}
+
+/// The program and how many copies of it to run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Task {
+    pub command: Vec<String>,
+    pub slot: String,
+    pub count: TaskCount,
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskCount {
+    PerSlot(u32),
+    Total(u32),
+    /// RFC 14 only: tasks per resource of a type.
+    PerResource {
+        kind: String,
+        count: u32,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Attributes {
+    pub system: Map<String, Value>,
+    pub user: Option<Map<String, Value>>,
+}
+
+/// The resource request of a version 1 jobspec in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceCounts {
+    /// Requested nodes; 0 when the request does not name nodes.
+    pub nnodes: u32,
+    /// Slots in total.
+    pub nslots: u32,
+    /// Cores per slot.
+    pub slot_size: u32,
+    /// GPUs per slot.
+    pub slot_gpus: u32,
+    /// Whole nodes are wanted.
+    pub exclusive: bool,
+}
+
+impl ResourceCounts {
+    /// Slots on each requested node; `None` when nodes are not named.
+    pub fn slots_per_node(&self) -> Option<u32> {
+        (self.nnodes > 0).then(|| self.nslots / self.nnodes)
+    }
+}
+
+impl Count {
+    /// The least count that satisfies the request.
+    pub fn min(&self) -> u32 {
+        match self {
+            Count::Fixed(n) => *n,
+            Count::Range(range) => range.min,
+            Count::Set(set) => set.first().unwrap_or(0),
+        }
+    }
+}
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Count::Fixed(n) => n.serialize(s),
+            Count::Range(range) => range.serialize(s),
+            Count::Set(set) => set.serialize(s),
+        }
+    }
+}
+
+impl Serialize for TaskCount {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(Some(1))?;
+        match self {
+            TaskCount::PerSlot(n) => map.serialize_entry("per_slot", n)?,
+            TaskCount::Total(n) => map.serialize_entry("total", n)?,
+            TaskCount::PerResource { kind, count } => map.serialize_entry(
+                "per_resource",
+                &serde_json::json!({"type": kind, "count": count}),
+            )?,
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("system", &self.system)?;
+        if let Some(user) = &self.user {
+            map.serialize_entry("user", user)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Jobspec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Jobspec, D::Error> {
+        Jobspec::from_value(Value::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn str_map(value: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
+    let map = value.and_then(Value::as_object);
+    map.into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)))
+}
+
+impl Jobspec {
+    /// A system attribute by dotted path, such as `shell.options.verbose`.
+    pub fn system(&self, path: &str) -> Option<&Value> {
+        let mut keys = path.split('.');
+        let first = self.attributes.system.get(keys.next()?)?;
+        keys.try_fold(first, |value, key| value.get(key))
+    }
+
+    /// The time limit in seconds; 0 is unlimited.
+    pub fn duration(&self) -> f64 {
+        self.system("duration")
+            .and_then(Value::as_f64)
+            .unwrap_or(0.)
+    }
+
+    pub fn cwd(&self) -> Option<&str> {
+        self.system("cwd")?.as_str()
+    }
+
+    pub fn queue(&self) -> Option<&str> {
+        self.system("queue")?.as_str()
+    }
+
+    pub fn bank(&self) -> Option<&str> {
+        self.system("bank")?.as_str()
+    }
+
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        str_map(self.system("environment"))
+    }
+
+    pub fn constraints(&self) -> Option<&Value> {
+        self.system("constraints")
+    }
+
+    pub fn dependencies(&self) -> &[Value] {
+        self.system("dependencies")
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// `attributes.system.shell.options` as a map.
+    pub fn shell_options(&self) -> Option<&Map<String, Value>> {
+        self.system("shell.options")?.as_object()
+    }
+
+    /// A shell option by dotted path, such as `output.stdout.type`.
+    pub fn shell_option(&self, path: &str) -> Option<&Value> {
+        let mut keys = path.split('.');
+        let first = self.shell_options()?.get(keys.next()?)?;
+        keys.try_fold(first, |value, key| value.get(key))
+    }
+
+    pub fn command(&self) -> &[String] {
+        self.tasks.first().map_or(&[], |task| &task.command)
+    }
+
+    /// The name users see: `attributes.system.job.name`, or else the last path component of the
+    /// command.
+    pub fn job_name(&self) -> &str {
+        if let Some(name) = self.system("job.name").and_then(Value::as_str) {
+            return name;
+        }
+        let command = self.command().first().map_or("", String::as_str);
+        Path::new(command)
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or(command)
+    }
+
+    /// The request in numbers, for a request made of nodes, slots, cores and gpus. Counts that
+    /// are not fixed count with their minimum; other resource types are passed over.
+    pub fn resource_counts(&self) -> Result<ResourceCounts, JobspecError> {
+        let mut counts = ResourceCounts {
+            nnodes: 0,
+            nslots: 0,
+            slot_size: 0,
+            slot_gpus: 0,
+            exclusive: false,
+        };
+        fn walk(level: &[Resource], factor: u32, counts: &mut ResourceCounts) -> Option<()> {
+            for resource in level {
+                let count = resource.count.min();
+                let total = factor.checked_mul(count)?;
+                match resource.kind.as_str() {
+                    "node" => {
+                        counts.nnodes = total;
+                        counts.exclusive |= resource.exclusive == Some(true);
+                    }
+                    "slot" => counts.nslots = count,
+                    "core" => counts.slot_size = count,
+                    "gpu" => counts.slot_gpus = count,
+                    _ => {}
+                }
+                walk(&resource.with, total, counts)?;
+            }
+            Some(())
+        }
+        let error = |message: &str| JobspecError::new("resources", message);
+        walk(&self.resources, 1, &mut counts).ok_or_else(|| error("the counts are too large"))?;
+        if counts.nslots == 0 {
+            return Err(error("a slot is required"));
+        }
+        if counts.slot_size == 0 {
+            return Err(error("a slot must hold at least one core"));
+        }
+        if counts.nnodes > 0 {
+            let total = counts.nslots.checked_mul(counts.nnodes);
+            counts.nslots = total.ok_or_else(|| error("the counts are too large"))?;
+        }
+        Ok(counts)
+    }
+
+    /// The number of tasks when `nslots` slots were allocated.
+    pub fn ntasks(&self, nslots: u32) -> u32 {
+        match self.tasks.first().map(|task| &task.count) {
+            Some(TaskCount::PerSlot(n)) => n.saturating_mul(nslots),
+            Some(TaskCount::Total(n)) => *n,
+            Some(TaskCount::PerResource { count, .. }) => count.saturating_mul(nslots),
+            None => 0,
+        }
+    }
+
+    /// Sets an attribute by dotted path. `attributes.`, `system.` and `user.` lead the path as
+    /// they are; any other path is below `system`.
+    pub fn set_attribute(&mut self, path: &str, value: Value) {
+        let path = path
+            .strip_prefix("attributes.")
+            .or(path.strip_prefix('.'))
+            .unwrap_or(path);
+        let (map, path) = if let Some(rest) = path.strip_prefix("user.") {
+            (self.attributes.user.get_or_insert_default(), rest)
+        } else {
+            (
+                &mut self.attributes.system,
+                path.strip_prefix("system.").unwrap_or(path),
+            )
+        };
+        set_path(map, path, value);
+    }
+}
+
+/// Sets `a.b.c` in nested maps; what stands in the way and is no map is replaced.
+fn set_path(mut map: &mut Map<String, Value>, path: &str, value: Value) {
+    let mut path = path;
+    while let Some((key, rest)) = path.split_once('.') {
+        let slot = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        if !slot.is_object() {
+            *slot = Value::Object(Map::new());
+        }
+        let Value::Object(next) = slot else {
+            unreachable!("made an object above")
+        };
+        map = next;
+        path = rest;
+    }
+    map.insert(path.to_owned(), value);
+}
+
+#[cfg(test)]
+mod tests;
