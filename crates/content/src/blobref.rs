@@ -83,7 +83,10 @@ impl BlobRef {
     /// Takes a raw digest, as content load requests carry it.
     pub fn from_raw(alg: HashAlg, raw: &[u8]) -> Result<BlobRef, ParseBlobRefError> {
         if raw.len() != alg.digest_len() {
-            return Err(ParseBlobRefError::Length { alg, got: raw.len() });
+            return Err(ParseBlobRefError::Length {
+                alg,
+                got: raw.len(),
+            });
         }
         let mut digest = [0u8; 32];
         digest[..raw.len()].copy_from_slice(raw);
@@ -141,12 +144,16 @@ fn nibble(c: u8) -> Option<u8> {
 impl FromStr for BlobRef {
     type Err = ParseBlobRefError;
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let (alg, hex) =
-            s.split_once('-').ok_or_else(|| ParseBlobRefError::NoSeparator(s.to_owned()))?;
+        let (alg, hex) = s
+            .split_once('-')
+            .ok_or_else(|| ParseBlobRefError::NoSeparator(s.to_owned()))?;
         let alg: HashAlg = alg.parse()?;
         let hex = hex.as_bytes();
         if hex.len() != 2 * alg.digest_len() {
-            return Err(ParseBlobRefError::Length { alg, got: hex.len() / 2 });
+            return Err(ParseBlobRefError::Length {
+                alg,
+                got: hex.len() / 2,
+            });
         }
         let mut digest = [0u8; 32];
         for (i, pair) in hex.chunks_exact(2).enumerate() {
@@ -189,7 +196,10 @@ mod tests {
     #[test]
     fn example_of_rfc_10() {
         let r = HashAlg::Sha1.hash(b"foo\n");
-        assert_eq!(r.to_string(), "sha1-f1d2d2f924e986ac86fdf7b36c94bcdf32beec15");
+        assert_eq!(
+            r.to_string(),
+            "sha1-f1d2d2f924e986ac86fdf7b36c94bcdf32beec15"
+        );
         assert_eq!(r.to_string().parse(), Ok(r));
     }
 
@@ -199,7 +209,10 @@ mod tests {
             ("sha1f1d2", "has no `-`"),
             ("md5-00", "unknown hash algorithm `md5`"),
             ("sha1-f1d2", "20 bytes long, got 2"),
-            ("sha1-F1d2d2f924e986ac86fdf7b36c94bcdf32beec15", "not lower-case hex"),
+            (
+                "sha1-F1d2d2f924e986ac86fdf7b36c94bcdf32beec15",
+                "not lower-case hex",
+            ),
         ] {
             let e = text.parse::<BlobRef>().unwrap_err().to_string();
             assert!(e.contains(why), "{text}: {e}");

@@ -28,7 +28,13 @@ pub struct Cache {
 impl Cache {
     /// A cache that keeps at most `limit` bytes of blobs.
     pub fn new(limit: usize) -> Cache {
-        Cache { entries: HashMap::new(), order: BTreeMap::new(), clock: 0, bytes: 0, limit }
+        Cache {
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+            clock: 0,
+            bytes: 0,
+            limit,
+        }
     }
 
     /// The blob, if cached; it becomes the most recently used.
@@ -50,9 +56,17 @@ impl Cache {
         self.clock += 1;
         self.bytes += data.len();
         self.order.insert(self.clock, blobref);
-        self.entries.insert(blobref, Entry { data, tick: self.clock });
+        self.entries.insert(
+            blobref,
+            Entry {
+                data,
+                tick: self.clock,
+            },
+        );
         while self.bytes > self.limit {
-            let Some((_, oldest)) = self.order.pop_first() else { break };
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             if let Some(e) = self.entries.remove(&oldest) {
                 self.bytes -= e.data.len();
             }

@@ -32,7 +32,12 @@ enum Done {
     /// Rank 0: the transaction in flight ended.
     Stored(Result<(), RpcError>),
     /// Other ranks: the parent acknowledged these blobs.
-    Relayed(Vec<(BlobRef, Bytes)>, Result<(), RpcError>, Message, Option<BlobRef>),
+    Relayed(
+        Vec<(BlobRef, Bytes)>,
+        Result<(), RpcError>,
+        Message,
+        Option<BlobRef>,
+    ),
     Nothing,
 }
 
@@ -47,6 +52,8 @@ struct Groups {
     backing: Arc<dyn Backing>,
     /// Blobs for the next transaction.
     queued: HashMap<BlobRef, Bytes>,
+    /// KVS root that is valid once the next transaction is committed.
+    queued_root: Option<Value>,
     queued_waiters: Vec<Waiting>,
     /// Blobs in the transaction that is being committed, if any.
     in_flight: Option<(HashMap<BlobRef, Bytes>, Vec<Waiting>)>,
@@ -79,7 +86,9 @@ fn rpc_error(e: BackingError) -> RpcError {
 pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
     let handle = ctx.handle.clone();
     let alg = match handle.getattr("content.hash").await {
-        Ok(name) => name.parse().map_err(|e| ModuleError::new("attribute content.hash", e))?,
+        Ok(name) => name
+            .parse()
+            .map_err(|e| ModuleError::new("attribute content.hash", e))?,
         Err(_) => {
             let alg = HashAlg::default();
             // Others read the attribute; without it they fall back on the same default.
@@ -93,6 +102,7 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
         Some(Groups {
             backing,
             queued: HashMap::new(),
+            queued_root: None,
             queued_waiters: Vec::new(),
             in_flight: None,
         })
@@ -191,7 +201,11 @@ impl Module {
 
     fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {
         let blobref = self.digest(msg)?;
-        if let Some(data) = self.cache.get(&blobref).or_else(|| self.uncommitted(&blobref)) {
+        if let Some(data) = self
+            .cache
+            .get(&blobref)
+            .or_else(|| self.uncommitted(&blobref))
+        {
             self.respond_blob(msg, data);
             return Ok(());
         }
@@ -217,7 +231,9 @@ impl Module {
             }
             None => {
                 let raw = Bytes::copy_from_slice(blobref.raw());
-                let rpc = self.handle.rpc_raw("content.load", Node::Upstream, Some(raw));
+                let rpc = self
+                    .handle
+                    .rpc_raw("content.load", Node::Upstream, Some(raw));
                 Box::pin(async move {
                     let result = rpc.await.map(|m| m.payload().cloned().unwrap_or_default());
                     Done::Loaded(blobref, result)
@@ -231,7 +247,11 @@ impl Module {
     fn uncommitted(&self, blobref: &BlobRef) -> Option<Bytes> {
         let groups = self.groups.as_ref()?;
         let in_flight = groups.in_flight.as_ref().map(|(blobs, _)| blobs);
-        groups.queued.get(blobref).or_else(|| in_flight?.get(blobref)).cloned()
+        groups
+            .queued
+            .get(blobref)
+            .or_else(|| in_flight?.get(blobref))
+            .cloned()
     }
 
     fn respond_blob(&self, msg: &Message, data: Bytes) {
@@ -242,20 +262,34 @@ impl Module {
     fn handle_store(&mut self, msg: &Message) -> Result<(), RpcError> {
         let data = msg.payload().cloned().unwrap_or_default();
         let blobref = self.checked(&data)?;
-        let waiter = StoreWaiter { request: msg.clone(), digest: Some(blobref) };
+        let waiter = StoreWaiter {
+            request: msg.clone(),
+            digest: Some(blobref),
+        };
         self.store(vec![(blobref, data)], waiter);
         Ok(())
     }
 
     fn handle_store_batch(&mut self, msg: &Message) -> Result<(), RpcError> {
         let payload = msg.payload().cloned().unwrap_or_default();
-        let blobs = batch::decode(payload)
+        let (root, blobs) = batch::decode(payload)
             .ok_or_else(|| RpcError::proto("content.store-batch: a blob is cut short"))?;
         let blobs = blobs
             .into_iter()
             .map(|data| Ok((self.checked(&data)?, data)))
             .collect::<Result<Vec<_>, RpcError>>()?;
-        self.store(blobs, StoreWaiter { request: msg.clone(), digest: None });
+        if let Some(groups) = &mut self.groups
+            && !root.is_empty()
+        {
+            groups.queued_root = Some(serde_json::from_slice(&root)?);
+        }
+        self.store(
+            blobs,
+            StoreWaiter {
+                request: msg.clone(),
+                digest: None,
+            },
+        );
         Ok(())
     }
 
@@ -263,7 +297,10 @@ impl Module {
         if data.len() > BLOB_LIMIT {
             return Err(RpcError::new(
                 libc::EFBIG,
-                format!("blob of {} bytes exceeds the limit of {BLOB_LIMIT}", data.len()),
+                format!(
+                    "blob of {} bytes exceeds the limit of {BLOB_LIMIT}",
+                    data.len()
+                ),
             ));
         }
         Ok(self.alg.hash(data))
@@ -272,7 +309,8 @@ impl Module {
     fn store(&mut self, mut blobs: Vec<(BlobRef, Bytes)>, waiter: StoreWaiter) {
         // What is cached is stored below.
         blobs.retain(|(r, _)| self.cache.get(r).is_none());
-        if blobs.is_empty() {
+        let idle = self.groups.as_ref().is_none_or(|g| g.queued_root.is_none());
+        if blobs.is_empty() && idle {
             self.respond_store(&waiter);
             return;
         }
@@ -283,12 +321,15 @@ impl Module {
             }
             None => {
                 let rpc = match waiter.digest {
-                    Some(_) => {
-                        self.handle.rpc_raw("content.store", Node::Upstream, Some(blobs[0].1.clone()))
-                    }
+                    Some(_) => self.handle.rpc_raw(
+                        "content.store",
+                        Node::Upstream,
+                        Some(blobs[0].1.clone()),
+                    ),
                     None => {
-                        let payload = batch::encode(blobs.iter().map(|(_, data)| data));
-                        self.handle.rpc_raw("content.store-batch", Node::Upstream, Some(payload))
+                        let payload = batch::encode(&[], blobs.iter().map(|(_, data)| data));
+                        self.handle
+                            .rpc_raw("content.store-batch", Node::Upstream, Some(payload))
                     }
                 };
                 self.work.push(Box::pin(async move {
@@ -306,17 +347,23 @@ impl Module {
 
     /// Starts the next transaction if none is in flight and something is queued.
     fn start_group(&mut self) {
-        let Some(groups) = &mut self.groups else { return };
+        let Some(groups) = &mut self.groups else {
+            return;
+        };
         if groups.in_flight.is_some() || groups.queued_waiters.is_empty() {
             return;
         }
         let blobs = std::mem::take(&mut groups.queued);
         let waiters = std::mem::take(&mut groups.queued_waiters);
-        let batch = blobs.iter().map(|(blobref, data)| (*blobref, data.clone())).collect();
+        let batch = blobs
+            .iter()
+            .map(|(blobref, data)| (*blobref, data.clone()))
+            .collect();
         groups.in_flight = Some((blobs, waiters));
+        let root = groups.queued_root.take();
         let backing = groups.backing.clone();
         self.work.push(Box::pin(async move {
-            Done::Stored(backing.store_batch(batch).await.map_err(rpc_error))
+            Done::Stored(backing.store_batch(batch, root).await.map_err(rpc_error))
         }));
     }
 
@@ -450,7 +497,9 @@ impl Module {
         match &mut self.groups {
             // What the checkpoint refers to must be stored before it.
             Some(groups) => {
-                groups.queued_waiters.push(Waiting::Checkpoint(msg.clone(), request.value));
+                groups
+                    .queued_waiters
+                    .push(Waiting::Checkpoint(msg.clone(), request.value));
             }
             None => self.relay(msg),
         }

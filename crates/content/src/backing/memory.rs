@@ -15,6 +15,7 @@ use crate::BlobRef;
 struct State {
     blobs: HashMap<BlobRef, Bytes>,
     checkpoints: VecDeque<Value>,
+    root: Option<Value>,
 }
 
 /// The store. Its lock is held for a table operation only, never across an await.
@@ -37,17 +38,32 @@ impl Backing for Memory {
         ready(Ok(self.state().blobs.contains_key(&blobref))).boxed()
     }
 
-    fn store_batch(&self, batch: Vec<(BlobRef, Bytes)>) -> BoxFuture<'_, Result<(), BackingError>> {
-        self.state().blobs.extend(batch);
+    fn store_batch(
+        &self,
+        batch: Vec<(BlobRef, Bytes)>,
+        root: Option<Value>,
+    ) -> BoxFuture<'_, Result<(), BackingError>> {
+        let mut state = self.state();
+        state.blobs.extend(batch);
+        state.root = root.or(state.root.take());
+        drop(state);
         ready(Ok(())).boxed()
     }
 
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>> {
-        ready(Ok(self.state().checkpoints.iter().cloned().collect())).boxed()
+        let state = self.state();
+        ready(Ok(state
+            .root
+            .iter()
+            .chain(&state.checkpoints)
+            .cloned()
+            .collect()))
+        .boxed()
     }
 
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>> {
         let mut state = self.state();
+        state.root = None;
         state.checkpoints.push_front(value);
         state.checkpoints.truncate(MAX_CHECKPOINTS);
         ready(Ok(())).boxed()

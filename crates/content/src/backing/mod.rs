@@ -32,7 +32,11 @@ pub enum BackingError {
         source: sqlx::Error,
     },
     #[error("content store {path}: object {blobref} is damaged: {what}")]
-    Damaged { path: String, blobref: BlobRef, what: &'static str },
+    Damaged {
+        path: String,
+        blobref: BlobRef,
+        what: &'static str,
+    },
     #[error("content store {path}: checkpoint is not JSON: {source}")]
     Checkpoint {
         path: String,
@@ -62,9 +66,14 @@ pub trait Backing: Send + Sync {
     fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>>;
     /// Whether the blob is there, without reading it.
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>>;
-    /// Stores all blobs of the batch as one transaction.
-    fn store_batch(&self, batch: Vec<(BlobRef, Bytes)>) -> BoxFuture<'_, Result<(), BackingError>>;
-    /// Checkpoints, newest first; empty if there is none.
+    /// Stores all blobs of the batch as one transaction. `root` is what the KVS root will be once
+    /// it is committed: a restarted instance starts there, so that nothing acknowledged is lost.
+    fn store_batch(
+        &self,
+        batch: Vec<(BlobRef, Bytes)>,
+        root: Option<Value>,
+    ) -> BoxFuture<'_, Result<(), BackingError>>;
+    /// The root of the last batch that had one, then checkpoints, newest first.
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>>;
     /// Adds a checkpoint. It is durable, with every blob stored before it, when this returns.
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>>;
@@ -82,42 +91,87 @@ mod contract {
     use serde_json::json;
 
     fn blob(text: &str) -> (BlobRef, Bytes) {
-        (HashAlg::Sha1.hash(text.as_bytes()), Bytes::from(text.to_owned()))
+        (
+            HashAlg::Sha1.hash(text.as_bytes()),
+            Bytes::from(text.to_owned()),
+        )
     }
 
     async fn suite(store: &dyn Backing) {
         let (a, b, empty) = (blob("alpha"), blob("beta"), blob(""));
         assert_eq!(store.load(a.0).await.unwrap(), None);
         assert!(!store.contains(a.0).await.unwrap());
-        store.store_batch(vec![]).await.unwrap();
-        store.store_batch(vec![a.clone(), b.clone(), empty.clone()]).await.unwrap();
+        store.store_batch(vec![], None).await.unwrap();
+        store
+            .store_batch(vec![a.clone(), b.clone(), empty.clone()], None)
+            .await
+            .unwrap();
         for (r, data) in [&a, &b, &empty] {
             assert_eq!(store.load(*r).await.unwrap().as_ref(), Some(data));
             assert!(store.contains(*r).await.unwrap());
         }
         // Again, and twice in one batch.
-        store.store_batch(vec![a.clone(), a.clone()]).await.unwrap();
+        store
+            .store_batch(vec![a.clone(), a.clone()], None)
+            .await
+            .unwrap();
         assert_eq!(store.count().await.unwrap(), 3);
         let long = HashAlg::Sha256.hash(b"alpha");
         assert_eq!(store.load(long).await.unwrap(), None);
 
         // More rows than one statement can bind.
         let many: Vec<_> = (0..5000).map(|i| blob(&format!("blob {i}"))).collect();
-        store.store_batch(many.clone()).await.unwrap();
+        store.store_batch(many.clone(), None).await.unwrap();
         assert_eq!(store.count().await.unwrap(), 5003);
-        assert_eq!(store.load(many[4999].0).await.unwrap(), Some(many[4999].1.clone()));
+        assert_eq!(
+            store.load(many[4999].0).await.unwrap(),
+            Some(many[4999].1.clone())
+        );
 
         assert!(store.checkpoints().await.unwrap().is_empty());
         for i in 0..MAX_CHECKPOINTS + 2 {
-            store.checkpoint_put(json!({"version": 1, "sequence": i})).await.unwrap();
+            store
+                .checkpoint_put(json!({"version": 1, "sequence": i}))
+                .await
+                .unwrap();
         }
         let got = store.checkpoints().await.unwrap();
         assert_eq!(got.len(), MAX_CHECKPOINTS);
         assert_eq!(got[0]["sequence"], MAX_CHECKPOINTS + 1);
+
+        // The root of a batch comes before all checkpoints; a later checkpoint replaces it.
+        let c = blob("gamma");
+        store
+            .store_batch(vec![c.clone()], Some(json!({"sequence": 100})))
+            .await
+            .unwrap();
+        store
+            .store_batch(vec![], Some(json!({"sequence": 101})))
+            .await
+            .unwrap();
+        let got = store.checkpoints().await.unwrap();
+        assert_eq!(
+            (got.len(), &got[0]["sequence"]),
+            (MAX_CHECKPOINTS + 1, &json!(101))
+        );
+        assert_eq!(store.load(c.0).await.unwrap(), Some(c.1));
+        store
+            .checkpoint_put(json!({"sequence": 102}))
+            .await
+            .unwrap();
+        let got = store.checkpoints().await.unwrap();
+        assert_eq!(
+            (got.len(), &got[0]["sequence"]),
+            (MAX_CHECKPOINTS, &json!(102))
+        );
     }
 
     fn run(f: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(f);
     }
 
     #[test]

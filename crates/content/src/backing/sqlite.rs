@@ -1,6 +1,7 @@
 //! Blobs in an SQLite file: write-ahead log, one writer, readers beside it, group commit.
 //!
-//! The tables are those upstream uses (`objects`, `checkpt_v2`). Objects are stored as they are;
+//! The tables are those upstream uses (`objects`, `checkpt_v2`) and `root`, one row with the KVS
+//! root of the last commit, written in the transaction that stores the commit's objects. Objects are stored as they are;
 //! upstream marks that with a size of -1.
 
 use std::path::Path;
@@ -28,6 +29,8 @@ CREATE TABLE IF NOT EXISTS objects(
   hash BLOB PRIMARY KEY, size INT, object BLOB, epoch INT DEFAULT 0);
 CREATE TABLE IF NOT EXISTS checkpt_v2(
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, value TEXT);
+CREATE TABLE IF NOT EXISTS root(
+  id INTEGER PRIMARY KEY CHECK (id = 0), value TEXT);
 ";
 
 /// What a power loss may take.
@@ -42,6 +45,7 @@ pub enum Durability {
 /// The store.
 pub struct Sqlite {
     path: String,
+    durability: Durability,
     writer: SqlitePool,
     readers: SqlitePool,
 }
@@ -50,7 +54,10 @@ impl Sqlite {
     /// Opens the file, creating it and its tables if need be.
     pub async fn open(path: &Path, durability: Durability) -> Result<Sqlite, BackingError> {
         let name = path.display().to_string();
-        let fail = |source| BackingError::Sqlite { path: name.clone(), source };
+        let fail = |source| BackingError::Sqlite {
+            path: name.clone(),
+            source,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -77,14 +84,26 @@ impl Sqlite {
             .max_lifetime(None)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Sqlite { path: name, writer, readers })
+        Ok(Sqlite {
+            path: name,
+            durability,
+            writer,
+            readers,
+        })
     }
 
     fn fail(&self, source: sqlx::Error) -> BackingError {
-        BackingError::Sqlite { path: self.path.clone(), source }
+        BackingError::Sqlite {
+            path: self.path.clone(),
+            source,
+        }
     }
 
-    async fn insert(&self, batch: &[(BlobRef, Bytes)]) -> Result<(), sqlx::Error> {
+    async fn insert(
+        &self,
+        batch: &[(BlobRef, Bytes)],
+        root: Option<Value>,
+    ) -> Result<(), sqlx::Error> {
         let mut tx = self.writer.begin().await?;
         for rows in batch.chunks(ROWS_PER_INSERT) {
             let mut q = QueryBuilder::<Db>::new("INSERT INTO objects (hash,size,object) ");
@@ -96,6 +115,12 @@ impl Sqlite {
             // statement cache with plans that never come again.
             let persistent = rows.len() == ROWS_PER_INSERT || rows.len() <= 16;
             q.build().persistent(persistent).execute(&mut *tx).await?;
+        }
+        if let Some(root) = root {
+            sqlx::query("REPLACE INTO root (id, value) VALUES (0, ?1)")
+                .bind(root.to_string())
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await
     }
@@ -142,23 +167,31 @@ impl Backing for Sqlite {
         .boxed()
     }
 
-    fn store_batch(&self, batch: Vec<(BlobRef, Bytes)>) -> BoxFuture<'_, Result<(), BackingError>> {
+    fn store_batch(
+        &self,
+        batch: Vec<(BlobRef, Bytes)>,
+        root: Option<Value>,
+    ) -> BoxFuture<'_, Result<(), BackingError>> {
         async move {
-            if batch.is_empty() {
+            // A file that goes away with the instance is never started from.
+            let root = root.filter(|_| self.durability == Durability::Full);
+            if batch.is_empty() && root.is_none() {
                 return Ok(());
             }
-            self.insert(&batch).await.map_err(|e| self.fail(e))
+            self.insert(&batch, root).await.map_err(|e| self.fail(e))
         }
         .boxed()
     }
 
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>> {
         async move {
-            let rows = sqlx::query("SELECT value FROM checkpt_v2 ORDER BY id DESC LIMIT ?1")
-                .bind(MAX_CHECKPOINTS as i64)
-                .fetch_all(&self.readers)
-                .await
-                .map_err(|e| self.fail(e))?;
+            let rows = sqlx::query(
+                "SELECT value FROM root UNION ALL \
+                 SELECT * FROM (SELECT value FROM checkpt_v2 ORDER BY id DESC)",
+            )
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|e| self.fail(e))?;
             rows.iter()
                 .map(|row| {
                     let text: String = row.try_get(0).map_err(|e| self.fail(e))?;
@@ -176,6 +209,7 @@ impl Backing for Sqlite {
         async move {
             let put = async {
                 let mut tx = self.writer.begin().await?;
+                sqlx::query("DELETE FROM root").execute(&mut *tx).await?;
                 sqlx::query("INSERT INTO checkpt_v2 (value) VALUES (?1)")
                     .bind(value.to_string())
                     .execute(&mut *tx)
