@@ -99,7 +99,12 @@ pub fn commit(
             Some(Some(dir)) => dir,
             Some(None) => {
                 let results = vec![Err(Error::Damaged(root)); txns.len()];
-                return Outcome::Done(Committed { root, results, dirs: vec![], vals: vec![] });
+                return Outcome::Done(Committed {
+                    root,
+                    results,
+                    dirs: vec![],
+                    vals: vec![],
+                });
             }
             None => return Outcome::Missing(vec![Need::Dir(root)]),
         };
@@ -126,7 +131,12 @@ pub fn commit(
         }
         let root = tree.finish(top);
         let (dirs, vals) = (tree.dirs, tree.vals);
-        return Outcome::Done(Committed { root, results, dirs, vals });
+        return Outcome::Done(Committed {
+            root,
+            results,
+            dirs,
+            vals,
+        });
     }
 }
 
@@ -146,7 +156,11 @@ enum Change {
 
 impl Overlay {
     fn over(base: &Arc<Dir>, origin: Option<BlobRef>) -> Overlay {
-        Overlay { base: base.clone(), origin, changes: BTreeMap::new() }
+        Overlay {
+            base: base.clone(),
+            origin,
+            changes: BTreeMap::new(),
+        }
     }
 }
 
@@ -226,7 +240,11 @@ impl Tree<'_> {
                 Enter::Absent => return Ok(Step::Applied),
                 Enter::Stalled => return Ok(Step::Stalled),
                 Enter::Link(link) => {
-                    if link.namespace.as_ref().is_some_and(|ns| ns != self.namespace) {
+                    if link
+                        .namespace
+                        .as_ref()
+                        .is_some_and(|ns| ns != self.namespace)
+                    {
                         return Err(Error::CrossNamespace(op.key.clone()));
                     }
                     return Ok(Step::Redirect(format!("{}.{rest}", link.target)));
@@ -276,7 +294,9 @@ impl Tree<'_> {
             Some(TreeObj::Val(_) | TreeObj::ValRef(_)) | None if existing => {
                 return Ok(Enter::Absent);
             }
-            Some(TreeObj::Val(_) | TreeObj::ValRef(_)) | None => Overlay::over(&Arc::default(), None),
+            Some(TreeObj::Val(_) | TreeObj::ValRef(_)) | None => {
+                Overlay::over(&Arc::default(), None)
+            }
         };
         dir.changes.insert(name.into(), Change::Sub(Box::new(sub)));
         Ok(Enter::Sub)
@@ -290,7 +310,9 @@ impl Tree<'_> {
         key: &str,
         obj: &TreeObj,
     ) -> Result<TreeObj, Error> {
-        let TreeObj::Val(text) = obj else { return Err(Error::AppendType(obj.type_name())) };
+        let TreeObj::Val(text) = obj else {
+            return Err(Error::AppendType(obj.type_name()));
+        };
         let current = match dir.changes.get(name) {
             Some(Change::Sub(_)) => return Err(Error::AppendDir(key.to_owned())),
             Some(Change::Put(obj)) => Some(obj),
@@ -305,14 +327,20 @@ impl Tree<'_> {
                 all
             }
             Some(TreeObj::Val(first)) => {
-                vec![self.store_val(first).ok_or_else(|| Error::Base64(key.to_owned()))?]
+                vec![
+                    self.store_val(first)
+                        .ok_or_else(|| Error::Base64(key.to_owned()))?,
+                ]
             }
             Some(TreeObj::Symlink(_)) => return Err(Error::AppendLink(key.to_owned())),
             Some(TreeObj::Dir(_) | TreeObj::DirRef(_)) => {
                 return Err(Error::AppendDir(key.to_owned()));
             }
         };
-        refs.push(self.store_val(text).ok_or_else(|| Error::Base64(key.to_owned()))?);
+        refs.push(
+            self.store_val(text)
+                .ok_or_else(|| Error::Base64(key.to_owned()))?,
+        );
         Ok(TreeObj::ValRef(Arc::new(refs)))
     }
 
@@ -375,7 +403,9 @@ impl Tree<'_> {
 fn check_base64(obj: &TreeObj, key: &str) -> Result<(), Error> {
     match obj {
         TreeObj::Val(_) if obj.data().is_none() => Err(Error::Base64(key.to_owned())),
-        TreeObj::Dir(dir) => dir.iter().try_for_each(|(_, inner)| check_base64(inner, key)),
+        TreeObj::Dir(dir) => dir
+            .iter()
+            .try_for_each(|(_, inner)| check_base64(inner, key)),
         _ => Ok(()),
     }
 }
@@ -437,12 +467,18 @@ mod tests {
         }
 
         fn put(&mut self, key: &str, value: &str) {
-            assert_eq!(self.commit(&[txn(|t| drop(t.put(key, value)))]), [Ok(())]);
+            assert_eq!(self.commit(&[txn(|t| t.put(key, value))]), [Ok(())]);
         }
 
         fn lookup(&mut self, key: &str, flags: u32) -> walk::Outcome {
             let none = Pinned::new();
-            walk::lookup(&mut self.store.with(&none), &NoNamespaces, self.root, key, flags)
+            walk::lookup(
+                &mut self.store.with(&none),
+                &NoNamespaces,
+                self.root,
+                key,
+                flags,
+            )
         }
 
         fn get(&mut self, key: &str) -> Option<String> {
@@ -461,7 +497,7 @@ mod tests {
         }
     }
 
-    fn txn(f: impl FnOnce(&mut Txn)) -> Txn {
+    fn txn(f: impl FnOnce(&mut Txn) -> &mut Txn) -> Txn {
         let mut t = Txn::new();
         f(&mut t);
         t
@@ -475,18 +511,24 @@ mod tests {
         kvs.put("a.d", &"x".repeat(100));
         assert_eq!(kvs.get("a.b.c").unwrap(), "hello");
         assert_eq!(kvs.get("a.d").unwrap().len(), 100);
-        assert_eq!((kvs.type_of("a.b.c"), kvs.type_of("a.d")), ("val", "valref"));
+        assert_eq!(
+            (kvs.type_of("a.b.c"), kvs.type_of("a.d")),
+            ("val", "valref")
+        );
         assert_eq!(kvs.get("a.b.c.below"), None);
         assert_eq!(kvs.get("nothing.here"), None);
-        assert_eq!(kvs.lookup("a.b", 0), walk::Outcome::Failed(walk::Error::IsDir));
+        assert_eq!(
+            kvs.lookup("a.b", 0),
+            walk::Outcome::Failed(walk::Error::IsDir)
+        );
         // A value gives way to a directory.
         kvs.put("a.d.e", "1");
         assert_eq!(kvs.get("a.d.e").unwrap(), "1");
         // Removing below what does not exist changes nothing.
         let before = kvs.root;
-        kvs.commit(&[txn(|t| drop(t.unlink("no.such.key").unlink("a.b.c.x")))]);
+        kvs.commit(&[txn(|t| t.unlink("no.such.key").unlink("a.b.c.x"))]);
         assert_eq!(kvs.root, before);
-        kvs.commit(&[txn(|t| drop(t.unlink("a")))]);
+        kvs.commit(&[txn(|t| t.unlink("a"))]);
         assert_eq!(kvs.root, empty);
     }
 
@@ -494,19 +536,25 @@ mod tests {
     fn append_makes_a_list_of_blobs() {
         let mut kvs = Kvs::new();
         for (i, want) in [(1, "val"), (2, "valref"), (3, "valref")] {
-            kvs.commit(&[txn(|t| drop(t.append("log", format!("{i}\n").as_bytes())))]);
+            kvs.commit(&[txn(|t| t.append("log", format!("{i}\n").as_bytes()))]);
             assert_eq!(kvs.type_of("log"), want);
         }
         assert_eq!(kvs.get("log").unwrap(), "1\n2\n3\n");
         let none = Pinned::new();
         let more = walk::lookup_appended(
-            &mut kvs.store.with(&none), &NoNamespaces, kvs.root, "log", 1).unwrap();
+            &mut kvs.store.with(&none),
+            &NoNamespaces,
+            kvs.root,
+            "log",
+            1,
+        )
+        .unwrap();
         assert_eq!(more.count, 3);
         assert_eq!(more.values, [TreeObj::val(b"2\n"), TreeObj::val(b"3\n")]);
         // Several appends in one commit, and merged from several transactions.
         kvs.commit(&[
-            txn(|t| drop(t.append("log", b"4\n").append("log", b"5\n"))),
-            txn(|t| drop(t.append("log", b"6\n"))),
+            txn(|t| t.append("log", b"4\n").append("log", b"5\n")),
+            txn(|t| t.append("log", b"6\n")),
         ]);
         assert_eq!(kvs.get("log").unwrap(), "1\n2\n3\n4\n5\n6\n");
     }
@@ -516,10 +564,10 @@ mod tests {
         let mut kvs = Kvs::new();
         kvs.put("dir.x", "1");
         let results = kvs.commit(&[
-            txn(|t| drop(t.put("a", "1"))),
-            txn(|t| drop(t.put("b", "1").append("dir", b"no"))),
-            txn(|t| drop(t.put("c", "1"))),
-            txn(|t| drop(t.put(".", "1"))),
+            txn(|t| t.put("a", "1")),
+            txn(|t| t.put("b", "1").append("dir", b"no")),
+            txn(|t| t.put("c", "1")),
+            txn(|t| t.put(".", "1")),
         ]);
         assert_eq!(results[0], Ok(()));
         assert_eq!(results[1], Err(Error::AppendDir("dir".into())));
@@ -534,9 +582,9 @@ mod tests {
     fn bad_values_are_refused_where_they_come_in() {
         let mut kvs = Kvs::new();
         let bad = TreeObj::Val("not base64!".into());
-        let results = kvs.commit(&[txn(|t| drop(t.put_treeobj("a", bad)))]);
+        let results = kvs.commit(&[txn(|t| t.put_treeobj("a", bad))]);
         assert_eq!(results, [Err(Error::Base64("a".into()))]);
-        let results = kvs.commit(&[txn(|t| drop(t.put_treeobj("", TreeObj::val(b""))))]);
+        let results = kvs.commit(&[txn(|t| t.put_treeobj("", TreeObj::val(b"")))]);
         assert_eq!(results[0].as_ref().unwrap_err().errno(), libc::EINVAL);
     }
 
@@ -544,26 +592,44 @@ mod tests {
     fn links() {
         let mut kvs = Kvs::new();
         kvs.put("a.b.c", "deep");
-        let link = |from: &'static str, to: &'static str| {
-            txn(move |t| drop(t.symlink(from, None, to)))
-        };
-        kvs.commit(&[link("l", "a.b"), link("m", "l.c"), link("loop", "loop"), link("r", ".")]);
+        let link = |from: &'static str, to: &'static str| txn(move |t| t.symlink(from, None, to));
+        kvs.commit(&[
+            link("l", "a.b"),
+            link("m", "l.c"),
+            link("loop", "loop"),
+            link("r", "."),
+        ]);
         assert_eq!(kvs.get("l.c").unwrap(), "deep");
         assert_eq!(kvs.get("m").unwrap(), "deep");
         assert_eq!(kvs.get("r.a.b.c").unwrap(), "deep");
-        assert_eq!(kvs.lookup("loop", 0), walk::Outcome::Failed(walk::Error::Loop));
+        assert_eq!(
+            kvs.lookup("loop", 0),
+            walk::Outcome::Failed(walk::Error::Loop)
+        );
         assert_eq!(kvs.type_of("m"), "symlink");
-        assert!(matches!(kvs.lookup("m", flags::READLINK), walk::Outcome::Found(TreeObj::Symlink(_))));
-        assert_eq!(kvs.lookup("a", flags::READLINK), walk::Outcome::Failed(walk::Error::NotLink));
-        assert_eq!(kvs.lookup("m", flags::READDIR), walk::Outcome::Failed(walk::Error::NotDir));
+        assert!(matches!(
+            kvs.lookup("m", flags::READLINK),
+            walk::Outcome::Found(TreeObj::Symlink(_))
+        ));
+        assert_eq!(
+            kvs.lookup("a", flags::READLINK),
+            walk::Outcome::Failed(walk::Error::NotLink)
+        );
+        assert_eq!(
+            kvs.lookup("m", flags::READDIR),
+            walk::Outcome::Failed(walk::Error::NotDir)
+        );
         // Writing goes through links too.
         kvs.put("l.new", "1");
         assert_eq!(kvs.get("a.b.new").unwrap(), "1");
-        let r = kvs.commit(&[txn(|t| drop(t.put("loop.x", "1")))]);
+        let r = kvs.commit(&[txn(|t| t.put("loop.x", "1"))]);
         assert_eq!(r, [Err(Error::Loop("loop.x".into()))]);
-        kvs.commit(&[txn(|t| drop(t.symlink("far", Some("other"), "x")))]);
-        assert_eq!(kvs.lookup("far", 0), walk::Outcome::MissingNamespace("other".into()));
-        let r = kvs.commit(&[txn(|t| drop(t.put("far.x", "1")))]);
+        kvs.commit(&[txn(|t| t.symlink("far", Some("other"), "x"))]);
+        assert_eq!(
+            kvs.lookup("far", 0),
+            walk::Outcome::MissingNamespace("other".into())
+        );
+        let r = kvs.commit(&[txn(|t| t.put("far.x", "1"))]);
         assert_eq!(r, [Err(Error::CrossNamespace("far.x".into()))]);
     }
 
@@ -573,11 +639,11 @@ mod tests {
         let long = TreeObj::val(&[7; 200]);
         let inner = Dir::from_sorted(vec![("x".into(), long)]);
         let outer = Dir::from_sorted(vec![("in".into(), TreeObj::Dir(inner.into()))]);
-        kvs.commit(&[txn(|t| drop(t.put_treeobj("d", TreeObj::Dir(outer.into()))))]);
+        kvs.commit(&[txn(|t| t.put_treeobj("d", TreeObj::Dir(outer.into())))]);
         assert_eq!(kvs.type_of("d"), "dirref");
         assert_eq!(kvs.type_of("d.in"), "dirref");
         assert_eq!(kvs.type_of("d.in.x"), "valref");
-        kvs.commit(&[txn(|t| drop(t.mkdir("e").put("e.f", "1").mkdir("d")))]);
+        kvs.commit(&[txn(|t| t.mkdir("e").put("e.f", "1").mkdir("d"))]);
         assert_eq!(kvs.get("e.f").unwrap(), "1");
         assert_eq!(kvs.get("d.in.x"), None);
     }
@@ -593,9 +659,15 @@ mod tests {
         };
         let mut bare = Store::new(1 << 20);
         bare.insert_dir(kvs.root, top);
-        let t = txn(|t| drop(t.put("a.y", "1").put("b.y", "1").put("a.z", "1")));
+        let t = txn(|t| t.put("a.y", "1").put("b.y", "1").put("a.z", "1"));
         let none = Pinned::new();
-        match commit(&mut bare.with(&none), HashAlg::Sha1, "primary", kvs.root, &[t.ops()]) {
+        match commit(
+            &mut bare.with(&none),
+            HashAlg::Sha1,
+            "primary",
+            kvs.root,
+            &[t.ops()],
+        ) {
             Outcome::Missing(m) => assert_eq!(m.len(), 1, "a and b are equal: {m:?}"),
             other => panic!("{other:?}"),
         }

@@ -9,8 +9,16 @@ pub fn normalize(key: &str) -> Cow<'_, str> {
     if plain {
         return Cow::Borrowed(key);
     }
-    let joined = key.split('.').filter(|c| !c.is_empty()).collect::<Vec<_>>().join(".");
-    Cow::Owned(if joined.is_empty() { ".".to_owned() } else { joined })
+    let joined = key
+        .split('.')
+        .filter(|c| !c.is_empty())
+        .collect::<Vec<_>>()
+        .join(".");
+    Cow::Owned(if joined.is_empty() {
+        ".".to_owned()
+    } else {
+        joined
+    })
 }
 
 #[cfg(test)]

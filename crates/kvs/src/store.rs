@@ -58,7 +58,13 @@ struct Lru<T> {
 
 impl<T: Clone> Lru<T> {
     fn new(limit: usize) -> Lru<T> {
-        Lru { entries: HashMap::new(), order: BTreeMap::new(), clock: 0, bytes: 0, limit }
+        Lru {
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+            clock: 0,
+            bytes: 0,
+            limit,
+        }
     }
 
     fn get(&mut self, r: &BlobRef) -> Option<T> {
@@ -83,7 +89,9 @@ impl<T: Clone> Lru<T> {
         self.order.insert(self.clock, r);
         self.entries.insert(r, (value, weight, self.clock));
         while self.bytes > self.limit {
-            let Some((_, oldest)) = self.order.pop_first() else { break };
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             if let Some((_, weight, _)) = self.entries.remove(&oldest) {
                 self.bytes -= weight;
             }
@@ -106,7 +114,10 @@ pub struct Store {
 impl Store {
     /// Caches of `limit` bytes each.
     pub fn new(limit: usize) -> Store {
-        Store { dirs: Lru::new(limit), vals: Lru::new(limit) }
+        Store {
+            dirs: Lru::new(limit),
+            vals: Lru::new(limit),
+        }
     }
 
     /// Enters a decoded directory.
@@ -147,12 +158,18 @@ impl Store {
 
     /// Number of objects and bytes they take.
     pub fn stats(&self) -> (usize, usize) {
-        (self.dirs.entries.len() + self.vals.entries.len(), self.dirs.bytes + self.vals.bytes)
+        (
+            self.dirs.entries.len() + self.vals.entries.len(),
+            self.dirs.bytes + self.vals.bytes,
+        )
     }
 
     /// A view that also sees the pinned objects.
     pub fn with<'a>(&'a mut self, pinned: &'a Pinned) -> View<'a> {
-        View { store: self, pinned }
+        View {
+            store: self,
+            pinned,
+        }
     }
 }
 

@@ -157,7 +157,10 @@ impl Dir {
 
     /// The entry of this name.
     pub fn get(&self, name: &str) -> Option<&TreeObj> {
-        let i = self.entries.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
+        let i = self
+            .entries
+            .binary_search_by(|(n, _)| (**n).cmp(name))
+            .ok()?;
         Some(&self.entries[i].1)
     }
 
@@ -205,7 +208,11 @@ impl Dir {
             TreeObj::DirRef(_) => 0,
             TreeObj::Symlink(link) => link.target.len() + 48,
         };
-        64 + self.entries.iter().map(|(n, o)| 80 + n.len() + of(o)).sum::<usize>()
+        64 + self
+            .entries
+            .iter()
+            .map(|(n, o)| 80 + n.len() + of(o))
+            .sum::<usize>()
     }
 }
 
@@ -358,7 +365,10 @@ impl TreeObjVisitor {
             }
             ("dirref", RawData::Refs(refs)) => match refs[..] {
                 [r] => Ok(TreeObj::DirRef(r)),
-                _ => Err(E::custom(format!("dirref has {} blobrefs, not one", refs.len()))),
+                _ => Err(E::custom(format!(
+                    "dirref has {} blobrefs, not one",
+                    refs.len()
+                ))),
             },
             ("dir", RawData::Map(raw)) => {
                 let mut entries = Vec::with_capacity(raw.len());
@@ -384,7 +394,9 @@ impl TreeObjVisitor {
             ("symlink", RawData::Map(raw)) => {
                 let (mut target, mut namespace) = (None, None);
                 for (name, entry) in raw {
-                    let RawEntry::Text(text) = entry else { continue };
+                    let RawEntry::Text(text) = entry else {
+                        continue;
+                    };
                     match &*name {
                         "target" => target = Some(text),
                         "namespace" => namespace = Some(text),
@@ -418,10 +430,12 @@ impl<'de> Visitor<'de> for TreeObjVisitor {
         }
         match (ver, kind, data) {
             (Some(VERSION), Some(kind), Some(data)) => Self::build(&kind, data),
-            (Some(ver), Some(_), Some(_)) => {
-                Err(de::Error::custom(format!("tree object version {ver} is not supported")))
-            }
-            _ => Err(de::Error::custom("tree object lacks one of ver, type, data")),
+            (Some(ver), Some(_), Some(_)) => Err(de::Error::custom(format!(
+                "tree object version {ver} is not supported"
+            ))),
+            _ => Err(de::Error::custom(
+                "tree object lacks one of ver, type, data",
+            )),
         }
     }
 }
@@ -458,7 +472,9 @@ pub(crate) mod tests {
         }
         // The empty directory's reference, as upstream reports it for an empty namespace.
         assert_eq!(
-            HashAlg::Sha1.hash(&TreeObj::empty_dir().encode()).to_string(),
+            HashAlg::Sha1
+                .hash(&TreeObj::empty_dir().encode())
+                .to_string(),
             "sha1-c0a9faf907dda6216fd73bf81d0b3b21a1a8cb91"
         );
     }
@@ -468,7 +484,9 @@ pub(crate) mod tests {
         let obj = parse(
             r#"{"ver":1,"type":"dir","data":{"target":{"ver":1,"type":"val","data":"eA=="}}}"#,
         );
-        let TreeObj::Dir(dir) = obj else { panic!("not a dir") };
+        let TreeObj::Dir(dir) = obj else {
+            panic!("not a dir")
+        };
         assert_eq!(dir.get("target").unwrap().data().unwrap(), b"x");
         assert!(dir.get("none").is_none());
     }
@@ -481,13 +499,21 @@ pub(crate) mod tests {
             (r#"{"ver":1,"type":"val","data":[]}"#, "wrong type"),
             (r#"{"ver":1,"type":"valref","data":[]}"#, "wrong type"),
             (r#"{"ver":1,"type":"dirref","data":[]}"#, "0 blobrefs"),
-            (r#"{"ver":1,"type":"hdir","data":""}"#, "unknown tree object type"),
-            (r#"{"ver":1,"type":"dir","data":{"a":"b"}}"#, "`a` is not a tree object"),
+            (
+                r#"{"ver":1,"type":"hdir","data":""}"#,
+                "unknown tree object type",
+            ),
+            (
+                r#"{"ver":1,"type":"dir","data":{"a":"b"}}"#,
+                "`a` is not a tree object",
+            ),
             (r#"{"ver":1,"type":"symlink","data":{}}"#, "no target"),
             (r#"{"ver":1,"type":"val","data":"","x":1}"#, "unknown field"),
             (r#"[]"#, "tree object"),
         ] {
-            let e = serde_json::from_str::<TreeObj>(text).unwrap_err().to_string();
+            let e = serde_json::from_str::<TreeObj>(text)
+                .unwrap_err()
+                .to_string();
             assert!(e.contains(why), "{text}: {e}");
         }
     }

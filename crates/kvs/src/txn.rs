@@ -29,7 +29,11 @@ impl Txn {
     }
 
     fn op(&mut self, key: &str, flags: u32, dirent: Option<TreeObj>) -> &mut Txn {
-        self.ops.push(Op { key: key.to_owned(), flags, dirent });
+        self.ops.push(Op {
+            key: key.to_owned(),
+            flags,
+            dirent,
+        });
         self
     }
 
@@ -70,7 +74,10 @@ impl Txn {
 
     /// Makes a symbolic link.
     pub fn symlink(&mut self, key: &str, namespace: Option<&str>, target: &str) -> &mut Txn {
-        let link = Symlink { namespace: namespace.map(str::to_owned), target: target.to_owned() };
+        let link = Symlink {
+            namespace: namespace.map(str::to_owned),
+            target: target.to_owned(),
+        };
         self.op(key, 0, Some(TreeObj::Symlink(link.into())))
     }
 
@@ -109,7 +116,10 @@ mod tests {
     #[test]
     fn encoding_is_that_of_the_commit_request() {
         let mut t = Txn::new();
-        t.put("a", "x").append("b", b"y").unlink("c").symlink("d", None, "a");
+        t.put("a", "x")
+            .append("b", b"y")
+            .unlink("c")
+            .symlink("d", None, "a");
         insta::assert_snapshot!(serde_json::to_string(&t).unwrap(), @r#"[{"key":"a","flags":0,"dirent":{"data":"eA==","type":"val","ver":1}},{"key":"b","flags":32,"dirent":{"data":"eQ==","type":"val","ver":1}},{"key":"c","flags":0,"dirent":null},{"key":"d","flags":0,"dirent":{"data":{"target":"a"},"type":"symlink","ver":1}}]"#);
         let back: Txn = serde_json::from_str(&serde_json::to_string(&t).unwrap()).unwrap();
         assert_eq!(back, t);

@@ -84,8 +84,16 @@ pub fn lookup(
     key: &str,
     flags: u32,
 ) -> Outcome {
-    let mut walker = Walker { objects, namespaces, first_root: root, flags };
-    match walker.object(root, &normalize(key)).and_then(|obj| walker.resolve(obj)) {
+    let mut walker = Walker {
+        objects,
+        namespaces,
+        first_root: root,
+        flags,
+    };
+    match walker
+        .object(root, &normalize(key))
+        .and_then(|obj| walker.resolve(obj))
+    {
         Ok(obj) => Outcome::Found(obj),
         Err(stop) => stop,
     }
@@ -101,18 +109,33 @@ pub fn lookup_appended(
     key: &str,
     start: usize,
 ) -> Result<Appended, Outcome> {
-    let mut walker = Walker { objects, namespaces, first_root: root, flags: 0 };
+    let mut walker = Walker {
+        objects,
+        namespaces,
+        first_root: root,
+        flags: 0,
+    };
     let obj = walker.object(root, &normalize(key))?;
     match &obj {
-        TreeObj::Val(_) if start == 0 => {
-            Ok(Appended { is_val: true, count: 1, values: vec![obj] })
-        }
-        TreeObj::Val(_) => Ok(Appended { is_val: true, count: 1, values: vec![] }),
+        TreeObj::Val(_) if start == 0 => Ok(Appended {
+            is_val: true,
+            count: 1,
+            values: vec![obj],
+        }),
+        TreeObj::Val(_) => Ok(Appended {
+            is_val: true,
+            count: 1,
+            values: vec![],
+        }),
         TreeObj::ValRef(refs) => {
             let new = refs.get(start..).unwrap_or_default();
             let blobs = walker.blobs(new)?;
             let values = blobs.iter().map(|b| TreeObj::val(b)).collect();
-            Ok(Appended { is_val: false, count: refs.len(), values })
+            Ok(Appended {
+                is_val: false,
+                count: refs.len(),
+                values,
+            })
         }
         TreeObj::Dir(_) | TreeObj::DirRef(_) => Err(Outcome::Failed(Error::IsDir)),
         TreeObj::Symlink(_) => Err(Outcome::Failed(Error::NotLink)),
@@ -250,6 +273,10 @@ impl Walker<'_> {
                 None => missing.push(Need::Val(*r)),
             }
         }
-        if missing.is_empty() { Ok(blobs) } else { Err(Outcome::Missing(missing)) }
+        if missing.is_empty() {
+            Ok(blobs)
+        } else {
+            Err(Outcome::Missing(missing))
+        }
     }
 }
