@@ -3,6 +3,8 @@
 //! Everything here is a value: no I/O, no clock, no async. Each module parses one format into a
 //! validated type and writes it back, so the rest of the tree never handles the raw text twice.
 
+pub mod batch_directives;
+pub mod constraint;
 pub mod eventlog;
 pub mod fsd;
 pub mod hostlist;
@@ -11,7 +13,9 @@ pub mod job;
 pub mod jobid;
 pub mod jobspec;
 pub mod resource_set;
+pub mod taskmap;
 
+pub use constraint::Constraint;
 pub use eventlog::Event;
 pub use hostlist::Hostlist;
 pub use idset::Idset;
@@ -19,3 +23,4 @@ pub use job::{JobResult, JobState};
 pub use jobid::JobId;
 pub use jobspec::Jobspec;
 pub use resource_set::ResourceSet;
+pub use taskmap::Taskmap;

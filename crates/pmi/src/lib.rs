@@ -1,1 +1,15 @@
-//! placeholder
+//! PMI-1, both sides of its wire protocol (RFC 13).
+//!
+//! PMI is how the processes of a parallel program find each other: each puts a few words into a
+//! key-value store, all meet at a barrier, and then each reads what the others put.
+//!
+//! * [`wire`]: one request or response as a line of text.
+//! * [`server`]: the process manager's side, a state machine without I/O.
+//! * [`client`]: the process's side, blocking; brokers boot with it.
+
+pub mod client;
+pub mod server;
+pub mod wire;
+
+pub use client::Client;
+pub use server::{Action, Server};

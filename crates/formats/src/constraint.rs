@@ -1,0 +1,248 @@
+//! Job constraints, RFC 31: a JSON expression over properties, hosts and ranks of a target.
+
+use crate::{Hostlist, Idset};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// A parsed constraint.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Constraint {
+    /// Every listed property holds.
+    Properties(Vec<Property>),
+    /// The host is one of the list.
+    Hosts {
+        list: Hostlist,
+        names: HashSet<String>,
+    },
+    Ranks(Idset),
+    And(Vec<Constraint>),
+    Or(Vec<Constraint>),
+    /// Not all of the values hold.
+    Not(Vec<Constraint>),
+}
+
+/// A required property, or one that must be absent (`^name`). A host has its own name as a
+/// property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    pub name: String,
+    pub absent: bool,
+}
+
+/// Why JSON is not a constraint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("constraint{place}: {message}")]
+pub struct ConstraintError {
+    pub place: String,
+    pub message: String,
+}
+
+fn error(place: &str, message: impl Into<String>) -> ConstraintError {
+    ConstraintError {
+        place: place.to_owned(),
+        message: message.into(),
+    }
+}
+
+impl Constraint {
+    pub fn from_value(value: &Value) -> Result<Constraint, ConstraintError> {
+        parse(value, "")
+    }
+
+    /// Whether a target satisfies the constraint.
+    pub fn matches(&self, host: &str, rank: u32, has_property: &dyn Fn(&str) -> bool) -> bool {
+        let holds = |c: &Constraint| c.matches(host, rank, has_property);
+        match self {
+            Constraint::Properties(list) => list
+                .iter()
+                .all(|p| p.absent != (has_property(&p.name) || host == p.name)),
+            Constraint::Hosts { names, .. } => names.contains(host),
+            Constraint::Ranks(ranks) => ranks.contains(rank),
+            Constraint::And(list) => list.iter().all(holds),
+            Constraint::Or(list) => list.is_empty() || list.iter().any(holds),
+            Constraint::Not(list) => !list.iter().all(holds),
+        }
+    }
+
+    pub fn to_value(&self) -> Value {
+        let values = |list: &[Constraint]| list.iter().map(Constraint::to_value).collect::<Value>();
+        match self {
+            Constraint::Properties(list) => {
+                let name = |p: &Property| format!("{}{}", if p.absent { "^" } else { "" }, p.name);
+                json!({"properties": list.iter().map(name).collect::<Vec<_>>()})
+            }
+            Constraint::Hosts { list, .. } => json!({"hostlist": [list]}),
+            Constraint::Ranks(ranks) => json!({"ranks": [ranks]}),
+            Constraint::And(list) => json!({"and": values(list)}),
+            Constraint::Or(list) => json!({"or": values(list)}),
+            Constraint::Not(list) => json!({"not": values(list)}),
+        }
+    }
+}
+
+fn parse(value: &Value, place: &str) -> Result<Constraint, ConstraintError> {
+    let map = value
+        .as_object()
+        .ok_or_else(|| error(place, "must be a mapping"))?;
+    let mut entries = map.iter();
+    let Some((operator, values)) = entries.next() else {
+        // The empty constraint matches everything, as an empty conjunction does.
+        return Ok(Constraint::And(Vec::new()));
+    };
+    if entries.next().is_some() {
+        return Err(error(
+            place,
+            "must hold one operator; join several with \"and\"",
+        ));
+    }
+    let place = format!("{place}.{operator}");
+    let known = ["properties", "hostlist", "ranks", "and", "or", "not"];
+    if !known.contains(&operator.as_str()) {
+        return Err(error(
+            &place,
+            format!("unknown operator; use {}", known.join(", ")),
+        ));
+    }
+    let values = values
+        .as_array()
+        .ok_or_else(|| error(&place, "must be a list"))?;
+    let at = |i: usize| format!("{place}[{i}]");
+    let strings = || {
+        values.iter().enumerate().map(|(i, value)| {
+            value
+                .as_str()
+                .map(|text| (i, text))
+                .ok_or_else(|| error(&at(i), "must be a string"))
+        })
+    };
+    let nested = || -> Result<Vec<Constraint>, ConstraintError> {
+        values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| parse(v, &at(i)))
+            .collect()
+    };
+    Ok(match operator.as_str() {
+        "properties" => {
+            let mut list = Vec::new();
+            for item in strings() {
+                let (i, text) = item?;
+                if let Some(c) = text.chars().find(|c| "!&'\"`|()".contains(*c)) {
+                    let message = format!("character {c:?} is not allowed in property '{text}'");
+                    return Err(error(&at(i), message));
+                }
+                let name = text.strip_prefix('^');
+                list.push(Property {
+                    absent: name.is_some(),
+                    name: name.unwrap_or(text).to_owned(),
+                });
+            }
+            Constraint::Properties(list)
+        }
+        "hostlist" => {
+            let mut list = Hostlist::new();
+            for item in strings() {
+                let (i, text) = item?;
+                list.append_str(text)
+                    .map_err(|e| error(&at(i), e.to_string()))?;
+            }
+            Constraint::Hosts {
+                names: list.iter().collect(),
+                list,
+            }
+        }
+        "ranks" => {
+            let mut ranks = Idset::new();
+            for item in strings() {
+                let (i, text) = item?;
+                let more: Idset = text
+                    .parse()
+                    .map_err(|e: crate::idset::IdsetError| error(&at(i), e.to_string()))?;
+                ranks = ranks.union(&more);
+            }
+            Constraint::Ranks(ranks)
+        }
+        "and" => Constraint::And(nested()?),
+        "or" => Constraint::Or(nested()?),
+        _ => Constraint::Not(nested()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matching(constraint: Value) -> Vec<u32> {
+        let c = Constraint::from_value(&constraint).unwrap();
+        assert_eq!(Constraint::from_value(&c.to_value()).unwrap(), c);
+        let properties = |rank: u32| match rank {
+            0 => vec!["ssd"],
+            1 => vec!["ssd", "huge"],
+            _ => vec![],
+        };
+        let holds = |rank: &u32| {
+            c.matches(&format!("host{rank}"), *rank, &|p| {
+                properties(*rank).contains(&p)
+            })
+        };
+        (0..4).filter(holds).collect()
+    }
+
+    #[test]
+    fn expressions() {
+        for (constraint, ranks) in [
+            (json!({}), vec![0, 1, 2, 3]),
+            (json!({"properties": ["ssd"]}), vec![0, 1]),
+            (json!({"properties": ["ssd", "^huge"]}), vec![0]),
+            (json!({"properties": ["host2"]}), vec![2]),
+            (json!({"not": [{"properties": ["ssd"]}]}), vec![2, 3]),
+            (
+                json!({"not": [{"properties": ["ssd"]}, {"properties": ["huge"]}]}),
+                vec![0, 2, 3],
+            ),
+            (
+                json!({"or": [{"ranks": ["3"]}, {"properties": ["huge"]}]}),
+                vec![1, 3],
+            ),
+            (
+                json!({"and": [{"hostlist": ["host[0-2]"]}, {"ranks": ["1-3"]}]}),
+                vec![1, 2],
+            ),
+            (json!({"or": []}), vec![0, 1, 2, 3]),
+            (json!({"and": []}), vec![0, 1, 2, 3]),
+            (json!({"not": []}), vec![]),
+            (json!({"ranks": ["0", "2-3"]}), vec![0, 2, 3]),
+        ] {
+            assert_eq!(matching(constraint.clone()), ranks, "{constraint}");
+        }
+    }
+
+    #[test]
+    fn faults_name_their_place() {
+        for (constraint, want) in [
+            (json!([]), "constraint: must be a mapping"),
+            (
+                json!({"foo": []}),
+                "constraint.foo: unknown operator; use properties, hostlist, ranks, and, or, not",
+            ),
+            (
+                json!({"and": [{"ranks": ["x"]}]}),
+                "constraint.and[0].ranks[0]: idset 'x': 'x' is not an id or a range such as 2-5",
+            ),
+            (
+                json!({"properties": [1]}),
+                "constraint.properties[0]: must be a string",
+            ),
+            (
+                json!({"properties": ["a|b"]}),
+                "constraint.properties[0]: character '|' is not allowed in property 'a|b'",
+            ),
+            (json!({"or": 1}), "constraint.or: must be a list"),
+        ] {
+            assert_eq!(
+                Constraint::from_value(&constraint).unwrap_err().to_string(),
+                want
+            );
+        }
+    }
+}
