@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum BootError {
     /// The launcher's PMI server did not play along.
     #[error("PMI bootstrap: {0}")]
-    Pmi(#[from] pmi::client::ClientError),
+    Pmi(#[from] pmi::client::PmiError),
     /// A card is not one of ours.
     #[error("PMI bootstrap: business card of rank {rank}: {source}")]
     Card {
@@ -23,6 +23,9 @@ pub(crate) enum BootError {
         /// What was wrong.
         source: serde_json::Error,
     },
+    /// No card.
+    #[error("PMI bootstrap: rank {0} left no business card")]
+    NoCard(u32),
     /// The parent has no endpoint.
     #[error("PMI bootstrap: rank {0} announced no overlay endpoint")]
     NoEndpoint(u32),
@@ -42,11 +45,8 @@ pub(crate) struct Card {
     pub(crate) key: PublicKey,
 }
 
-/// The launcher's side: a PMI-1 server, or nobody.
-pub(crate) enum Launcher {
-    Pmi(Client),
-    Alone,
-}
+/// The launcher's side: a PMI-1 server, or nobody (an instance of one).
+pub(crate) struct Launcher(Client);
 
 /// The cards this broker needs of its neighbours, and everybody's hostname.
 pub(crate) struct Neighbours {
@@ -58,53 +58,38 @@ pub(crate) struct Neighbours {
 impl Launcher {
     /// Connect to the PMI server the environment names.
     pub(crate) fn from_env() -> Result<Self, BootError> {
-        Ok(Client::from_env()?.map_or(Self::Alone, Self::Pmi))
+        Ok(Self(Client::from_env()?))
     }
 
     pub(crate) fn rank(&self) -> u32 {
-        match self {
-            Self::Pmi(client) => client.rank(),
-            Self::Alone => 0,
-        }
+        self.0.rank()
     }
 
     pub(crate) fn size(&self) -> u32 {
-        match self {
-            Self::Pmi(client) => client.size(),
-            Self::Alone => 1,
-        }
+        self.0.size()
     }
 
     /// Name of the method, for the attribute `broker.boot-method`.
     pub(crate) fn method(&self) -> &'static str {
-        match self {
-            Self::Pmi(_) => "simple",
-            Self::Alone => "single",
+        if self.0.is_singleton() {
+            "single"
+        } else {
+            "simple"
         }
     }
 
     /// A value the launcher offers, if it does.
     pub(crate) fn get(&mut self, key: &str) -> Option<String> {
-        match self {
-            Self::Pmi(client) => client.get(key).ok(),
-            Self::Alone => None,
-        }
+        self.0.get(key).ok().flatten()
     }
 
     /// Exchange cards with the others and finish with the launcher.
     pub(crate) fn exchange(
-        mut self,
+        self,
         card: &Card,
         topology: &Topology,
     ) -> Result<Neighbours, BootError> {
-        let Self::Pmi(client) = &mut self else {
-            let hostnames = vec![card.hostname.clone()];
-            return Ok(Neighbours {
-                parent: None,
-                children: HashMap::new(),
-                hostnames,
-            });
-        };
+        let mut client = self.0;
         let rank = client.rank();
         let key = |rank: u32| format!("flux.card.{rank}");
         // A card is plain data of ours.
@@ -112,7 +97,7 @@ impl Launcher {
         client.put(&key(rank), &text)?;
         client.barrier()?;
         let mut read = |rank: u32| -> Result<Card, BootError> {
-            let text = client.get(&key(rank))?;
+            let text = client.get(&key(rank))?.ok_or(BootError::NoCard(rank))?;
             serde_json::from_str(&text).map_err(|source| BootError::Card { rank, source })
         };
         let cards = (0..topology.size())
