@@ -41,8 +41,10 @@ pub async fn main(ctx: Context) -> ModuleResult {
         handle, mut inbox, ..
     } = ctx;
     let (finished, mut ends) = unbounded_channel();
+    let local_uri = handle.getattr("local-uri").await?;
     let mut state = State {
         handle,
+        local_uri,
         entries: HashMap::new(),
         finished,
     };

@@ -106,7 +106,19 @@ pub(crate) fn start(
     Ok(Process { pid, control, gate })
 }
 
-async fn read(name: &'static str, mut from: impl AsyncRead + Unpin, report: impl Fn(Report)) {
+/// Wait for [`Process::begin`].
+async fn wait_open(mut opened: watch::Receiver<bool>) {
+    // An error means that the process was dropped without begin: nobody listens, go on.
+    let _ = opened.wait_for(|open| *open).await;
+}
+
+async fn read(
+    name: &'static str,
+    mut from: impl AsyncRead + Unpin,
+    opened: watch::Receiver<bool>,
+    report: impl Fn(Report),
+) {
+    wait_open(opened).await;
     let mut buf = BytesMut::new();
     loop {
         buf.reserve(READ_CHUNK);
