@@ -1,1 +1,19 @@
-//! placeholder
+//! The message broker: routing, services of its own, module hosting, boot and shutdown.
+//!
+//! Purpose: one process per rank that joins the overlay, serves local clients over a UNIX socket
+//! and hosts modules as tasks. What the modules do is unknown here; a program links them in by
+//! passing a table of [`host::ModuleSpec`] to [`run::run`].
+//!
+//! Invariants: one task ([`router`]) owns all routing state; another ([`core`]) owns the broker's
+//! own services and life cycle; both are driven by messages only. Governing: RFC 3, 5, 6, 12.
+
+pub mod attrs;
+mod boot;
+mod connector;
+mod core;
+pub mod host;
+mod hosts;
+mod program;
+mod router;
+pub mod run;
+mod state;

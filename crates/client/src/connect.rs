@@ -96,7 +96,7 @@ pub fn serve_stream(
     mut writer: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Handle {
     let (out, mut queue) = unbounded_channel();
-    let (handle, deliver) = Handle::with_channel(out);
+    let (handle, deliver) = Handle::with_sink(move |msg| out.send(msg).is_ok());
     tokio::spawn(async move {
         // Any failure to read is the end of the connection: pending calls get ECONNRESET.
         let _ = read_messages(&mut reader, |msg| deliver.deliver(msg)).await;

@@ -31,8 +31,11 @@ enum Pending {
     Many(UnboundedSender<Message>),
 }
 
+/// Takes a message towards the instance; false when the connection is gone.
+type Sink = Box<dyn Fn(Message) -> bool + Send + Sync>;
+
 struct Inner {
-    out: UnboundedSender<Message>,
+    out: Sink,
     pending: Mutex<HashMap<u32, Pending>>,
     next_tag: AtomicU32,
     inbox_tx: Mutex<Option<UnboundedSender<Message>>>,
@@ -116,11 +119,12 @@ impl Drop for Deliver {
 impl Handle {
     /// A handle that sends into `out` and receives through the returned [`Deliver`].
     ///
-    /// The queues are unbounded here: a sender is bounded by the calls it has in flight.
-    pub fn with_channel(out: UnboundedSender<Message>) -> (Self, Deliver) {
+    /// `out` must not block; it returns false when the connection is gone. The inbox is unbounded
+    /// here: what is in it is bounded by the calls its senders have in flight.
+    pub fn with_sink(out: impl Fn(Message) -> bool + Send + Sync + 'static) -> (Self, Deliver) {
         let (inbox_tx, inbox_rx) = unbounded_channel();
         let inner = Arc::new(Inner {
-            out,
+            out: Box::new(out),
             pending: Mutex::new(HashMap::new()),
             next_tag: AtomicU32::new(1),
             inbox_tx: Mutex::new(Some(inbox_tx)),
@@ -167,7 +171,7 @@ impl Handle {
     /// Send a message as it is.
     pub fn send(&self, msg: Message) {
         // A failed send means the connection is gone; `Deliver::close` fails what is pending.
-        let _ = self.0.out.send(msg);
+        let _ = (self.0.out)(msg);
     }
 
     fn make_request(
@@ -207,11 +211,7 @@ impl Handle {
         let tag = self.next_tag();
         let (tx, rx) = oneshot::channel();
         lock(&self.0.pending).insert(tag, Pending::One(tx));
-        let sent = self
-            .0
-            .out
-            .send(self.make_request(topic, node, 0, tag, payload));
-        if sent.is_err() {
+        if !(self.0.out)(self.make_request(topic, node, 0, tag, payload)) {
             self.forget(tag);
         }
         Rpc::new(self.clone(), tag, rx)
@@ -246,7 +246,7 @@ impl Handle {
             Ok(bytes) => {
                 lock(&self.0.pending).insert(tag, Pending::Many(tx));
                 let msg = self.make_request(topic, node, Flags::STREAMING, tag, Some(bytes));
-                if self.0.out.send(msg).is_err() {
+                if !(self.0.out)(msg) {
                     self.forget(tag);
                 }
             }

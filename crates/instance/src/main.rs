@@ -1,2 +1,43 @@
-//! The `flux-broker` program: the broker with its built-in modules linked in.
-fn main() {}
+//! The `flux-broker` program: the message broker with its built-in modules linked in.
+//!
+//! This is the only place that knows both the broker and what its modules do.
+
+mod cleanup;
+mod modules;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = match broker::run::Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(e) => {
+            eprintln!("flux-broker: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("flux-broker: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(broker::run::run(
+        options,
+        modules::table(),
+        cleanup::cleanup,
+    ));
+    // Tasks that still wait for something are of no use once the broker has left the instance.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code.clamp(0, 255) as u8),
+        Err(e) => {
+            eprintln!("flux-broker: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

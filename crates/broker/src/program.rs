@@ -1,0 +1,107 @@
+//! The initial program of rank 0: the command given to `flux start`, or the user's shell.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use tokio::process::{Child, Command};
+
+/// Variables that belong to an enclosing job or launcher and must not reach the program.
+const FOREIGN: &[&str] = &[
+    "FLUX_JOB_ID",
+    "FLUX_JOB_ID_PATH",
+    "FLUX_JOB_SIZE",
+    "FLUX_JOB_NNODES",
+    "FLUX_JOB_TMPDIR",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "FLUX_KVS_NAMESPACE",
+    "FLUX_PROXY_REMOTE",
+    "FLUX_TERMINUS_SESSION",
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "PMI_SPAWNED",
+    "PMI_PORT",
+    "PMI_ID",
+    "SLURM_JOB_ID",
+];
+
+/// What the initial program is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Nothing was given: the user's shell, interactively.
+    Shell,
+    /// One word: a shell command line.
+    Line(String),
+    /// Several words: run as they are.
+    Words(Vec<String>),
+}
+
+impl Program {
+    pub(crate) fn from_args(mut args: Vec<String>) -> Self {
+        match args.len() {
+            0 => Self::Shell,
+            1 => Self::Line(args.remove(0)),
+            _ => Self::Words(args),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let shell = std::env::var_os("SHELL").unwrap_or_else(|| OsString::from("/bin/sh"));
+        match self {
+            Self::Shell => Command::new(shell),
+            Self::Line(line) => {
+                let mut cmd = Command::new(shell);
+                cmd.arg("-c").arg(line);
+                cmd
+            }
+            Self::Words(words) => {
+                let mut cmd = Command::new(&words[0]);
+                cmd.args(&words[1..]);
+                cmd
+            }
+        }
+    }
+
+    /// Start it with `env` set on top of the broker's own environment.
+    pub(crate) fn spawn(&self, env: &[(String, Option<String>)]) -> std::io::Result<Child> {
+        let mut cmd = self.command();
+        for name in FOREIGN {
+            cmd.env_remove(name);
+        }
+        for (name, value) in env {
+            match value {
+                Some(value) => cmd.env(name, value),
+                None => cmd.env_remove(name),
+            };
+        }
+        cmd.kill_on_drop(true).spawn()
+    }
+
+    /// Name for messages.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Shell => "shell",
+            Self::Line(line) => line,
+            Self::Words(words) => &words[0],
+        }
+    }
+}
+
+/// Exit code as a shell reports it: the code, or 128 plus the signal.
+pub(crate) fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .or_else(|| status.signal().map(|s| 128 + s))
+        .unwrap_or(1)
+}
+
+/// Exit code for a program that could not be started: 127 not found, 126 otherwise.
+pub(crate) fn spawn_error_code(err: &std::io::Error) -> i32 {
+    if err.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }
+}

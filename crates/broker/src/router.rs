@@ -1,0 +1,590 @@
+//! The broker's switchboard: one task that owns services, endpoints, subscriptions and peers.
+//!
+//! Invariants: a request ends at exactly one service or gets an error response here; a response
+//! goes back along its route stack (each receiving side pushed the hop it came from); rank 0 numbers
+//! events and every broker passes them to its children before its next event. Requests a client
+//! had made are followed by a disconnect notice to their services when it goes away.
+//!
+//! Cost: constant per message, plus the number of subscribers for an event.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use client::{Deliver, Handle};
+use overlay::{Incoming, Peer, Topology, Transport};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use wire::{Credentials, Flags, Kind, Message, NODEID_ANY, ROLE_OWNER, RpcError, json_payload};
+
+/// Identity of a local endpoint in route stacks: a UUID, never a decimal rank.
+pub(crate) type EndpointId = Arc<str>;
+
+/// Messages the router takes per turn of its loop.
+const BATCH: usize = 256;
+
+/// Where messages for an endpoint go.
+pub(crate) enum Sink {
+    /// A module's handle.
+    Module(Deliver),
+    /// A connection's writer.
+    Client(UnboundedSender<Message>),
+}
+
+/// What the router works on.
+pub(crate) enum Input {
+    FromEndpoint(EndpointId, Message),
+    FromPeer(Incoming),
+    Attach {
+        id: EndpointId,
+        cred: Credentials,
+        sink: Sink,
+        services: Vec<String>,
+    },
+    /// End a module's inbox; it goes on until it returns.
+    CloseInbox(EndpointId),
+    Detach(EndpointId),
+    SetTransport(Box<dyn Transport>),
+    Goodbye(Peer),
+    /// Drop the transport (after its queue is sent) and end.
+    Stop,
+}
+
+/// Sends to the router task.
+#[derive(Clone)]
+pub(crate) struct RouterHandle(UnboundedSender<Input>);
+
+impl RouterHandle {
+    pub(crate) fn send(&self, input: Input) -> bool {
+        self.0.send(input).is_ok()
+    }
+
+    /// Wait until the router task has ended and dropped its transport.
+    pub(crate) async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    /// A handle for something in this process, registered with its services.
+    pub(crate) fn attach(&self, cred: Credentials, services: Vec<String>) -> (EndpointId, Handle) {
+        let id = new_id();
+        let (router, from) = (self.clone(), id.clone());
+        let (handle, deliver) =
+            Handle::with_sink(move |msg| router.send(Input::FromEndpoint(from.clone(), msg)));
+        self.send(Input::Attach {
+            id: id.clone(),
+            cred,
+            sink: Sink::Module(deliver),
+            services,
+        });
+        (id, handle)
+    }
+}
+
+/// A fresh UUID (version 4 layout).
+pub(crate) fn new_id() -> EndpointId {
+    let bytes = (rand::random::<u128>() & !(0xf << 76) | (4 << 76)) & !(3 << 62) | (2 << 62);
+    let hex = format!("{bytes:032x}");
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    parts.join("-").into()
+}
+
+struct Endpoint {
+    sink: Sink,
+    cred: Credentials,
+    subscriptions: HashMap<String, u32>,
+    /// Disconnect notices owed, by service topic and destination.
+    notices: HashMap<(String, u32, bool), Message>,
+}
+
+impl Endpoint {
+    fn is_module(&self) -> bool {
+        matches!(self.sink, Sink::Module(_))
+    }
+
+    fn deliver(&self, msg: Message) {
+        match &self.sink {
+            Sink::Module(deliver) => deliver.deliver(msg),
+            // A closed writer means the connection is about to be detached.
+            Sink::Client(tx) => drop(tx.send(msg)),
+        }
+    }
+
+    fn wants(&self, event: &Message) -> bool {
+        if event.flags().has(Flags::PRIVATE)
+            && self.cred.rolemask & ROLE_OWNER == 0
+            && self.cred.userid != event.userid()
+        {
+            return false;
+        }
+        self.subscriptions
+            .keys()
+            .any(|prefix| event.topic().starts_with(prefix.as_str()))
+    }
+}
+
+/// Routing state of one broker.
+pub(crate) struct Router {
+    rank: u32,
+    cred: Credentials,
+    topology: Topology,
+    transport: Option<Box<dyn Transport>>,
+    /// Messages for peers while the overlay is not up yet.
+    held: Vec<(Peer, Message)>,
+    endpoints: HashMap<EndpointId, Endpoint>,
+    services: HashMap<String, EndpointId>,
+    children: Vec<u32>,
+    sequence: u32,
+    peer_events: UnboundedSender<Incoming>,
+}
+
+/// Start the router task. What happens to peers is reported through the returned receiver.
+pub(crate) fn start(
+    rank: u32,
+    cred: Credentials,
+    topology: Topology,
+) -> (RouterHandle, UnboundedReceiver<Incoming>) {
+    let (tx, mut rx) = unbounded_channel();
+    let (peer_events, peer_rx) = unbounded_channel();
+    let mut router = Router {
+        rank,
+        cred,
+        topology,
+        transport: None,
+        held: Vec::new(),
+        endpoints: HashMap::new(),
+        services: HashMap::new(),
+        children: Vec::new(),
+        sequence: 0,
+        peer_events,
+    };
+    tokio::spawn(async move {
+        let mut batch = Vec::with_capacity(BATCH);
+        while rx.recv_many(&mut batch, BATCH).await > 0 {
+            for input in batch.drain(..) {
+                if !router.handle(input) {
+                    return;
+                }
+            }
+        }
+    });
+    (RouterHandle(tx), peer_rx)
+}
+
+impl Router {
+    fn handle(&mut self, input: Input) -> bool {
+        match input {
+            Input::FromEndpoint(id, msg) => self.from_endpoint(&id, msg),
+            Input::FromPeer(incoming) => self.from_peer(incoming),
+            Input::Attach {
+                id,
+                cred,
+                sink,
+                services,
+            } => {
+                for service in services {
+                    self.services.insert(service, id.clone());
+                }
+                let endpoint = Endpoint {
+                    sink,
+                    cred,
+                    subscriptions: HashMap::new(),
+                    notices: HashMap::new(),
+                };
+                self.endpoints.insert(id, endpoint);
+            }
+            Input::CloseInbox(id) => {
+                if let Some(Endpoint {
+                    sink: Sink::Module(deliver),
+                    ..
+                }) = self.endpoints.get(&id)
+                {
+                    deliver.close_inbox();
+                }
+            }
+            Input::Detach(id) => self.detach(&id),
+            Input::SetTransport(transport) => {
+                for (peer, msg) in self.held.drain(..) {
+                    transport.send(peer, msg);
+                }
+                self.transport = Some(transport);
+            }
+            Input::Goodbye(peer) => {
+                if let Some(transport) = &self.transport {
+                    transport.goodbye(peer);
+                }
+            }
+            Input::Stop => {
+                self.transport = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn to_peer(&mut self, peer: Peer, msg: Message) {
+        match &self.transport {
+            Some(transport) => transport.send(peer, msg),
+            None => self.held.push((peer, msg)),
+        }
+    }
+
+    fn from_peer(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(peer, mut msg) => match msg.kind() {
+                Kind::Request { .. } => {
+                    let hop: Arc<str> = match peer {
+                        Peer::Parent => self
+                            .topology
+                            .parent(self.rank)
+                            .unwrap_or(0)
+                            .to_string()
+                            .into(),
+                        Peer::Child(rank) => rank.to_string().into(),
+                    };
+                    msg.push_route(hop);
+                    self.request(msg, Some(peer));
+                }
+                Kind::Response { .. } => self.response(msg),
+                Kind::Event { .. } if peer == Peer::Parent => self.broadcast(&msg),
+                Kind::Event { .. } | Kind::Control { .. } => {}
+            },
+            other => {
+                match other {
+                    Incoming::Joined(Peer::Child(rank)) => self.children.push(rank),
+                    Incoming::Gone(Peer::Child(rank)) => self.children.retain(|r| *r != rank),
+                    _ => {}
+                }
+                // The core outlives the router.
+                let _ = self.peer_events.send(other);
+            }
+        }
+    }
+
+    fn from_endpoint(&mut self, id: &EndpointId, mut msg: Message) {
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return;
+        };
+        match msg.kind() {
+            Kind::Request { nodeid, .. } => {
+                if endpoint.is_module() {
+                    msg.set_credentials(endpoint.cred);
+                } else {
+                    admit(&mut msg, endpoint.cred);
+                }
+                if msg.flags().has(Flags::UPSTREAM) {
+                    msg.set_nodeid(self.rank);
+                }
+                msg.push_route(id.clone());
+                if let Some(answer) = self.connection_local(id, &msg) {
+                    self.answer(&msg, answer);
+                    return;
+                }
+                let upstream = msg.flags().has(Flags::UPSTREAM);
+                if let Some(endpoint) = self.endpoints.get_mut(id).filter(|e| !e.is_module()) {
+                    let key = (wire::disconnect_topic(msg.topic()), nodeid, upstream);
+                    endpoint
+                        .notices
+                        .entry(key)
+                        .or_insert_with(|| msg.disconnect_notice());
+                }
+                self.request(msg, None);
+            }
+            Kind::Response { .. } => {
+                if endpoint.is_module() {
+                    msg.set_credentials(endpoint.cred);
+                } else {
+                    admit(&mut msg, endpoint.cred);
+                }
+                self.response(msg);
+            }
+            // Events enter through event.publish only; control messages are between brokers.
+            Kind::Event { .. } | Kind::Control { .. } => {}
+        }
+    }
+
+    /// Requests that concern the connection they came over, answered here.
+    fn connection_local(
+        &mut self,
+        id: &EndpointId,
+        msg: &Message,
+    ) -> Option<Result<Value, RpcError>> {
+        match msg.topic() {
+            "event.subscribe" => Some(self.subscribe(id, msg, true)),
+            "event.unsubscribe" => Some(self.subscribe(id, msg, false)),
+            "service.add" => Some(self.add_service(id, msg)),
+            "service.remove" => Some(self.remove_service(id, msg)),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, req: &Message, result: Result<Value, RpcError>) {
+        if req.no_response() {
+            return;
+        }
+        let mut response = match result {
+            Ok(Value::Null) => req.response(0, None),
+            // JSON values always encode.
+            Ok(value) => req.response(0, json_payload(&value).ok()),
+            Err(e) => req.error_response(&e),
+        };
+        // Clients drop messages of senders without a role.
+        response.set_credentials(self.cred);
+        self.response(response);
+    }
+
+    fn subscribe(&mut self, id: &EndpointId, msg: &Message, add: bool) -> Result<Value, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            topic: String,
+        }
+        let Request { topic } = msg.json()?;
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return Ok(Value::Null);
+        };
+        if add {
+            *endpoint.subscriptions.entry(topic).or_default() += 1;
+        } else if let Some(count) = endpoint.subscriptions.get_mut(&topic) {
+            *count -= 1;
+            if *count == 0 {
+                endpoint.subscriptions.remove(&topic);
+            }
+        } else {
+            let text = format!("not subscribed to {topic:?}");
+            return Err(RpcError::new(libc::ENOENT, text));
+        }
+        Ok(Value::Null)
+    }
+
+    fn add_service(&mut self, id: &EndpointId, msg: &Message) -> Result<Value, RpcError> {
+        let name = service_name(msg)?;
+        if self.services.contains_key(&name) {
+            return Err(RpcError::new(
+                libc::EEXIST,
+                format!("service {name} is already registered"),
+            ));
+        }
+        self.services.insert(name, id.clone());
+        Ok(Value::Null)
+    }
+
+    fn remove_service(&mut self, id: &EndpointId, msg: &Message) -> Result<Value, RpcError> {
+        let name = service_name(msg)?;
+        match self.services.get(&name) {
+            Some(owner) if owner == id => {
+                self.services.remove(&name);
+                Ok(Value::Null)
+            }
+            Some(_) => Err(RpcError::new(
+                libc::EINVAL,
+                format!("service {name} is not yours"),
+            )),
+            None => Err(RpcError::new(
+                libc::ENOENT,
+                format!("service {name} is not registered"),
+            )),
+        }
+    }
+
+    /// Route a request on; `from` is the peer it came from, if any.
+    fn request(&mut self, msg: Message, from: Option<Peer>) {
+        let Kind::Request { nodeid, .. } = msg.kind() else {
+            return;
+        };
+        let upstream = msg.flags().has(Flags::UPSTREAM);
+        if nodeid == NODEID_ANY || (upstream && nodeid != self.rank) {
+            if self.local_request(&msg) {
+                return;
+            }
+            self.request_up(msg);
+        } else if upstream {
+            self.request_up(msg);
+        } else if nodeid == self.rank {
+            if !self.local_request(&msg) {
+                self.answer(&msg, Err(no_service(&msg)));
+            }
+        } else if nodeid >= self.topology.size() {
+            let text = format!(
+                "rank {nodeid} is not in this instance of {}",
+                self.topology.size()
+            );
+            self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
+        } else if let Some(child) = self.topology.next_hop(self.rank, nodeid) {
+            if self.children.contains(&child) {
+                self.to_peer(Peer::Child(child), msg);
+            } else {
+                let text = format!("rank {nodeid} is not online");
+                self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
+            }
+        } else if from != Some(Peer::Parent) {
+            self.to_peer(Peer::Parent, msg);
+        }
+    }
+
+    fn request_up(&mut self, msg: Message) {
+        if self.rank == 0 {
+            self.answer(&msg, Err(no_service(&msg)));
+        } else {
+            self.to_peer(Peer::Parent, msg);
+        }
+    }
+
+    /// Hand a request to a service of this broker; false if there is none.
+    fn local_request(&mut self, msg: &Message) -> bool {
+        if self.rank == 0 && msg.topic() == "event.publish" {
+            let result = self.publish(msg);
+            self.answer(msg, result);
+            return true;
+        }
+        let Some(id) = self.services.get(msg.service()) else {
+            return false;
+        };
+        let Some(endpoint) = self.endpoints.get(id) else {
+            return false;
+        };
+        if endpoint.is_module() && msg.method() == "ping" {
+            let result = ping(msg, self.rank);
+            self.answer(msg, result);
+        } else {
+            endpoint.deliver(msg.clone());
+        }
+        true
+    }
+
+    fn response(&mut self, mut msg: Message) {
+        let Some(hop) = msg.pop_route() else { return };
+        if let Some(endpoint) = self.endpoints.get(&hop) {
+            endpoint.deliver(msg);
+            return;
+        }
+        // Peers appear in route stacks by rank; anything else is an endpoint that has gone away.
+        let Ok(rank) = hop.parse::<u32>() else { return };
+        if self.topology.parent(self.rank) == Some(rank) {
+            self.to_peer(Peer::Parent, msg);
+        } else {
+            self.to_peer(Peer::Child(rank), msg);
+        }
+    }
+
+    fn publish(&mut self, msg: &Message) -> Result<Value, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            topic: String,
+            #[serde(default)]
+            flags: u8,
+            payload: Option<String>,
+        }
+        let Request {
+            topic,
+            flags,
+            payload,
+        } = msg.json()?;
+        if flags & !(Flags::PRIVATE | 0x04) != 0 {
+            return Err(RpcError::proto(format!(
+                "event.publish: unknown flags {flags:#x}"
+            )));
+        }
+        let private = if flags != 0 { Flags::PRIVATE } else { 0 };
+        let payload = match payload {
+            Some(text) => Some(
+                base64::engine::general_purpose::STANDARD
+                    .decode(text)
+                    .map_err(|e| RpcError::proto(format!("event.publish: payload: {e}")))?
+                    .into(),
+            ),
+            None => None,
+        };
+        let mut event = Message::event(topic, private, payload);
+        event.set_credentials(msg.credentials());
+        self.sequence += 1;
+        event.set_sequence(self.sequence);
+        self.broadcast(&event);
+        Ok(json!({ "seq": self.sequence }))
+    }
+
+    fn broadcast(&mut self, event: &Message) {
+        for child in self.children.clone() {
+            self.to_peer(Peer::Child(child), event.clone());
+        }
+        for endpoint in self.endpoints.values().filter(|e| e.wants(event)) {
+            endpoint.deliver(event.clone());
+        }
+    }
+
+    fn detach(&mut self, id: &EndpointId) {
+        let Some(endpoint) = self.endpoints.remove(id) else {
+            return;
+        };
+        self.services.retain(|_, owner| owner != id);
+        for notice in endpoint.notices.into_values() {
+            self.request(notice, None);
+        }
+    }
+}
+
+/// Give a message from a client its sender's credentials. The owner may stand in for others.
+fn admit(msg: &mut Message, cred: Credentials) {
+    if msg.is_request() {
+        msg.clear_routes();
+    }
+    let claimed = msg.credentials();
+    if cred.rolemask & ROLE_OWNER == 0 {
+        msg.set_credentials(cred);
+        return;
+    }
+    let userid = if claimed.userid == wire::USERID_UNKNOWN {
+        cred.userid
+    } else {
+        claimed.userid
+    };
+    let rolemask = if claimed.rolemask == wire::ROLE_NONE {
+        cred.rolemask
+    } else {
+        claimed.rolemask
+    };
+    msg.set_credentials(Credentials { userid, rolemask });
+}
+
+fn no_service(msg: &Message) -> RpcError {
+    RpcError::new(
+        libc::ENOSYS,
+        format!("no service answers to {}", msg.topic()),
+    )
+}
+
+fn service_name(msg: &Message) -> Result<String, RpcError> {
+    #[derive(Deserialize)]
+    struct Request {
+        service: String,
+    }
+    let Request { service } = msg.json()?;
+    if service.is_empty() || service.contains('.') {
+        return Err(RpcError::new(
+            libc::EINVAL,
+            format!("{service:?} is not a service name"),
+        ));
+    }
+    if !msg.is_owner() && !service.starts_with(&format!("{}-", msg.userid())) {
+        let text = format!("service name must start with \"{}-\"", msg.userid());
+        return Err(RpcError::new(libc::EPERM, text));
+    }
+    Ok(service)
+}
+
+/// The echo every module answers (RFC 5): the request plus route, user and rank.
+fn ping(msg: &Message, rank: u32) -> Result<Value, RpcError> {
+    let mut answer: serde_json::Map<String, Value> = msg.json()?;
+    let short = |id: &Arc<str>| id.get(..8).unwrap_or(id).to_owned();
+    let route: Vec<String> = msg.routes().iter().map(short).collect();
+    answer.insert("route".into(), route.join("!").into());
+    answer.insert("userid".into(), msg.userid().into());
+    answer.insert("rolemask".into(), msg.rolemask().into());
+    answer.insert("rank".into(), rank.into());
+    Ok(Value::Object(answer))
+}

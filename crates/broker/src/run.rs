@@ -1,0 +1,409 @@
+//! Bringing one broker up and down: options, run directory, attributes, then [`crate::core`].
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use overlay::Topology;
+use overlay::handshake::{Hello, PROTOCOL};
+use overlay::topology::Shape;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use wire::Credentials;
+
+use crate::attrs::Attrs;
+use crate::boot::{self, Card, Launcher};
+use crate::core::{CleanupHook, Core, SERVICES, Setup};
+use crate::host::{Host, ModuleSpec};
+use crate::hosts::hostlist;
+use crate::program::Program;
+use crate::router::{self, Input};
+use crate::{connector, core};
+
+/// Default fan-out of the tree, as upstream's.
+const DEFAULT_TOPOLOGY: &str = "kary:32";
+
+/// Options of `flux broker`.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `-S NAME=VALUE`, in order.
+    pub attrs: Vec<(String, String)>,
+    /// `-c`: configuration file or directory.
+    pub config_path: Option<PathBuf>,
+    /// The initial program and its arguments.
+    pub command: Vec<String>,
+}
+
+/// The options make no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Unknown option.
+    #[error("unknown option {0:?}; known are -S NAME=VALUE, -c PATH, -v")]
+    Unknown(String),
+    /// Option without its value.
+    #[error("option {0} needs a value")]
+    Value(String),
+    /// Attribute without `=`.
+    #[error("-S {0}: expected NAME=VALUE")]
+    Attribute(String),
+}
+
+impl Options {
+    /// Parse the arguments of `flux broker` (without its name).
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
+        let mut options = Self::default();
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            if arg == "--" {
+                options.command = args.collect();
+                break;
+            }
+            if !arg.starts_with('-') {
+                options.command = std::iter::once(arg).chain(args).collect();
+                break;
+            }
+            let (flag, inline) = match (arg.strip_prefix("--"), arg.split_once('=')) {
+                (Some(_), Some((flag, value))) => (flag.to_owned(), Some(value.to_owned())),
+                (Some(_), None) => (arg.clone(), None),
+                (None, _) if arg.len() > 2 => (arg[..2].to_owned(), Some(arg[2..].to_owned())),
+                (None, _) => (arg.clone(), None),
+            };
+            let mut value = || {
+                inline
+                    .clone()
+                    .or_else(|| args.next())
+                    .ok_or_else(|| UsageError::Value(arg.clone()))
+            };
+            match flag.as_str() {
+                "-S" | "--setattr" => {
+                    let text = value()?;
+                    let (name, value) = text
+                        .split_once('=')
+                        .ok_or_else(|| UsageError::Attribute(text.clone()))?;
+                    options.attrs.push((name.to_owned(), value.to_owned()));
+                }
+                "-c" | "--config-path" => options.config_path = Some(value()?.into()),
+                "-v" | "--verbose" => {}
+                _ => return Err(UsageError::Unknown(arg)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A directory this broker made and removes at its end.
+struct RunDir {
+    path: String,
+    remove: bool,
+}
+
+impl RunDir {
+    fn new(attrs: &Attrs) -> anyhow::Result<Self> {
+        use anyhow::Context as _;
+        if let Some(path) = attrs.get("rundir") {
+            let remove = !Path::new(path).exists();
+            std::fs::create_dir_all(path).with_context(|| format!("run directory {path}"))?;
+            return Ok(Self {
+                path: path.to_owned(),
+                remove,
+            });
+        }
+        let base = std::env::temp_dir();
+        let template = base.join("flux-XXXXXX");
+        let path = nix::unistd::mkdtemp(&template)
+            .with_context(|| format!("run directory in {}", base.display()))?;
+        Ok(Self {
+            path: path.to_string_lossy().into_owned(),
+            remove: true,
+        })
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if self.remove {
+            // Nothing depends on it any more; what cannot be removed is reported by nobody.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().map_or_else(
+        |_| "localhost".to_owned(),
+        |h| h.to_string_lossy().into_owned(),
+    )
+}
+
+fn load_config(path: Option<&Path>) -> anyhow::Result<Value> {
+    use anyhow::Context as _;
+    let Some(path) = path else {
+        return Ok(Value::Object(Default::default()));
+    };
+    let mut files: Vec<PathBuf> = if path.is_dir() {
+        std::fs::read_dir(path)
+            .with_context(|| format!("configuration {}", path.display()))?
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+            .collect()
+    } else {
+        vec![path.to_owned()]
+    };
+    files.sort();
+    let mut config = serde_json::Map::new();
+    for file in files {
+        let what = || format!("configuration {}", file.display());
+        let text = std::fs::read_to_string(&file).with_context(what)?;
+        let table: serde_json::Map<String, Value> = if file.extension().is_some_and(|e| e == "json")
+        {
+            serde_json::from_str(&text).with_context(what)?
+        } else {
+            toml::from_str(&text).with_context(what)?
+        };
+        merge(&mut config, table);
+    }
+    Ok(Value::Object(config))
+}
+
+/// Later tables add to and override earlier ones, key by key.
+fn merge(into: &mut serde_json::Map<String, Value>, from: serde_json::Map<String, Value>) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+/// The address other hosts reach this one at: that of the route to a public address, or loopback.
+fn routable_address() -> String {
+    let probe = || -> std::io::Result<std::net::IpAddr> {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        // Connecting a UDP socket sends nothing; it only asks the kernel for the route.
+        socket.connect("192.0.2.1:9")?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().map_or_else(|_| "127.0.0.1".to_owned(), |ip| ip.to_string())
+}
+
+/// Environment of an enclosing Flux job, read before it is cleaned.
+struct Enclosing {
+    parent_uri: Option<String>,
+    jobid: Option<String>,
+    level: u32,
+    path: String,
+}
+
+impl Enclosing {
+    fn from_env(launcher: &mut Launcher) -> Self {
+        let jobid = std::env::var("FLUX_JOB_ID").ok();
+        let parent_uri = jobid.as_ref().and_then(|_| std::env::var("FLUX_URI").ok());
+        let level = launcher
+            .get("flux.instance-level")
+            .and_then(|text| text.parse().ok())
+            .filter(|_| jobid.is_some())
+            .unwrap_or(0);
+        let path = match (std::env::var("FLUX_JOB_ID_PATH"), &jobid) {
+            (Ok(path), Some(_)) => path,
+            (Err(_), Some(id)) => format!("/{id}"),
+            _ => "/".to_owned(),
+        };
+        Self {
+            parent_uri,
+            jobid,
+            level,
+            path,
+        }
+    }
+}
+
+/// Run one broker to its end; the result is the process's exit code.
+pub async fn run(
+    options: Options,
+    modules: Vec<ModuleSpec>,
+    cleanup: CleanupHook,
+) -> anyhow::Result<i32> {
+    let mut attrs = Attrs::default();
+    for (name, value) in &options.attrs {
+        attrs.set(name, value.clone());
+    }
+    let config = load_config(options.config_path.as_deref())?;
+    let mut launcher = Launcher::from_env()?;
+    let (rank, size) = (launcher.rank(), launcher.size());
+    let shape: Shape = attrs.get("tbon.topo").unwrap_or(DEFAULT_TOPOLOGY).parse()?;
+    let topology = Topology::new(shape, size);
+    let enclosing = Enclosing::from_env(&mut launcher);
+    // Set by `flux start --test-size` and shells of one node: all brokers share this host.
+    let single_host = attrs.get("broker.single-host").is_some();
+    let rundir = RunDir::new(&attrs)?;
+    let owner = nix::unistd::getuid().as_raw();
+    let host = attrs.get("hostname").map_or_else(hostname, str::to_owned);
+
+    let address = if single_host {
+        String::new()
+    } else {
+        routable_address()
+    };
+    let bound = boot::bind(rank, &topology, &rundir.path, single_host, &address)?;
+    let card = Card {
+        hostname: host.clone(),
+        uri: bound.endpoint().map(str::to_owned),
+        key: bound.public_key().clone(),
+    };
+    let method = launcher.method();
+    let endpoint = bound.endpoint().map(str::to_owned);
+    let neighbours = launcher.exchange(&card, &topology)?;
+
+    let socket = PathBuf::from(&rundir.path).join(format!("local-{rank}"));
+    let local_uri = match attrs.get("local-uri") {
+        Some(uri) => uri.to_owned(),
+        None => format!("local://{}", socket.display()),
+    };
+    let socket = local_uri
+        .strip_prefix("local://")
+        .map_or(socket, PathBuf::from);
+    set_attributes(&mut attrs, rank, &topology, shape, &rundir.path);
+    attrs.fix("local-uri", &local_uri);
+    attrs.fix("hostname", &host);
+    attrs.fix("hostlist", hostlist(&neighbours.hostnames));
+    attrs.fix("broker.boot-method", method);
+    attrs.fix("instance-level", enclosing.level.to_string());
+    attrs.fix("jobid-path", &enclosing.path);
+    if let Some(endpoint) = endpoint {
+        attrs.fix("tbon.endpoint", endpoint);
+    }
+    if let Some(parent) = &neighbours.parent {
+        attrs.fix("tbon.parent-endpoint", &parent.uri);
+    }
+    if let Some(id) = &enclosing.jobid {
+        attrs.fix("jobid", id);
+    }
+    if let Some(uri) = &enclosing.parent_uri {
+        attrs.fix("parent-uri", uri);
+    }
+
+    let cred = Credentials::owner(owner);
+    let (router, peers) = router::start(rank, cred, topology);
+    let services = SERVICES.iter().map(|s| (*s).to_owned()).collect();
+    let (_, handle) = router.attach(cred, services);
+    handle.set_place(rank, size);
+    // `attach` made the handle just now, so nobody else has its inbox.
+    let inbox = handle.inbox().expect("a fresh handle has its inbox");
+    let (ended_tx, ended) = unbounded_channel();
+    let modules = Host::new(modules, router.clone(), cred, (rank, size), ended_tx);
+    let mut program_env = vec![("FLUX_URI".to_owned(), Some(local_uri))];
+    program_env.push(("FLUX_URI_PARENT".to_owned(), None));
+    let setup = Setup {
+        rank,
+        topology,
+        attrs,
+        config,
+        program: Program::from_args(options.command),
+        program_env,
+        cleanup,
+    };
+    let mut core = Core::new(setup, handle, router.clone(), modules);
+    core.load_modules()?;
+    connector::listen(&socket, owner, router.clone())?;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        rank,
+        size,
+        hostname: host,
+    };
+    let to_router = router.clone();
+    let link = bound.start(
+        hello,
+        neighbours.parent,
+        neighbours.children,
+        move |incoming| {
+            to_router.send(Input::FromPeer(incoming));
+        },
+    )?;
+    router.send(Input::SetTransport(Box::new(link)));
+    let code = core.run(inbox, peers, ended, signals()?).await;
+    router.send(Input::Stop);
+    let _ = std::fs::remove_file(&socket);
+    // The router drops the transport, which sends what is queued, before its channel closes.
+    router.closed().await;
+    Ok(code)
+}
+
+fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shape, rundir: &str) {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    attrs.fix("rank", rank.to_string());
+    attrs.fix("size", topology.size().to_string());
+    attrs.fix("version", env!("CARGO_PKG_VERSION"));
+    attrs.fix("rundir", rundir);
+    attrs.fix("security.owner", nix::unistd::getuid().to_string());
+    attrs.fix("broker.pid", std::process::id().to_string());
+    attrs.fix("broker.starttime", format!("{:.2}", now.as_secs_f64()));
+    attrs.fix("broker.uuid", router::new_id().to_string());
+    attrs.fix("tbon.topo", shape.to_string());
+    attrs.fix("tbon.level", topology.level(rank).to_string());
+    attrs.fix("tbon.maxlevel", topology.max_level().to_string());
+    attrs.fix("tbon.descendants", topology.descendants(rank).to_string());
+    attrs.set_default("broker.quorum", &topology.size().to_string());
+    attrs.set_default("broker.critical-ranks", "0");
+    attrs.set_default("content.hash", "sha1");
+    attrs.set_default("content.backing-module", "content-sqlite");
+    attrs.set_default("log-ring-size", "1024");
+    attrs.set_default("log-level", "7");
+    attrs.set_default("log-stderr-level", "3");
+    attrs.set_default("log-forward-level", "3");
+    attrs.set_default("log-critical-level", "2");
+    attrs.set_default("log-stderr-mode", "leader");
+}
+
+/// SIGINT and SIGTERM as numbers.
+fn signals() -> std::io::Result<UnboundedReceiver<i32>> {
+    let (tx, rx) = unbounded_channel();
+    for (kind, number) in [
+        (SignalKind::interrupt(), libc::SIGINT),
+        (SignalKind::terminate(), libc::SIGTERM),
+    ] {
+        let mut stream = signal(kind)?;
+        let tx = tx.clone();
+        tokio::spawn(
+            async move { while stream.recv().await.is_some() && tx.send(number).is_ok() {} },
+        );
+    }
+    Ok(rx)
+}
+
+pub use core::CleanupHook as Cleanup;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Options, UsageError> {
+        Options::parse(args.iter().map(|s| (*s).to_owned()))
+    }
+
+    #[test]
+    fn options() {
+        let o = parse(&["-Sa=b", "-S", "c=d=e", "--setattr=f=", "-v", "cmd", "-x"]).unwrap();
+        let want = [("a", "b"), ("c", "d=e"), ("f", "")];
+        assert_eq!(o.attrs, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(o.command, ["cmd", "-x"]);
+        assert!(matches!(parse(&["-S"]), Err(UsageError::Value(_))));
+        assert!(matches!(parse(&["-Sx"]), Err(UsageError::Attribute(_))));
+        assert!(matches!(parse(&["--bogus"]), Err(UsageError::Unknown(_))));
+    }
+
+    #[test]
+    fn tables_merge() {
+        let mut a = serde_json::from_str(r#"{"x":{"a":1,"b":2},"y":1}"#).unwrap();
+        merge(
+            &mut a,
+            serde_json::from_str(r#"{"x":{"b":3},"z":1}"#).unwrap(),
+        );
+        assert_eq!(
+            serde_json::to_string(&a).unwrap(),
+            r#"{"x":{"a":1,"b":3},"y":1,"z":1}"#
+        );
+    }
+}

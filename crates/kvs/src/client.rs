@@ -1,0 +1,193 @@
+//! What programs and other modules do with the key-value store.
+
+use client::{Handle, Message, Node, RpcError, RpcStream};
+use content::BlobRef;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::treeobj::TreeObj;
+use crate::txn::Txn;
+use crate::{PRIMARY, flags};
+
+/// A root that contains the commit it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    pub rootref: BlobRef,
+    pub rootseq: i64,
+}
+
+/// The namespace named, or the one the environment names, or the primary one.
+fn namespace_or_default(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(name) => name.to_owned(),
+        None => std::env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| PRIMARY.to_owned()),
+    }
+}
+
+#[derive(Serialize)]
+struct CommitRequest<'a> {
+    namespace: &'a str,
+    flags: u32,
+    ops: &'a Txn,
+}
+
+/// Commits a transaction. The request is sent at once, before the future is first polled, so
+/// commits of one caller take effect in the order of calls.
+pub fn commit(
+    handle: &Handle,
+    namespace: Option<&str>,
+    txn: &Txn,
+) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
+    commit_with(handle, namespace, txn, 0)
+}
+
+/// As [`commit`], with commit flags ([`flags::SYNC`], [`flags::NO_MERGE`]).
+pub fn commit_with(
+    handle: &Handle,
+    namespace: Option<&str>,
+    txn: &Txn,
+    flags: u32,
+) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
+    let namespace = namespace_or_default(namespace);
+    let request = CommitRequest {
+        namespace: &namespace,
+        flags,
+        ops: txn,
+    };
+    let rpc = handle.rpc("kvs.commit", Node::Any, &request);
+    async move { rpc.await?.json() }
+}
+
+/// Looks a key up, with lookup flags.
+pub async fn lookup(
+    handle: &Handle,
+    namespace: Option<&str>,
+    key: &str,
+    flags: u32,
+) -> Result<TreeObj, RpcError> {
+    let namespace = namespace_or_default(namespace);
+    let request = json!({"key": key, "namespace": namespace, "flags": flags});
+    let answer = handle.rpc("kvs.lookup", Node::Any, &request).await?;
+    value_of(&answer)
+}
+
+/// The value of a key.
+pub async fn get(handle: &Handle, namespace: Option<&str>, key: &str) -> Result<Vec<u8>, RpcError> {
+    data_of(&lookup(handle, namespace, key, 0).await?)
+}
+
+/// The tree object stored at a key, unresolved.
+pub async fn get_treeobj(
+    handle: &Handle,
+    namespace: Option<&str>,
+    key: &str,
+) -> Result<TreeObj, RpcError> {
+    lookup(handle, namespace, key, flags::TREEOBJ).await
+}
+
+/// The root of a namespace, as this rank has it.
+pub async fn getroot(handle: &Handle, namespace: Option<&str>) -> Result<Root, RpcError> {
+    let namespace = namespace_or_default(namespace);
+    let request = json!({"namespace": namespace, "flags": 0});
+    handle.call("kvs.getroot", Node::Any, &request).await
+}
+
+/// Waits until this rank's root has reached a sequence number.
+pub async fn wait_version(
+    handle: &Handle,
+    namespace: Option<&str>,
+    rootseq: i64,
+) -> Result<Root, RpcError> {
+    let namespace = namespace_or_default(namespace);
+    let request = json!({"namespace": namespace, "rootseq": rootseq});
+    handle.call("kvs.wait-version", Node::Any, &request).await
+}
+
+/// Creates a namespace that starts with an empty root directory.
+pub async fn namespace_create(handle: &Handle, name: &str, owner: u32) -> Result<(), RpcError> {
+    let alg = match handle.getattr("content.hash").await {
+        Ok(name) => name
+            .parse()
+            .map_err(|e| RpcError::new(libc::EINVAL, format!("{e}")))?,
+        Err(_) => content::HashAlg::default(),
+    };
+    let rootref = alg.hash(&TreeObj::empty_dir().encode());
+    let request = json!({"namespace": name, "rootref": rootref, "owner": owner, "flags": 0});
+    handle
+        .rpc("kvs.namespace-create", Node::Rank(0), &request)
+        .await
+        .map(drop)
+}
+
+/// Removes a namespace.
+pub async fn namespace_remove(handle: &Handle, name: &str) -> Result<(), RpcError> {
+    let request = json!({"namespace": name});
+    handle
+        .rpc("kvs.namespace-remove", Node::Rank(0), &request)
+        .await
+        .map(drop)
+}
+
+/// A watch on a key: each item is what the flags ask for.
+pub struct Watch {
+    stream: RpcStream,
+}
+
+/// Watches a key with these flags; [`flags::WATCH`] is added.
+pub fn watch(handle: &Handle, namespace: Option<&str>, key: &str, flags: u32) -> Watch {
+    let namespace = namespace_or_default(namespace);
+    let request = json!({"namespace": namespace, "key": key, "flags": flags | flags::WATCH});
+    Watch {
+        stream: handle.stream("kvs-watch.lookup", Node::Any, &request),
+    }
+}
+
+/// Watches what is appended to a value, from its beginning. With `wait`, the key need not exist
+/// yet.
+pub fn watch_append(handle: &Handle, namespace: Option<&str>, key: &str, wait: bool) -> Watch {
+    let wait = if wait { flags::WAITCREATE } else { 0 };
+    watch(handle, namespace, key, flags::WATCH_APPEND | wait)
+}
+
+impl Watch {
+    /// The next tree object; `None` after the watch was cancelled. Once the namespace is removed
+    /// the last item is the error ENOTSUP.
+    pub async fn next_treeobj(&mut self) -> Option<Result<TreeObj, RpcError>> {
+        loop {
+            match self.stream.next().await? {
+                // The sentinel, for those who asked for it, is of no use here.
+                Ok(msg) if msg.payload().is_none() => continue,
+                Ok(msg) => return Some(value_of(&msg)),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+
+    /// The next value's bytes.
+    pub async fn next(&mut self) -> Option<Result<Vec<u8>, RpcError>> {
+        let obj = self.next_treeobj().await?;
+        Some(obj.and_then(|obj| data_of(&obj)))
+    }
+
+    /// Ends the watch; what is under way still arrives, then `None`.
+    pub fn cancel(&self) {
+        self.stream.cancel("kvs-watch.cancel");
+    }
+}
+
+fn value_of(msg: &Message) -> Result<TreeObj, RpcError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        val: TreeObj,
+    }
+    Ok(msg.json::<Answer>()?.val)
+}
+
+fn data_of(obj: &TreeObj) -> Result<Vec<u8>, RpcError> {
+    obj.data().ok_or_else(|| {
+        RpcError::proto(format!(
+            "expected a value in base64, got a {}",
+            obj.type_name()
+        ))
+    })
+}
