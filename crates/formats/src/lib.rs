@@ -14,6 +14,7 @@ pub mod job;
 pub mod jobid;
 pub mod jobspec;
 pub mod resource_set;
+pub mod signed;
 pub mod taskmap;
 
 pub use constraint::Constraint;

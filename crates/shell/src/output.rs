@@ -438,8 +438,7 @@ mod tests {
             task: None,
         };
         let tasks = [TaskTag { rank: 0, index: 0 }, TaskTag { rank: 1, index: 1 }];
-        let (queue, _items) = tokio::sync::mpsc::unbounded_channel();
-        let (handle, _deliver) = Handle::with_channel(queue);
+        let (handle, _deliver) = Handle::with_sink(|_| true);
         let route = Route::Leader(KvsLog::start(handle, "job-1".into()));
         let out = Output::open(&options, scope, &tasks, &route, 100).unwrap();
         for (stream, rank, text) in [

@@ -90,6 +90,8 @@ struct Running {
     gather: Gather,
     /// All shells have started their tasks.
     started: bool,
+    /// Tasks that ended before: their ends come after `shell.start` in the log.
+    early_exits: Vec<(usize, i32)>,
     /// The leader: shells whose tasks have not ended. Others: nothing.
     active_shells: Idset,
     first_exit: Option<FirstExit>,
@@ -139,6 +141,7 @@ impl Running {
             gather: Gather::new(info),
             tasks: Vec::new(),
             started: false,
+            early_exits: Vec::new(),
             active_shells: active,
             first_exit: None,
             exit_reported: false,
@@ -349,6 +352,10 @@ impl Running {
 
     async fn event(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
+            Event::TaskDone { index, status } if !self.started => {
+                self.early_exits.push((index, status));
+                Ok(())
+            }
             Event::TaskDone { index, status } => self.task_done(index, status).await,
             Event::Pmi { rank, line } => self.pmi_line(rank, &line).await,
             Event::Exchanged(entries) => match &mut self.pmi {
@@ -364,6 +371,9 @@ impl Running {
                 if let Some(log) = &self.shell.log {
                     let context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
                     log.append("exec.eventlog", "shell.start", context).await;
+                }
+                for (index, status) in std::mem::take(&mut self.early_exits) {
+                    self.task_done(index, status).await?;
                 }
                 Ok(())
             }

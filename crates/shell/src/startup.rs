@@ -17,7 +17,7 @@ use crate::{
     template::{Scope, TaskTag},
 };
 use client::{Handle, Inbox, Node};
-use formats::{Idset, JobId, Jobspec, ResourceSet};
+use formats::{Idset, JobId, Jobspec, ResourceSet, signed};
 use serde_json::{Value, json};
 use std::{
     env, fs, io,
@@ -82,25 +82,24 @@ struct Answers {
     r: ResourceSet,
 }
 
-async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal> {
-    let lookup = json!({"id": id, "keys": ["jobspec", "R"], "flags": 0});
-    let events = format!("shell-{id}.", id = id.0);
-    let (job, rank, owner, rundir, path, added, subscribed) = futures::join!(
-        handle.rpc("job-info.lookup", Node::Any, &lookup),
-        handle.getattr("rank"),
-        handle.getattr("security.owner"),
-        handle.getattr("rundir"),
-        handle.getattr("jobid-path"),
-        handle.rpc("service.add", Node::Any, &json!({"service": service})),
-        handle.subscribe(&events),
-    );
+/// Jobspec and R of the job.
+///
+/// The jobspec is taken from the signed request `J`, because the copy under `jobspec` is stored
+/// without the environment. Where `J` is not kept, that copy must do.
+async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Fatal> {
     let what = "fetching the job's jobspec and R";
-    let job: Value = job
+    let ask = |key: &str| {
+        let request = json!({"id": id, "keys": [key, "R"], "flags": 0});
+        handle.rpc("job-info.lookup", Node::Any, &request)
+    };
+    let answer = match ask("J").await {
+        Err(e) if e.errno == libc::ENOENT => ask("jobspec").await,
+        answer => answer,
+    };
+    let job: Value = answer
         .map_err(|e| fatal(what, e))?
         .json()
         .map_err(|e| fatal(what, e))?;
-    added.map_err(|e| fatal(&format!("registering service {service}"), e))?;
-    subscribed.map_err(|e| fatal(&format!("subscribing to {events}"), e))?;
     // Depending on the flags of the lookup, objects come as JSON text or as objects.
     let part = |key: &str| match job.get(key) {
         Some(Value::String(text)) => {
@@ -109,14 +108,40 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
         Some(value @ Value::Object(_)) => Ok(value.clone()),
         _ => Err(Fatal::new(format!("the job has no {key}"))),
     };
+    let jobspec: Value = match job.get("J").and_then(Value::as_str) {
+        Some(j) => {
+            let signed = signed::unwrap(j).map_err(|e| fatal("job's J", e))?;
+            serde_json::from_slice(&signed.payload).map_err(|e| fatal("job's J", e))?
+        }
+        None => part("jobspec")?,
+    };
+    let jobspec = Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))?;
+    let r = ResourceSet::try_from(part("R")?).map_err(|e| fatal("job", e))?;
+    Ok((jobspec, r))
+}
+
+async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal> {
+    let events = format!("shell-{id}.", id = id.0);
+    let (job, rank, owner, rundir, path, added, subscribed) = futures::join!(
+        look_up(handle, id),
+        handle.getattr("rank"),
+        handle.getattr("security.owner"),
+        handle.getattr("rundir"),
+        handle.getattr("jobid-path"),
+        handle.rpc("service.add", Node::Any, &json!({"service": service})),
+        handle.subscribe(&events),
+    );
+    let (jobspec, r) = job?;
+    added.map_err(|e| fatal(&format!("registering service {service}"), e))?;
+    subscribed.map_err(|e| fatal(&format!("subscribing to {events}"), e))?;
     let rank = rank.map_err(|e| fatal("fetching the broker's rank", e))?;
     Ok(Answers {
         rank: rank.parse().map_err(|e| fatal("the broker's rank", e))?,
         owner: owner.ok().and_then(|o| o.parse().ok()),
         rundir: rundir.ok(),
         jobid_path: path.unwrap_or_else(|_| "/".to_owned()),
-        jobspec: Jobspec::from_value(part("jobspec")?).map_err(|e| fatal("job", e))?,
-        r: ResourceSet::try_from(part("R")?).map_err(|e| fatal("job", e))?,
+        jobspec,
+        r,
     })
 }
 
