@@ -8,7 +8,7 @@
 //!
 //! | method | from | payload |
 //! |---|---|---|
-//! | `write` | other shells | `{name, shell_rank, context}`: an entry for the output log |
+//! | `write` | other shells | `{shell_rank, entries:[{name, context}]}` for the output log |
 //! | `stdin` | users; the leader | the context of a data event |
 //! | `doom` | other shells | the first task exit of that shell |
 //! | `tasks-complete` | other shells | `{shell_rank}` |
@@ -689,10 +689,26 @@ impl Running {
         Ok(())
     }
 
-    /// The work of storing an entry that another shell has sent.
+    /// The work of storing entries that another shell has sent, in their order.
     fn write(&self, payload: &Map<String, Value>) -> Option<impl Future<Output = ()> + 'static> {
-        let name = payload.get("name")?.as_str()?;
-        let context = payload.get("context")?.as_object()?.clone();
+        let entries = payload.get("entries")?.as_array()?;
+        let work = entries
+            .iter()
+            .map(|entry| self.entry(entry))
+            .collect::<Option<Vec<_>>>()?;
+        let events = self.events.clone();
+        Some(async move {
+            for (entry, sink) in work {
+                if let Some(text) = store(entry, sink).await {
+                    let _ = events.send(Event::Complaint(text));
+                }
+            }
+        })
+    }
+
+    /// An entry of another shell and where it goes.
+    fn entry(&self, entry: &Value) -> Option<(OutputEntry, Sink)> {
+        let context = entry.get("context")?.as_object()?;
         let stream = context
             .get("stream")
             .and_then(Value::as_str)
@@ -707,31 +723,12 @@ impl Running {
                 let limit = Rc::new(output::Limit::new(u64::MAX));
                 Some(Sink::Kvs { log, limit })
             })?;
-        let is_data = name == "data";
-        let io = match is_data {
-            true => Some(IoData::from_context(&context).ok()?),
-            false => None,
+        let entry = match entry.get("name")?.as_str()? {
+            "data" => OutputEntry::Data(IoData::from_context(context).ok()?),
+            "log" => OutputEntry::Log(context.clone()),
+            _ => return None,
         };
-        let events = self.events.clone();
-        Some(async move {
-            match (io, sink) {
-                (Some(io), Sink::File(_)) if io.data.is_empty() => {}
-                (Some(io), sink) => {
-                    if let Some(text) = sink.write(io).await {
-                        let _ = events.send(Event::Complaint(text));
-                    }
-                }
-                (None, Sink::Kvs { log, .. }) => {
-                    log.append("output", "log", Value::Object(context)).await;
-                }
-                (None, Sink::File(file)) => {
-                    if let Some(line) = event_line(&context) {
-                        file.write_line(&line);
-                    }
-                }
-                (None, Sink::Leader { .. }) => {}
-            }
-        })
+        Some((entry, sink))
     }
 
     /// job-exec reports on another shell.
@@ -817,6 +814,32 @@ impl Running {
         {
             eprintln!("flux-shell: ERROR: not all events of the job were stored: {e}");
         }
+    }
+}
+
+/// What another shell has for the output log.
+enum OutputEntry {
+    Data(IoData),
+    Log(Map<String, Value>),
+}
+
+/// Stores an entry of another shell. Returns a complaint for the log, if there is one.
+async fn store(entry: OutputEntry, sink: Sink) -> Option<String> {
+    match (entry, sink) {
+        (OutputEntry::Data(io), Sink::File(_)) if io.data.is_empty() => None,
+        (OutputEntry::Data(io), sink) => sink.write(io).await,
+        (OutputEntry::Log(context), Sink::Kvs { log, .. }) => {
+            log.append("output", "log", Value::Object(context)).await;
+            None
+        }
+        (OutputEntry::Log(context), Sink::File(file)) => {
+            if let Some(line) = event_line(&context) {
+                file.write_line(&line);
+            }
+            None
+        }
+        // The leader has no leader.
+        (OutputEntry::Log(_), Sink::Leader(_)) => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     log::{Level, Logger, os_error},
     options::Options,
     output::{self, Output, Route, Sink},
+    remote::Remote,
     rlimit,
     template::{Scope, TaskTag},
 };
@@ -23,7 +24,6 @@ use std::{
     env, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    rc::Rc,
 };
 use wire::RpcError;
 
@@ -262,12 +262,16 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     }
     let route = match &log {
         Some(log) => Route::Leader(log.clone()),
-        None => Route::Remote(Sink::Leader {
-            handle: handle.clone(),
-            topic: Rc::from(format!("{service}.write")),
-            leader: info.leader_rank(),
-            shell_rank: info.shell_rank,
-        }),
+        None => {
+            let topic = format!("{service}.write");
+            let (leader, rank) = (info.leader_rank(), info.shell_rank);
+            Route::Remote(Sink::Leader(Remote::start(
+                handle.clone(),
+                topic,
+                leader,
+                rank,
+            )))
+        }
     };
     let limit = default_limit(answers.owner, uid);
     let output = Output::open(&options, scope, &tasks, &route, limit)?;
