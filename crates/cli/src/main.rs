@@ -1,1 +1,33 @@
-fn main() {}
+//! The `flux` command: one program with every sub-command built in.
+//!
+//! `flux [OPTIONS] COMMAND [ARGS]` looks COMMAND up in [`cmd::TABLE`]; what is not there is searched
+//! as a program `flux-COMMAND` in FLUX_EXEC_PATH and PATH, so that sites can add their own.
+//!
+//! Data goes to standard output, everything else to standard error; errors are one line that
+//! starts with the command's name. Start-up is on every user's path many times a day: a command
+//! connects once and asks as little as it can.
+
+mod args;
+mod cmd;
+mod environment;
+mod error;
+mod exec_path;
+mod output;
+
+use std::process::ExitCode;
+
+use error::Failure;
+
+fn main() -> ExitCode {
+    let words = std::env::args().skip(1).collect();
+    let (name, outcome) = cmd::driver::run(words);
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { message, code }) => {
+            if !message.is_empty() {
+                eprintln!("{name}: {message}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}

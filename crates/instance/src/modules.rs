@@ -1,8 +1,28 @@
 //! The table of built-in modules: name, services, ranks, entry point.
 
-use broker::host::ModuleSpec;
+use broker::host::{ModuleSpec, Ranks};
 
-/// All modules, in the order they are loaded.
+/// One line of the table.
+macro_rules! module {
+    ($name:literal, $ranks:expr, $main:path $(, $service:literal)*) => {
+        ModuleSpec {
+            name: $name,
+            services: &[$($service),*],
+            ranks: $ranks,
+            main: |ctx| Box::pin($main(ctx)),
+        }
+    };
+}
+
+/// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
+/// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    Vec::new()
+    use Ranks::All;
+    vec![
+        module!("content", All, content::module::main),
+        module!("kvs", All, kvs::module::main),
+        module!("kvs-watch", All, kvs::kvs_watch::main),
+        module!("rexec", All, subprocess::main),
+        module!("resource", All, resource::module::main),
+    ]
 }

@@ -1,1 +1,14 @@
-//! placeholder
+//! Remote process execution (RFC 42): the `rexec` service and what its clients need.
+//!
+//! Purpose: start, feed, signal and watch processes on any broker. [`protocol`] holds the messages;
+//! [`process`] runs one process; [`module`] is the service.
+//!
+//! Invariants: a process started for a streaming request ends with a `finished` response and
+//! ENODATA, after all its output; when the requester goes away its processes are killed. Signals go
+//! to a process group whose leader is not reaped yet, never to a recycled pid.
+
+mod module;
+mod process;
+pub mod protocol;
+
+pub use module::main;
