@@ -148,11 +148,7 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
 /// The job's directory below the broker's run directory, or below TMPDIR where that is not
 /// allowed (a guest in a system instance).
 fn make_tmpdir(info: &JobInfo, rundir: Option<&str>) -> Result<TmpDir, Fatal> {
-    let name = format!(
-        "jobtmp-{}-{}",
-        info.shell_rank,
-        environment::show_id(info.id)
-    );
+    let name = format!("jobtmp-{}-{}", info.shell_rank, environment::show_id(info));
     if let Some(rundir) = rundir
         && let Ok(dir) = TmpDir::create(Path::new(rundir).join(&name))
     {
@@ -279,6 +275,10 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
 
     if let Some(archive) = info.jobspec.system("files") {
         files::extract(tmpdir.path(), archive).map_err(|e| Fatal::new(e.to_string()))?;
+    }
+    if info.jobspec.shell_option("pty").is_some() && info.is_leader() {
+        let message = "shell option pty is not supported; tasks run without a terminal";
+        logger.log(Level::Warning, message).await;
     }
     if let Some(limits) = info.jobspec.shell_option("rlimit") {
         for complaint in rlimit::apply(limits) {
