@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         ],
     )?;
     if has(root, "deny") {
-        step(root, &["deny", "check"])?;
+        step(root, &["deny", "check", "bans", "licenses", "sources"])?;
     } else {
         skipped(
             "licences, bans and sources are NOT CHECKED",
