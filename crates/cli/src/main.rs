@@ -12,6 +12,7 @@ mod cmd;
 mod environment;
 mod error;
 mod exec_path;
+mod launch;
 mod output;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ mod attr;
 mod broker;
 pub(crate) mod driver;
 mod env;
+mod start;
 mod version;
 
 use crate::args::Args;
@@ -29,5 +30,6 @@ pub(crate) const TABLE: &[Command] = &[
     command("getattr", "print a broker attribute", attr::get),
     command("lsattr", "list broker attributes", attr::list),
     command("setattr", "set a broker attribute", attr::set),
+    command("start", "start a Flux instance", start::run),
     command("version", "print the versions of the command and the broker", version::run),
 ];
