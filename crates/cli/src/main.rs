@@ -8,6 +8,7 @@
 //! connects once and asks as little as it can.
 
 mod args;
+mod attach;
 mod cmd;
 mod environment;
 mod error;
