@@ -128,16 +128,43 @@ pub async fn namespace_remove(handle: &Handle, name: &str) -> Result<(), RpcErro
         .map(drop)
 }
 
-/// A watch on a key: each item is what the flags ask for.
+/// A watch on a key: each item is what the flags ask for. Dropping it ends the watch.
 pub struct Watch {
     stream: RpcStream,
+    ended: bool,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancel();
+        }
+    }
+}
+
+/// What a watch brings.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WatchItem {
+    Object(TreeObj),
+    /// With [`flags::WATCH_INITIAL_SENTINEL`]: the data that was there at first has come.
+    Sentinel,
 }
 
 /// Watches a key with these flags; [`flags::WATCH`] is added.
 pub fn watch(handle: &Handle, namespace: Option<&str>, key: &str, flags: u32) -> Watch {
+    start_watch(handle, namespace, key, flags | flags::WATCH)
+}
+
+/// Reads the blobs of a value one by one, as it is now.
+pub fn read_blobs(handle: &Handle, namespace: Option<&str>, key: &str) -> Watch {
+    start_watch(handle, namespace, key, flags::STREAM)
+}
+
+fn start_watch(handle: &Handle, namespace: Option<&str>, key: &str, flags: u32) -> Watch {
     let namespace = namespace_or_default(namespace);
-    let request = json!({"namespace": namespace, "key": key, "flags": flags | flags::WATCH});
+    let request = json!({"namespace": namespace, "key": key, "flags": flags});
     Watch {
+        ended: false,
         stream: handle.stream("kvs-watch.lookup", Node::Any, &request),
     }
 }
@@ -150,14 +177,25 @@ pub fn watch_append(handle: &Handle, namespace: Option<&str>, key: &str, wait: b
 }
 
 impl Watch {
-    /// The next tree object; `None` after the watch was cancelled. Once the namespace is removed
-    /// the last item is the error ENOTSUP.
+    /// The next item; `None` after the watch was cancelled or the value was read. Once the
+    /// namespace is removed the last item is the error ENOTSUP.
+    pub async fn next_item(&mut self) -> Option<Result<WatchItem, RpcError>> {
+        match self.stream.next().await {
+            Some(Ok(msg)) if msg.payload().is_none() => Some(Ok(WatchItem::Sentinel)),
+            Some(Ok(msg)) => Some(value_of(&msg).map(WatchItem::Object)),
+            end => {
+                self.ended = true;
+                end.map(|r| r.map(|_| WatchItem::Sentinel))
+            }
+        }
+    }
+
+    /// The next tree object; sentinels are passed over.
     pub async fn next_treeobj(&mut self) -> Option<Result<TreeObj, RpcError>> {
         loop {
-            match self.stream.next().await? {
-                // The sentinel, for those who asked for it, is of no use here.
-                Ok(msg) if msg.payload().is_none() => continue,
-                Ok(msg) => return Some(value_of(&msg)),
+            match self.next_item().await? {
+                Ok(WatchItem::Object(obj)) => return Some(Ok(obj)),
+                Ok(WatchItem::Sentinel) => {}
                 Err(e) => return Some(Err(e)),
             }
         }

@@ -57,6 +57,17 @@ async fn waitup(h: &Handle, up: u32) {
 async fn ranks_discover_and_come_online() {
     let mut bed = Bed::new(3, json!({}));
     let h = bed.instance.client(0);
+    let (members_tx, mut members) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let groups = move |mut ctx: client::module::Context| async move {
+        let Some(request) = ctx.inbox.recv().await else {
+            return Ok(());
+        };
+        while let Some(members) = members.recv().await {
+            ctx.handle.respond(&request, &json!({ "members": members }));
+        }
+        Ok(())
+    };
+    let groups = bed.instance.start(0, "groups", &[], groups);
     // Ranks that come before their parent try again.
     bed.start(2);
     bed.start(0);
@@ -122,6 +133,17 @@ async fn ranks_discover_and_come_online() {
     .unwrap();
     let next: Value = acquire.next().await.unwrap().unwrap().json().unwrap();
     assert_eq!(next, json!({"down": "2", "shrink": "2"}));
+    // The broker says who is there: rank 1 leaves.
+    for (members, want) in [
+        ("0-1", None),
+        ("0", Some(json!({"down": "1", "shrink": "1"}))),
+    ] {
+        members_tx.send(members.into()).unwrap();
+        if let Some(want) = want {
+            let next: Value = acquire.next().await.unwrap().unwrap().json().unwrap();
+            assert_eq!(next, want);
+        }
+    }
     // Any rank tells the set, and draws its own topology.
     let far = bed.instance.client(2);
     let got: Value = far
@@ -134,6 +156,8 @@ async fn ranks_discover_and_come_online() {
         .await
         .unwrap();
     assert!(xml.text().unwrap().contains("<topology"));
+    drop(members_tx);
+    groups.stop().await.unwrap();
     bed.stop().await;
 }
 

@@ -80,7 +80,7 @@ impl Instance {
 
     fn port(&self, rank: u32, cred: Credentials) -> (Arc<str>, Handle) {
         let (tx, rx) = unbounded_channel();
-        let (handle, deliver) = Handle::with_channel(tx);
+        let (handle, deliver) = Handle::with_sink(move |msg| tx.send(msg).is_ok());
         let mut state = self.state();
         handle.set_place(rank, state.size);
         state.next += 1;

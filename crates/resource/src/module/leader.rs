@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use client::module::{Context, ModuleError};
-use client::{Handle, Message, Node, RpcError};
+use client::{Handle, Message, Node, RpcError, RpcStream};
 use formats::{Event, Hostlist, Idset, ResourceSet};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -38,6 +38,8 @@ enum Done {
     Reloaded(Message, Result<ResourceSet, RpcError>),
     Allocated(Result<Value, RpcError>),
     Expiration(Parent, Option<f64>),
+    /// The brokers online now, by the broker's own account; none when it has no more to say.
+    Group(RpcStream, Option<Idset>),
     Nothing,
 }
 
@@ -52,6 +54,8 @@ struct Leader {
     stored: bool,
     /// What ranks found, while the set is being discovered.
     discovered: Option<ResourceSet>,
+    /// Members of the broker's group `broker.online`, as far as it told.
+    group: Idset,
     force_up: bool,
     expiration: f64,
     acquired: Option<Acquired>,
@@ -90,6 +94,7 @@ impl Leader {
             set_value: None,
             stored: false,
             discovered: None,
+            group: Idset::new(),
             force_up: args.iter().any(|a| a == "monitor-force-up"),
             expiration: start.expiration,
             acquired: None,
@@ -133,7 +138,34 @@ impl Leader {
         if let Some(parent) = start.parent {
             leader.watch_parent(parent);
         }
+        if !leader.force_up {
+            let request = json!({"name": "broker.online"});
+            leader.watch_group(leader.handle.stream("groups.get", Node::Rank(0), &request));
+        }
         Ok(leader)
+    }
+
+    fn watch_group(&mut self, mut stream: RpcStream) {
+        #[derive(Deserialize)]
+        struct Answer {
+            members: Idset,
+        }
+        self.work.push(Box::pin(async move {
+            let next = match stream.next().await {
+                Some(Ok(msg)) => msg.json::<Answer>().ok().map(|a| a.members),
+                Some(Err(_)) | None => None,
+            };
+            Done::Group(stream, next)
+        }));
+    }
+
+    /// A rank announces itself here before its broker joins the group, so only leaving the group
+    /// makes it offline.
+    fn handle_group(&mut self, members: Idset) {
+        let left = self.group.difference(&members);
+        let online = self.inventory.online.union(&members).difference(&left);
+        self.group = members;
+        self.set_online(online);
     }
 
     fn watch_parent(&mut self, mut parent: Parent) {
@@ -225,7 +257,11 @@ impl Leader {
                 self.set_expiration(expiration, None);
                 self.watch_parent(parent);
             }
-            Done::Expiration(_, None) | Done::Nothing => {}
+            Done::Group(stream, Some(members)) => {
+                self.handle_group(members);
+                self.watch_group(stream);
+            }
+            Done::Expiration(_, None) | Done::Group(_, None) | Done::Nothing => {}
         }
         Ok(())
     }
@@ -307,6 +343,9 @@ impl Leader {
     }
 
     fn set_online(&mut self, online: Idset) {
+        if online == self.inventory.online {
+            return;
+        }
         let (came, left) = self.inventory.set_online(online);
         for (name, ranks) in [("online", came), ("offline", left)] {
             if !ranks.is_empty() {

@@ -1,0 +1,139 @@
+//! Messages of the shell itself.
+//!
+//! Until output is set up they go to the shell's standard error, which job-exec records. After
+//! that they become `log` events in the job's `output` log, or lines in the file that takes the
+//! tasks' standard error.
+
+use crate::output::{Output, Sink, Stream};
+use serde_json::{Map, Value, json};
+use std::{cell::RefCell, io, rc::Rc};
+
+/// Severity, as in RFC 5424. The three levels up to critical are fatal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Fatal = 0,
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Debug = 6,
+    Trace = 7,
+}
+
+impl Level {
+    fn label(self) -> Option<&'static str> {
+        match self {
+            Level::Fatal => Some("FATAL"),
+            Level::Error => Some("ERROR"),
+            Level::Warning => Some(" WARN"),
+            Level::Notice => None,
+            Level::Debug => Some("DEBUG"),
+            Level::Trace => Some("TRACE"),
+        }
+    }
+}
+
+/// The system's text of an error, without the number that Rust appends.
+pub fn os_error(e: &io::Error) -> String {
+    e.raw_os_error()
+        .map_or_else(|| e.to_string(), wire::strerror)
+}
+
+#[derive(Clone, Default)]
+pub struct Logger(Rc<RefCell<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    verbose: u8,
+    rank: Option<u32>,
+    sink: Option<Sink>,
+}
+
+fn line(rank: Option<u32>, level: Level, message: &str) -> String {
+    let rank = rank.map(|r| format!("[{r}]")).unwrap_or_default();
+    let label = level.label().map(|l| format!("{l}: ")).unwrap_or_default();
+    format!("flux-shell{rank}: {label}{message}")
+}
+
+impl Logger {
+    /// Learns the shell's place and how much to say.
+    pub fn set_place(&self, rank: u32, verbose: i64) {
+        let mut inner = self.0.borrow_mut();
+        inner.rank = Some(rank);
+        inner.verbose = verbose.clamp(0, 2) as u8;
+    }
+
+    /// From now on messages go where the tasks' errors go.
+    pub fn set_output(&self, output: &Output) {
+        self.0.borrow_mut().sink = output.shared(Stream::Stderr);
+    }
+
+    /// Whether a message of this level is wanted.
+    pub fn is_on(&self, level: Level) -> bool {
+        level as u8 <= Level::Notice as u8 + self.0.borrow().verbose
+    }
+
+    pub async fn log(&self, level: Level, message: &str) {
+        if !self.is_on(level) || message.is_empty() {
+            return;
+        }
+        let (rank, sink) = {
+            let inner = self.0.borrow();
+            (inner.rank, inner.sink.clone())
+        };
+        let context = || -> Map<String, Value> {
+            let mut map = Map::new();
+            if let Some(rank) = rank {
+                map.insert("rank".into(), json!(rank));
+            }
+            map.insert("level".into(), json!(level as u8));
+            map.insert("message".into(), json!(message));
+            map
+        };
+        match &sink {
+            None => eprintln!("{}", line(rank, level, message)),
+            Some(Sink::Kvs { log, .. }) => {
+                log.append("output", "log", Value::Object(context())).await;
+            }
+            Some(Sink::File(file)) => file.write_line(&line(rank, level, message)),
+            Some(sink) => sink.send_log(context()).await,
+        }
+    }
+}
+
+/// The line that stands for a `log` event of another shell in an output file.
+pub fn event_line(context: &Map<String, Value>) -> Option<String> {
+    let level = match context.get("level")?.as_u64()? {
+        0..=2 => Level::Fatal,
+        3 => Level::Error,
+        4 => Level::Warning,
+        5 => Level::Notice,
+        6 => Level::Debug,
+        _ => Level::Trace,
+    };
+    let rank = context
+        .get("rank")
+        .and_then(Value::as_u64)
+        .map(|r| r as u32);
+    Some(line(rank, level, context.get("message")?.as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        assert_eq!(line(None, Level::Error, "x"), "flux-shell: ERROR: x");
+        assert_eq!(line(Some(3), Level::Notice, "x"), "flux-shell[3]: x");
+        let context = json!({"rank": 1, "level": 0, "message": "m"});
+        assert_eq!(
+            event_line(context.as_object().unwrap()).as_deref(),
+            Some("flux-shell[1]: FATAL: m")
+        );
+        let logger = Logger::default();
+        assert!(logger.is_on(Level::Notice) && !logger.is_on(Level::Debug));
+        logger.set_place(0, 2);
+        assert!(logger.is_on(Level::Trace));
+    }
+}

@@ -1,0 +1,339 @@
+//! Everything between `exec` of the shell and the first task: a [`Shell`] that is ready to run.
+//!
+//! All questions to the broker go out together and are waited for together, because start-up
+//! latency is paid by every job.
+
+use crate::{
+    Fatal, affinity,
+    environment::{self, Environment, Facts},
+    files,
+    info::JobInfo,
+    input,
+    kvslog::KvsLog,
+    log::{Level, Logger, os_error},
+    options::Options,
+    output::{self, Output, Route, Sink},
+    rlimit,
+    template::{Scope, TaskTag},
+};
+use client::{Handle, Inbox, Node};
+use formats::{Idset, JobId, Jobspec, ResourceSet, signed};
+use serde_json::{Value, json};
+use std::{
+    env, fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+use wire::RpcError;
+
+/// A directory that goes away with the shell.
+pub struct TmpDir(PathBuf);
+
+impl TmpDir {
+    fn create(path: PathBuf) -> io::Result<TmpDir> {
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(TmpDir(path)),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TmpDir {
+    fn drop(&mut self) {
+        // A directory that cannot be removed is left to whoever cleans up the run directory.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The shell, prepared.
+pub struct Shell {
+    pub handle: Handle,
+    pub inbox: Inbox,
+    pub info: JobInfo,
+    pub options: Options,
+    pub logger: Logger,
+    /// The name of the service on every shell's broker.
+    pub service: String,
+    /// The job's eventlogs; only the leader writes them.
+    pub log: Option<KvsLog>,
+    pub output: Output,
+    pub env: Environment,
+    pub tmpdir: TmpDir,
+    pub hostname: String,
+    pub bindings: Vec<Idset>,
+}
+
+fn fatal(what: &str, e: impl std::fmt::Display) -> Fatal {
+    Fatal::new(format!("{what}: {e}"))
+}
+
+/// What the broker tells about itself and the job.
+struct Answers {
+    rank: u32,
+    owner: Option<u32>,
+    rundir: Option<String>,
+    jobid_path: String,
+    jobspec: Jobspec,
+    r: ResourceSet,
+}
+
+/// Jobspec and R of the job.
+///
+/// The jobspec is taken from the signed request `J`, because the copy under `jobspec` is stored
+/// without the environment. Where `J` is not kept, that copy must do.
+async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Fatal> {
+    let what = "fetching the job's jobspec and R";
+    let ask = |key: &str| {
+        let request = json!({"id": id, "keys": [key, "R"], "flags": 0});
+        handle.rpc("job-info.lookup", Node::Any, &request)
+    };
+    let answer = match ask("J").await {
+        Err(e) if e.errno == libc::ENOENT => ask("jobspec").await,
+        answer => answer,
+    };
+    let job: Value = answer
+        .map_err(|e| fatal(what, e))?
+        .json()
+        .map_err(|e| fatal(what, e))?;
+    // Depending on the flags of the lookup, objects come as JSON text or as objects.
+    let part = |key: &str| match job.get(key) {
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|e| fatal(&format!("job's {key}"), e))
+        }
+        Some(value @ Value::Object(_)) => Ok(value.clone()),
+        _ => Err(Fatal::new(format!("the job has no {key}"))),
+    };
+    let jobspec: Value = match job.get("J").and_then(Value::as_str) {
+        Some(j) => {
+            let signed = signed::unwrap(j).map_err(|e| fatal("job's J", e))?;
+            serde_json::from_slice(&signed.payload).map_err(|e| fatal("job's J", e))?
+        }
+        None => part("jobspec")?,
+    };
+    let jobspec = Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))?;
+    let r = ResourceSet::try_from(part("R")?).map_err(|e| fatal("job", e))?;
+    Ok((jobspec, r))
+}
+
+async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal> {
+    let events = format!("shell-{id}.", id = id.0);
+    let (job, rank, owner, rundir, path, added, subscribed) = futures::join!(
+        look_up(handle, id),
+        handle.getattr("rank"),
+        handle.getattr("security.owner"),
+        handle.getattr("rundir"),
+        handle.getattr("jobid-path"),
+        handle.rpc("service.add", Node::Any, &json!({"service": service})),
+        handle.subscribe(&events),
+    );
+    let (jobspec, r) = job?;
+    added.map_err(|e| fatal(&format!("registering service {service}"), e))?;
+    subscribed.map_err(|e| fatal(&format!("subscribing to {events}"), e))?;
+    let rank = rank.map_err(|e| fatal("fetching the broker's rank", e))?;
+    Ok(Answers {
+        rank: rank.parse().map_err(|e| fatal("the broker's rank", e))?,
+        owner: owner.ok().and_then(|o| o.parse().ok()),
+        rundir: rundir.ok(),
+        jobid_path: path.unwrap_or_else(|_| "/".to_owned()),
+        jobspec,
+        r,
+    })
+}
+
+/// The job's directory below the broker's run directory, or below TMPDIR where that is not
+/// allowed (a guest in a system instance).
+fn make_tmpdir(info: &JobInfo, rundir: Option<&str>) -> Result<TmpDir, Fatal> {
+    let name = format!(
+        "jobtmp-{}-{}",
+        info.shell_rank,
+        environment::show_id(info.id)
+    );
+    if let Some(rundir) = rundir
+        && let Ok(dir) = TmpDir::create(Path::new(rundir).join(&name))
+    {
+        return Ok(dir);
+    }
+    let tmp = info
+        .jobspec
+        .environment()
+        .find(|(k, _)| *k == "TMPDIR")
+        .map_or("/tmp", |(_, v)| v);
+    let path = Path::new(tmp).join(&name);
+    TmpDir::create(path.clone())
+        .map_err(|e| fatal(&format!("creating {}", path.display()), os_error(&e)))
+}
+
+/// Changes to the job's directory, or to /tmp when it is not there.
+async fn enter_cwd(info: &JobInfo, logger: &Logger) -> Result<(), Fatal> {
+    let Some(cwd) = info.jobspec.cwd() else {
+        return Ok(());
+    };
+    if let Err(e) = env::set_current_dir(cwd) {
+        let e = os_error(&e);
+        let message = format!("cannot change to directory {cwd}: {e}; going to /tmp instead");
+        logger.log(Level::Warning, &message).await;
+        env::set_current_dir("/tmp").map_err(|e| fatal("changing to /tmp", os_error(&e)))?;
+    }
+    Ok(())
+}
+
+/// Binds the shell to its cores and returns the bindings of the tasks that differ.
+async fn bind(info: &JobInfo, options: &Options, logger: &Logger) -> Vec<Idset> {
+    if options.cpu_affinity == crate::options::CpuAffinity::Off {
+        return Vec::new();
+    }
+    let Some(machine) = affinity::Machine::read(Path::new("/sys/devices/system/cpu")) else {
+        return Vec::new();
+    };
+    let ntasks = info.tasks.len() as u32;
+    let plan = affinity::plan(&machine, &options.cpu_affinity, &info.here().cores, ntasks);
+    let complaint = match plan {
+        Ok(binding) => {
+            let bound = binding.shell.as_ref().map_or(Ok(()), affinity::bind);
+            match bound {
+                Ok(()) => return binding.tasks,
+                Err(e) => format!("cannot bind to the job's cores: {}", e.desc()),
+            }
+        }
+        Err(complaint) => complaint,
+    };
+    // Made-up resources are common in tests: not worth a message to every user.
+    logger.log(Level::Debug, &complaint).await;
+    Vec::new()
+}
+
+/// Bytes of a stream the KVS takes by default: in an instance of one's own more than in one
+/// that is shared.
+fn default_limit(owner: Option<u32>, uid: u32) -> u64 {
+    if owner == Some(uid) {
+        1 << 30
+    } else {
+        10 << 20
+    }
+}
+
+/// Connects and prepares. Errors before output is set up are reported by the caller.
+pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
+    let handle = Handle::open(None)
+        .await
+        .map_err(|e| fatal("connecting to the broker", e))?;
+    // The handle is new, so nobody has taken its inbox.
+    let inbox = handle
+        .inbox()
+        .ok_or_else(|| Fatal::new("the handle has no inbox"))?;
+    let uid = nix::unistd::getuid().as_raw();
+    let service = format!("{uid}-shell-{}", id.f58_ascii());
+    let answers = ask(&handle, id, &service).await?;
+    let cwd = answers.jobspec.cwd().map(PathBuf::from).unwrap_or_default();
+    let info = JobInfo::new(id, answers.jobspec, &answers.r, answers.rank, |path| {
+        fs::read_to_string(cwd.join(path))
+    })?;
+    let options = Options::read(&info)?;
+    logger.set_place(info.shell_rank, options.verbose);
+
+    let namespace = env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| id.namespace());
+    let log = info
+        .is_leader()
+        .then(|| KvsLog::start(handle.clone(), namespace.clone()));
+    let tmpdir = make_tmpdir(&info, answers.rundir.as_deref())?;
+    let tmp = tmpdir.path().to_string_lossy().into_owned();
+    enter_cwd(&info, logger).await?;
+    input::check(&options.input)?;
+
+    let tasks = task_tags(&info);
+    let scope = Scope {
+        info: &info,
+        tmpdir: Some(&tmp),
+        shell_rank: info.shell_rank,
+        task: None,
+    };
+    if let Some(log) = &log {
+        for (name, context) in input::opening_events(&options.input) {
+            log.append("input", name, context).await;
+        }
+        for (name, context) in output::opening_events(&options, scope) {
+            log.append("output", name, context).await;
+        }
+    }
+    let route = match &log {
+        Some(log) => Route::Leader(log.clone()),
+        None => Route::Remote(Sink::Leader {
+            handle: handle.clone(),
+            topic: Rc::from(format!("{service}.write")),
+            leader: info.leader_rank(),
+            shell_rank: info.shell_rank,
+        }),
+    };
+    let limit = default_limit(answers.owner, uid);
+    let output = Output::open(&options, scope, &tasks, &route, limit)?;
+    logger.set_output(&output);
+
+    if let Some(archive) = info.jobspec.system("files") {
+        files::extract(tmpdir.path(), archive).map_err(|e| Fatal::new(e.to_string()))?;
+    }
+    if let Some(limits) = info.jobspec.shell_option("rlimit") {
+        for complaint in rlimit::apply(limits) {
+            logger.log(Level::Warning, &complaint).await;
+        }
+    }
+    let bindings = bind(&info, &options, logger).await;
+    let hostname = nix::unistd::gethostname().map_or_else(
+        |_| info.here().host.clone(),
+        |h| h.to_string_lossy().into_owned(),
+    );
+    let uri = env::var("FLUX_URI").unwrap_or_default();
+    let facts = Facts {
+        uri: &uri,
+        namespace: &namespace,
+        jobid_path: &answers.jobid_path,
+        hostname: &hostname,
+        tmpdir: &tmp,
+        gpu_affinity: &options.gpu_affinity,
+    };
+    let env = environment::for_job(&info, &facts);
+    Ok(Shell {
+        handle,
+        inbox,
+        info,
+        options,
+        logger: logger.clone(),
+        service,
+        log,
+        output,
+        env,
+        tmpdir,
+        hostname,
+        bindings,
+    })
+}
+
+/// The local tasks as templates see them.
+pub fn task_tags(info: &JobInfo) -> Vec<TaskTag> {
+    let tag = |(index, rank): (usize, &u32)| TaskTag {
+        rank: *rank,
+        index: index as u32,
+    };
+    info.tasks.iter().enumerate().map(tag).collect()
+}
+
+/// Raises an exception of the job.
+pub async fn raise(
+    handle: &Handle,
+    id: JobId,
+    note: &str,
+    wait_status: Option<i32>,
+) -> Result<(), RpcError> {
+    let mut request = json!({"id": id, "type": "exec", "severity": 0, "note": note});
+    if let Some(status) = wait_status {
+        request["wait_status"] = json!(status);
+    }
+    handle
+        .rpc("job-manager.raise", Node::Any, &request)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,230 @@
+//! Starting one task.
+//!
+//! The shell has prepared itself beforehand (directory, limits, CPU binding), so a task starts
+//! with `posix_spawn` and no code of ours runs between fork and exec. That needs the program to
+//! be looked up here: [`resolve`] does what `execvp` would do in the task's environment.
+
+use crate::{environment::Environment, options::InputOptions};
+use formats::Idset;
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+    unistd::{AccessFlags, access},
+};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::net::UnixStream as StdStream, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+use tokio::{
+    net::UnixStream,
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+};
+
+/// What to start.
+pub struct Spec<'a> {
+    pub argv: &'a [String],
+    pub env: Environment,
+    pub input: &'a InputOptions,
+    /// Give the task a process group of its own.
+    pub process_group: bool,
+    /// The task's PMI rank and size, when it gets PMI.
+    pub pmi: Option<(u32, u32)>,
+    pub cpus: Option<&'a Idset>,
+}
+
+/// A task that runs.
+pub struct Started {
+    pub child: Child,
+    pub pid: i32,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: ChildStdout,
+    pub stderr: ChildStderr,
+    pub pmi: Option<UnixStream>,
+}
+
+fn is_executable(path: &Path) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(access(path, AccessFlags::X_OK).is_ok()),
+        Ok(_) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The file a command names: a path as it is, a bare name by the directories of `path`.
+pub fn resolve(command: &str, path: Option<&str>) -> io::Result<PathBuf> {
+    if command.contains('/') {
+        return Ok(PathBuf::from(command));
+    }
+    let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    if command.is_empty() {
+        return Err(error);
+    }
+    for dir in path.unwrap_or("/bin:/usr/bin").split(':') {
+        let dir = if dir.is_empty() { "." } else { dir };
+        let candidate = Path::new(dir).join(command);
+        match is_executable(&candidate) {
+            Ok(true) => return Ok(candidate),
+            Ok(false) => error = io::Error::from_raw_os_error(libc::EACCES),
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+/// Starts a task. Must be called within a tokio runtime.
+pub fn start(mut spec: Spec) -> io::Result<Started> {
+    let name = spec.argv.first().map_or("", String::as_str);
+    let program = resolve(name, spec.env.get("PATH").map(String::as_str))?;
+    let mut ours = None;
+    let mut theirs = None;
+    if let Some((rank, size)) = spec.pmi {
+        let kind = (AddressFamily::Unix, SockType::Stream);
+        let (here, there) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC)?;
+        // The one descriptor a task inherits besides its standard streams. It is closed here
+        // as soon as the task has it, so that no other task gets it.
+        fcntl(&there, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        spec.env
+            .insert("PMI_FD".into(), there.as_raw_fd().to_string());
+        spec.env.insert("PMI_RANK".into(), rank.to_string());
+        spec.env.insert("PMI_SIZE".into(), size.to_string());
+        let here = StdStream::from(here);
+        here.set_nonblocking(true)?;
+        ours = Some(UnixStream::from_std(here)?);
+        theirs = Some(there);
+    }
+    if let Some(cpus) = spec.cpus {
+        crate::affinity::bind(cpus)?;
+    }
+    let spawn = |program: &Path, before: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(before).args(spec.argv.iter().skip(1));
+        if before.is_empty() {
+            command.arg0(name);
+        }
+        command.env_clear().envs(&spec.env);
+        command.stdin(match spec.input {
+            InputOptions::Service => Stdio::piped(),
+            InputOptions::File(path) => File::open(path)?.into(),
+        });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if spec.process_group {
+            command.process_group(0);
+        }
+        tokio::process::Command::from(command).spawn()
+    };
+    let spawned = match spawn(&program, &[]) {
+        // A script without an interpreter line is a shell script, as execvp has it.
+        Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => {
+            let script = program.to_string_lossy();
+            spawn(Path::new("/bin/sh"), &[&script])
+        }
+        outcome => outcome,
+    };
+    drop(theirs);
+    let mut child = spawned?;
+    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+    // The child has not been waited for, so its id is known; its streams were piped above.
+    let pid = child.id().ok_or_else(gone)? as i32;
+    let (stdout, stderr) = child
+        .stdout
+        .take()
+        .zip(child.stderr.take())
+        .ok_or_else(gone)?;
+    Ok(Started {
+        pid,
+        stdin: child.stdin.take(),
+        stdout,
+        stderr,
+        pmi: ours,
+        child,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::AsyncReadExt;
+
+    #[test]
+    fn lookup() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        for d in [&a, &b] {
+            std::fs::create_dir(d).unwrap();
+        }
+        let put = |path: &Path, mode| {
+            std::fs::write(path, "").unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        put(&a.join("plain"), 0o644);
+        put(&b.join("tool"), 0o755);
+        let path = format!("{}:{}", a.display(), b.display());
+        assert_eq!(resolve("tool", Some(&path)).unwrap(), b.join("tool"));
+        assert_eq!(resolve("./x", Some(&path)).unwrap(), Path::new("./x"));
+        let errno = |name| resolve(name, Some(&path)).unwrap_err().raw_os_error();
+        assert_eq!(errno("none"), Some(libc::ENOENT));
+        assert_eq!(errno("plain"), Some(libc::EACCES));
+        assert_eq!(errno(""), Some(libc::ENOENT));
+    }
+
+    async fn run(argv: &[&str], pmi: Option<(u32, u32)>) -> (String, i32) {
+        use std::os::unix::process::ExitStatusExt;
+        let argv: Vec<String> = argv.iter().map(|a| (*a).to_owned()).collect();
+        let env = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into();
+        let input = InputOptions::File("/dev/null".into());
+        let spec = Spec {
+            argv: &argv,
+            env,
+            input: &input,
+            process_group: true,
+            pmi,
+            cpus: None,
+        };
+        let mut started = start(spec).unwrap();
+        let mut text = String::new();
+        started.stdout.read_to_string(&mut text).await.unwrap();
+        (text, started.child.wait().await.unwrap().into_raw())
+    }
+
+    #[tokio::test]
+    async fn tasks_run() {
+        assert_eq!(
+            run(&["sh", "-c", "echo $0 $1; exit 3", "a", "b"], None).await,
+            ("a b\n".into(), 768)
+        );
+        assert_eq!(
+            run(&["sh", "-c", "kill -9 $$"], None).await,
+            (String::new(), 9)
+        );
+        let (text, _) = run(
+            &[
+                "sh",
+                "-c",
+                "echo $PMI_RANK $PMI_SIZE; test -S /dev/fd/$PMI_FD && echo ok",
+            ],
+            Some((2, 5)),
+        )
+        .await;
+        assert_eq!(text, "2 5\nok\n");
+        // The process group is the task's own.
+        let (text, _) = run(&["sh", "-c", "ps -o pgid= -p $$; echo $$"], None).await;
+        let ids: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(ids[0], ids[1]);
+    }
+
+    #[tokio::test]
+    async fn scripts_without_interpreter_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("s");
+        std::fs::write(&script, "echo hello $1\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(
+            run(&[script.to_str().unwrap(), "x"], None).await,
+            ("hello x\n".into(), 0)
+        );
+    }
+}
