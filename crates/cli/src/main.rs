@@ -8,10 +8,12 @@
 //! connects once and asks as little as it can.
 
 mod args;
+mod attach;
 mod cmd;
 mod environment;
 mod error;
 mod exec_path;
+mod launch;
 mod output;
 
 use std::process::ExitCode;

@@ -2,8 +2,17 @@
 
 mod attr;
 mod broker;
+mod dmesg;
 pub(crate) mod driver;
 mod env;
+mod event;
+mod exec;
+mod logger;
+mod module;
+mod overlay;
+mod ping;
+mod start;
+mod uptime;
 mod version;
 
 use crate::args::Args;
@@ -25,9 +34,18 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
     command("broker", "run a message broker", broker::run),
+    command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
+    command("event", "publish and watch events", event::run),
+    command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("logger", "add an entry to the broker's log", logger::run),
     command("lsattr", "list broker attributes", attr::list),
+    command("module", "manage broker modules", module::run),
+    command("overlay", "look at the brokers' tree", overlay::run),
+    command("ping", "measure round trips to a service", ping::run),
     command("setattr", "set a broker attribute", attr::set),
+    command("start", "start a Flux instance", start::run),
+    command("uptime", "show how long the instance has been running", uptime::run),
     command("version", "print the versions of the command and the broker", version::run),
 ];

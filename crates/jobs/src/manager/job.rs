@@ -199,6 +199,11 @@ pub(crate) fn update_annotations(into: &mut Map<String, Value>, from: &Map<Strin
         match (into.get_mut(key), value) {
             (_, Value::Null) => drop(into.shift_remove(key)),
             (Some(Value::Object(old)), Value::Object(new)) => update_annotations(old, new),
+            (_, Value::Object(new)) => {
+                let mut fresh = Map::new();
+                update_annotations(&mut fresh, new);
+                into.insert(key.clone(), Value::Object(fresh));
+            }
             _ => drop(into.insert(key.clone(), value.clone())),
         }
     }
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn annotations_merge() {
         let mut a = json!({"sched": {"a": 1, "b": 2}, "user": 1});
-        let b = json!({"sched": {"a": null, "c": 3}, "user": {"x": 1}});
+        let b = json!({"sched": {"a": null, "c": 3}, "user": {"x": 1, "y": null}});
         update_annotations(a.as_object_mut().unwrap(), b.as_object().unwrap());
         assert_eq!(a, json!({"sched": {"b": 2, "c": 3}, "user": {"x": 1}}));
     }
