@@ -58,7 +58,17 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         ],
     )?;
     if has(root, "deny") {
-        step(root, &["deny", "check", "bans", "licenses", "sources"])?;
+        step(
+            root,
+            &[
+                "deny",
+                "check",
+                "--hide-inclusion-graph",
+                "bans",
+                "licenses",
+                "sources",
+            ],
+        )?;
     } else {
         skipped(
             "licences, bans and sources are NOT CHECKED",
