@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
-use client::{Handle, Node, RpcStream};
+use client::{Handle, Inbox, Node, RpcStream};
 use formats::constraint::Constraint;
 use formats::idset::Idset;
 use formats::jobid::JobId;
@@ -50,8 +50,15 @@ pub async fn main(ctx: Context) -> ModuleResult {
         handle, mut inbox, ..
     } = ctx;
     let mut resources = handle.stream("resource.acquire", Node::Any, &json!({}));
-    let mut sched = start(&handle, &mut resources).await?;
+    let mut early = Vec::new();
+    let mut sched = tokio::select! {
+        started = start(&handle, &mut resources) => started?,
+        // An instance may end before its resources are known.
+        () = collect(&mut inbox, &mut early) => return Ok(()),
+    };
     hello(&mut sched).await?;
+    early.iter().for_each(|msg| sched.message(msg));
+    sched.schedule();
     loop {
         tokio::select! {
             msg = inbox.recv() => match msg {
@@ -70,6 +77,13 @@ pub async fn main(ctx: Context) -> ModuleResult {
             },
         }
         sched.schedule();
+    }
+}
+
+/// Keep what arrives; returns when the inbox ends.
+async fn collect(inbox: &mut Inbox, into: &mut Vec<Message>) {
+    while let Some(msg) = inbox.recv().await {
+        into.push(msg);
     }
 }
 
