@@ -9,12 +9,16 @@
 
 mod args;
 mod attach;
+mod bulk;
 mod cmd;
 mod environment;
 mod error;
 mod exec_path;
+mod jobid;
 mod launch;
 mod output;
+mod submit;
+mod uri;
 
 use std::process::ExitCode;
 
