@@ -9,10 +9,17 @@
 
 mod args;
 mod cmd;
+mod datetime;
 mod environment;
 mod error;
+mod eventlog;
 mod exec_path;
+mod format;
+mod jobid;
+mod jobs;
 mod output;
+mod pyjson;
+mod resources;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,8 @@ mod attr;
 mod broker;
 pub(crate) mod driver;
 mod env;
+mod jobs;
+mod kvs;
 mod version;
 
 use crate::args::Args;
@@ -27,6 +29,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("broker", "run a message broker", broker::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("jobs", "list jobs", jobs::run),
+    command("kvs", "read and write the key-value store", kvs::run),
     command("lsattr", "list broker attributes", attr::list),
     command("setattr", "set a broker attribute", attr::set),
     command("version", "print the versions of the command and the broker", version::run),
