@@ -8,6 +8,8 @@
 //! connects once and asks as little as it can.
 
 mod args;
+mod attach;
+mod bulk;
 mod cmd;
 mod datetime;
 mod environment;
@@ -17,9 +19,12 @@ mod exec_path;
 mod format;
 mod jobid;
 mod jobs;
+mod launch;
 mod output;
 mod pyjson;
 mod resources;
+mod submit;
+mod uri;
 
 use std::process::ExitCode;
 

@@ -328,7 +328,7 @@ impl Printer<'_> {
     }
 
     async fn children(&self, job: &Job, uri: &str) -> (String, Vec<Job>, Option<Stats>) {
-        let id = crate::jobid::show(job.id);
+        let id = crate::jobid::shown(job.id);
         let fetched = async {
             let handle = Handle::open(Some(&reachable(uri))).await?;
             let with_instance = needs_instance(&self.format);

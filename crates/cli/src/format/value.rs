@@ -177,7 +177,7 @@ impl Value {
             Value::Int(n) => n.to_string(),
             Value::Float(x) => float(*x),
             Value::Bool(b) => if *b { "True" } else { "False" }.to_owned(),
-            Value::Id(id) => crate::jobid::show(*id),
+            Value::Id(id) => crate::jobid::shown(*id),
             Value::Date(t) if *t == 0. => String::new(),
             Value::Date(t) => date(*t, "%FT%T").unwrap_or_default(),
         }

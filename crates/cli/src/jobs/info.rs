@@ -265,7 +265,7 @@ impl Job {
             }
             out.insert(name.to_owned(), value);
         }
-        out.insert("jobid".into(), json!(crate::jobid::show(self.id)));
+        out.insert("jobid".into(), json!(crate::jobid::shown(self.id)));
         let mut annotations = self.raw("annotations").cloned().unwrap_or(json!({}));
         let uri = self.uri();
         if uri.is_some()
@@ -340,7 +340,7 @@ impl Item for Job {
                 return Value::from(".");
             }
             return match kind {
-                "f58" => Value::Str(crate::jobid::show(self.id)),
+                "f58" => Value::Str(crate::jobid::shown(self.id)),
                 kind => self.id.encode(kind).map_or(Value::Empty, Value::Str),
             };
         }

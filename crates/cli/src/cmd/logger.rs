@@ -1,0 +1,70 @@
+//! `flux logger`: put an entry into the broker's log.
+
+use bytes::Bytes;
+use clap::Parser;
+use client::{Handle, Node};
+use jiff::Timestamp;
+use serde_json::json;
+use wire::{Flags, Message, NODEID_ANY};
+
+use crate::args::Args;
+use crate::cmd::dmesg::SEVERITIES;
+use crate::environment::block_on;
+use crate::error::{Failure, Outcome};
+
+/// Facility "user" of RFC 5424.
+const FACILITY: usize = 1;
+
+/// Add an entry to the broker's log.
+#[derive(Parser)]
+struct Options {
+    /// Severity: emerg, alert, crit, err, warning, notice, info or debug
+    #[arg(short, long, value_name = "LEVEL", default_value = "info")]
+    severity: String,
+    /// Name of the program that says it
+    #[arg(short, long, value_name = "NAME", default_value = "logger")]
+    appname: String,
+    /// The text; words are joined by blanks
+    #[arg(required = true, trailing_var_arg = true)]
+    message: Vec<String>,
+}
+
+pub(crate) fn run(args: Args) -> Outcome {
+    let options: Options = args.parse()?;
+    let named = |s: &&str| **s == options.severity;
+    let Some(severity) = SEVERITIES.iter().position(|s| named(&s)) else {
+        let known = SEVERITIES.join(", ");
+        let text = format!(
+            "unknown severity '{}': use one of {known}",
+            options.severity
+        );
+        return Err(Failure::new(text));
+    };
+    if options.appname.is_empty() || options.appname.contains(char::is_whitespace) {
+        return Err(Failure::new("--appname must be one word"));
+    }
+    block_on(async {
+        let handle = Handle::open(None).await?;
+        let rank = handle.getattr("rank").await?;
+        let entry = format!(
+            "<{}>1 {:.6} {rank} {} - - - {}",
+            FACILITY << 3 | severity,
+            Timestamp::now(),
+            options.appname,
+            options.message.join(" ")
+        );
+        let payload = Some(Bytes::from(entry));
+        handle.send(Message::request(
+            "log.append",
+            NODEID_ANY,
+            0,
+            Flags::NORESPONSE,
+            payload,
+        ));
+        // The broker answers in order, so after any answer the entry has arrived.
+        handle
+            .rpc("attr.get", Node::Any, &json!({ "name": "rank" }))
+            .await?;
+        Ok(0)
+    })
+}

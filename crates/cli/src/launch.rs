@@ -1,0 +1,430 @@
+//! A launcher for the brokers of one test instance on this host.
+//!
+//! Every broker gets one end of a socket pair (PMI_FD) over which [`pmi::server::Server`] is
+//! served; nothing else connects launcher and brokers. Invariants: no broker outlives the launcher
+//! (the kernel kills them with it), and the run directory is removed after the last broker.
+
+use std::ffi::{OsStr, OsString};
+use std::future::Future;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use formats::idset::Idset;
+use formats::taskmap::Taskmap;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use pmi::server::{Action, Program, Server};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::environment::block_on;
+use crate::error::{Context, Failure, Outcome};
+
+/// Variables of an enclosing job or launcher that would mislead a new instance's brokers.
+const FOREIGN: &[&str] = &[
+    "FLUX_JOB_ID",
+    "FLUX_JOB_ID_PATH",
+    "FLUX_JOB_SIZE",
+    "FLUX_JOB_NNODES",
+    "FLUX_JOB_TMPDIR",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "FLUX_KVS_NAMESPACE",
+    "FLUX_URI",
+    "FLUX_PROXY_REMOTE",
+    "PMI_SPAWNED",
+    "PMI_PORT",
+    "PMI_ID",
+];
+
+/// Whose end makes the launcher give the others `exit_timeout`, and whose code counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExitMode {
+    /// Any broker's; the highest code counts.
+    Any,
+    /// Rank 0's.
+    Leader,
+}
+
+/// What to launch.
+pub(crate) struct Launch {
+    /// The words of each rank's broker.
+    pub(crate) brokers: Vec<Vec<OsString>>,
+    /// How many of them are started.
+    pub(crate) start: u32,
+    /// `PMI_process_mapping`, if brokers are to know it.
+    pub(crate) mapping: Option<String>,
+    pub(crate) exit_timeout: f64,
+    pub(crate) exit_mode: ExitMode,
+    pub(crate) trace: bool,
+    pub(crate) rundir: RunDir,
+}
+
+/// The instance's run directory, perhaps ours to remove.
+pub(crate) struct RunDir {
+    path: PathBuf,
+    remove: bool,
+}
+
+impl RunDir {
+    /// A new directory below TMPDIR.
+    pub(crate) fn temporary() -> Result<Self, Failure> {
+        let base = std::env::temp_dir();
+        let path = nix::unistd::mkdtemp(&base.join("flux-XXXXXX"))
+            .map_err(std::io::Error::from)
+            .context(format!("cannot make a run directory in {}", base.display()))?;
+        Ok(Self { path, remove: true })
+    }
+
+    pub(crate) fn existing(path: PathBuf, remove: bool) -> Self {
+        Self { path, remove }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if self.remove {
+            // What a killed broker left open may resist; there is nobody to tell.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// A duration option.
+pub(crate) fn parse_duration(text: &str) -> Result<f64, String> {
+    formats::fsd::parse(text).map_err(|e| e.to_string())
+}
+
+/// Words as one line for people.
+pub(crate) fn shown(words: &[OsString]) -> String {
+    let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+/// `PMI_process_mapping` for `--test-pmi-clique=MODE`.
+pub(crate) fn process_mapping(mode: Option<&str>, size: u32) -> Result<Option<String>, Failure> {
+    match mode.unwrap_or("single") {
+        "none" => Ok(None),
+        "single" => Ok(Some(format!("(vector,(0,1,{size}))"))),
+        "per-broker" => Ok(Some(format!("(vector,(0,{size},1))"))),
+        text => {
+            let map: Taskmap = text
+                .parse()
+                .map_err(|e| Failure::new(format!("--test-pmi-clique: {e}")))?;
+            Ok(Some(map.to_pmi()))
+        }
+    }
+}
+
+/// A line from a broker's PMI connection; `None` when it closed.
+type FromClient = (u32, Option<String>);
+
+struct Broker {
+    pid: i32,
+    pmi: Option<OwnedWriteHalf>,
+    running: bool,
+}
+
+struct Session {
+    brokers: Vec<Broker>,
+    server: Server,
+    trace: bool,
+}
+
+/// Run the brokers to their end; the result is the instance's exit code.
+pub(crate) fn run(launch: Launch) -> Outcome {
+    block_on(session(launch))
+}
+
+fn spawn(
+    words: &[OsString],
+    rank: u32,
+    size: u32,
+    fd: OwnedFd,
+) -> std::io::Result<tokio::process::Child> {
+    let mut cmd = Command::new(&words[0]);
+    cmd.args(&words[1..]);
+    for name in FOREIGN {
+        cmd.env_remove(name);
+    }
+    cmd.env("PMI_FD", fd.as_raw_fd().to_string());
+    cmd.env("PMI_RANK", rank.to_string());
+    cmd.env("PMI_SIZE", size.to_string());
+    if rank > 0 {
+        // Only rank 0's program uses the terminal; its keyboard signals are not for the others.
+        cmd.stdin(Stdio::null()).process_group(0);
+    }
+    let launcher = std::process::id() as i32;
+    // SAFETY: only async-signal-safe calls on values made before the fork.
+    unsafe {
+        cmd.pre_exec(move || {
+            if libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) < 0
+                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            // The launcher may have died before the request was in place.
+            if libc::getppid() != launcher {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+    cmd.spawn()
+}
+
+async fn wait(rank: u32, mut child: tokio::process::Child) -> (u32, std::io::Result<ExitStatus>) {
+    (rank, child.wait().await)
+}
+
+/// Pass a client's lines on until it closes.
+fn read_lines(rank: u32, half: tokio::net::unix::OwnedReadHalf, to: UnboundedSender<FromClient>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(half).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if to.send((rank, Some(line))).is_err() {
+                return;
+            }
+        }
+        let _ = to.send((rank, None));
+    });
+}
+
+/// Signals that are passed on to rank 0's broker.
+fn signals() -> std::io::Result<UnboundedReceiver<i32>> {
+    use std::io::IsTerminal as _;
+    let (tx, rx) = unbounded_channel();
+    // Keyboard signals reach rank 0's broker from the terminal itself.
+    let keyboard = std::io::stdin().is_terminal();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ] {
+        let mut stream = signal(kind)?;
+        let tx = tx.clone();
+        let number = kind.as_raw_value();
+        let pass = !keyboard || !matches!(number, libc::SIGINT | libc::SIGQUIT);
+        let number = if number == libc::SIGHUP {
+            libc::SIGTERM
+        } else {
+            number
+        };
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                if pass && tx.send(number).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(rx)
+}
+
+async fn session(launch: Launch) -> Outcome {
+    let size = launch.brokers.len() as u32;
+    let mut server = Server::new(Program {
+        kvsname: "flux".into(),
+        appnum: 0,
+        size,
+        local_size: size,
+    });
+    if let Some(mapping) = &launch.mapping {
+        server.preput("PMI_process_mapping", mapping);
+    }
+    let mut signals = signals()?;
+    let (lines_tx, mut lines) = unbounded_channel();
+    let mut session = Session {
+        brokers: Vec::new(),
+        server,
+        trace: launch.trace,
+    };
+    let mut ends = FuturesUnordered::new();
+    for (rank, words) in (0..launch.start).zip(&launch.brokers) {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let program = Path::new(&words[0]).display().to_string();
+        let child = spawn(words, rank, size, theirs.into());
+        let child = child.map_err(|e| {
+            session.kill(libc::SIGKILL);
+            crate::exec_path::spawn_failure(&program, &e)
+        })?;
+        let (read, write) = UnixStream::from_std(ours)?.into_split();
+        read_lines(rank, read, lines_tx.clone());
+        session.brokers.push(Broker {
+            // A child that was just started and not waited for has its pid.
+            pid: child.id().expect("child is not reaped yet") as i32,
+            pmi: Some(write),
+            running: true,
+        });
+        ends.push(wait(rank, child));
+    }
+    let mut code = 0;
+    let mut deadline: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
+    while !ends.is_empty() {
+        tokio::select! {
+            Some((rank, line)) = lines.recv() => session.pmi(rank, line).await,
+            Some((rank, status)) = ends.next() => {
+                let ended = session.ended(rank, status?);
+                match launch.exit_mode {
+                    ExitMode::Any => code = code.max(ended),
+                    ExitMode::Leader if rank == 0 => code = ended,
+                    ExitMode::Leader => {}
+                }
+                if deadline.is_none() && (launch.exit_mode == ExitMode::Any || rank == 0) {
+                    let left = Duration::try_from_secs_f64(launch.exit_timeout);
+                    // A timeout beyond what a clock counts never comes.
+                    deadline = left.ok().map(|t| Box::pin(tokio::time::sleep(t)));
+                }
+            }
+            Some(signum) = signals.recv() => session.signal(signum),
+            () = optional(deadline.as_mut()), if deadline.is_some() => {
+                deadline = None;
+                let killed = session.kill(libc::SIGKILL);
+                eprintln!("flux-start: exit timeout: killed rank {killed}");
+            }
+        }
+    }
+    drop(launch.rundir);
+    Ok(code)
+}
+
+async fn optional(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Session {
+    /// Handle a client's line.
+    async fn pmi(&mut self, rank: u32, line: Option<String>) {
+        let Some(line) = line else {
+            self.brokers[rank as usize].pmi = None;
+            return;
+        };
+        if self.trace {
+            eprintln!("{rank}: C: {line}");
+        }
+        for action in self.server.request(rank, &line) {
+            match action {
+                Action::Reply { client, line } => self.reply(client, &line).await,
+                // All clients are local, so the server ends barriers itself.
+                Action::Barrier { pending } => {
+                    for action in self.server.barrier_complete(Some(pending)) {
+                        if let Action::Reply { client, line } = action {
+                            self.reply(client, &line).await;
+                        }
+                    }
+                }
+                Action::Abort {
+                    client, message, ..
+                } => {
+                    eprintln!("flux-start: rank {client} aborted the start: {message}");
+                    self.kill(libc::SIGKILL);
+                }
+                Action::Finalized { client } => self.brokers[client as usize].pmi = None,
+                Action::Violation { client, line } => {
+                    eprintln!("flux-start: rank {client}: not a PMI-1 request: {line:?}");
+                    self.brokers[client as usize].pmi = None;
+                }
+            }
+        }
+    }
+
+    async fn reply(&mut self, rank: u32, line: &str) {
+        if self.trace {
+            eprint!("{rank}: S: {line}");
+        }
+        let broker = &mut self.brokers[rank as usize];
+        if let Some(pmi) = &mut broker.pmi
+            && pmi.write_all(line.as_bytes()).await.is_err()
+        {
+            broker.pmi = None;
+        }
+    }
+
+    /// Note a broker's end; its exit code as a shell would have it.
+    fn ended(&mut self, rank: u32, status: ExitStatus) -> u8 {
+        let broker = &mut self.brokers[rank as usize];
+        broker.running = false;
+        let pid = broker.pid;
+        if let Some(signum) = status.signal() {
+            eprintln!("flux-start: {rank} (pid {pid}) {}", signal_text(signum));
+            return (128 + signum) as u8;
+        }
+        let code = status.code().unwrap_or(1);
+        if code != 0 {
+            eprintln!("flux-start: {rank} (pid {pid}) exited with rc={code}");
+        }
+        code as u8
+    }
+
+    /// Pass a signal on to rank 0, or to all that are left once it is gone.
+    fn signal(&self, signum: i32) {
+        let leader = self.brokers.first().filter(|b| b.running);
+        match leader {
+            Some(broker) => send_signal(broker.pid, signum),
+            None => drop(self.kill(signum)),
+        }
+    }
+
+    /// Signal all running brokers; which they were.
+    fn kill(&self, signum: i32) -> Idset {
+        let running = self.brokers.iter().enumerate().filter(|(_, b)| b.running);
+        running
+            .map(|(rank, broker)| {
+                send_signal(broker.pid, signum);
+                rank as u32
+            })
+            .collect()
+    }
+}
+
+fn send_signal(pid: i32, signum: i32) {
+    // SAFETY: plain system call; brokers marked running have not been reaped.
+    unsafe { libc::kill(pid, signum) };
+}
+
+/// A signal's name for people, as the C library has it.
+pub(crate) fn signal_text(signum: i32) -> String {
+    // SAFETY: strsignal returns a string that lives until its next call in this thread.
+    unsafe {
+        let text = libc::strsignal(signum);
+        if text.is_null() {
+            return format!("signal {signum}");
+        }
+        let text = std::ffi::CStr::from_ptr(text);
+        OsStr::new(&*text.to_string_lossy())
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings() {
+        let map = |mode| process_mapping(mode, 4).unwrap();
+        assert_eq!(map(None).unwrap(), "(vector,(0,1,4))");
+        assert_eq!(map(Some("per-broker")).unwrap(), "(vector,(0,4,1))");
+        assert_eq!(map(Some("none")), None);
+        assert_eq!(map(Some("[[0,2,2,1]]")).unwrap(), "(vector,(0,2,2))");
+        assert!(process_mapping(Some("x"), 4).is_err());
+    }
+}
