@@ -19,6 +19,16 @@ pub(crate) fn write_bytes(bytes: &[u8]) {
     }
 }
 
+/// The width of the terminal on standard output.
+pub(crate) fn terminal_width() -> Option<usize> {
+    // SAFETY: the ioctl fills in the structure it is given, and says whether it did.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::ioctl(1, libc::TIOCGWINSZ, &mut size) == 0).then_some(size)
+    };
+    size.map(|s| usize::from(s.ws_col)).filter(|w| *w > 0)
+}
+
 /// `println!` for data.
 macro_rules! outln {
     ($($arg:tt)*) => { $crate::output::write(&format!("{}\n", format_args!($($arg)*))) };

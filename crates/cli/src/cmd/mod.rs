@@ -10,6 +10,8 @@ pub(crate) mod driver;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod jobs;
+mod kvs;
 mod logger;
 mod module;
 mod overlay;
@@ -50,6 +52,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("jobs", "list jobs", jobs::run),
+    command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lsattr", "list broker attributes", attr::list),
     command("module", "manage broker modules", module::run),

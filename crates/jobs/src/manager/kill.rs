@@ -51,6 +51,7 @@ impl Manager {
         #[derive(Deserialize)]
         struct Request {
             dry_run: bool,
+            #[serde(deserialize_with = "super::raise::user")]
             userid: u32,
             signum: i32,
         }

@@ -11,6 +11,7 @@ use super::{Done, Manager};
 #[derive(Deserialize)]
 struct Selection {
     dry_run: bool,
+    #[serde(deserialize_with = "user")]
     userid: u32,
     states: u32,
     severity: i64,
@@ -21,6 +22,14 @@ struct Selection {
 
 /// User id that stands for all users.
 const ANY_USER: u32 = u32::MAX;
+
+/// A user id; clients write "all users" as -1 or as the largest id.
+pub(super) fn user<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    match i64::deserialize(d)? {
+        -1 => Ok(ANY_USER),
+        id => u32::try_from(id).map_err(|_| serde::de::Error::custom("userid out of range")),
+    }
+}
 
 impl Manager {
     /// Post an exception and publish it as an event for the services that act on it.
