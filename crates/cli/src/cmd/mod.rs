@@ -19,6 +19,7 @@ mod module;
 mod overlay;
 mod ping;
 mod queue;
+mod resource;
 mod run;
 mod start;
 mod submit;
@@ -62,6 +63,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
     command("queue", "look at and control queues", queue::run),
+    command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("start", "start a Flux instance", start::run),

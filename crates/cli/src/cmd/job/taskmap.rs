@@ -87,16 +87,11 @@ impl Taskmap {
         };
         let on_node = |node: u32| match node < map.nnodes() {
             true => Ok(map.task_ids(node)),
-            false => Err(Failure::new(format!(
-                "No taskids for node {node}: Invalid argument"
-            ))),
+            false => Err(Failure::new(format!("No taskids for node {node}"))),
         };
         let of_task = |task: u32| {
-            map.node_of(task).ok_or_else(|| {
-                Failure::new(format!(
-                    "failed to get nodeid for task {task}: Invalid argument"
-                ))
-            })
+            map.node_of(task)
+                .ok_or_else(|| Failure::new(format!("failed to get nodeid for task {task}")))
         };
         let need_job = |what: &str| {
             job.as_ref()
