@@ -2,7 +2,8 @@
 //!
 //! Rank 0 keeps blobs in a backing store. A store request is acknowledged when the transaction
 //! that holds its blob is committed; all blobs that arrive while one transaction commits make up
-//! the next. Other ranks cache, and fault loads and pass stores to their parent, so a store is
+//! the next. Where the file goes away with the instance (no `statedir`), it is written behind: the
+//! acknowledgement does not wait for it. Other ranks cache, and fault loads and pass stores to their parent, so a store is
 //! acknowledged only after rank 0 has the blob.
 
 use std::collections::HashMap;
