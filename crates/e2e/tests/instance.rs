@@ -80,7 +80,12 @@ fn jobs_still_running_at_the_end_are_ended() {
 #[test]
 fn an_instance_that_is_told_to_end_leaves_nothing() {
     let site = Site::new();
-    let script = "flux submit -N2 sleep 1000; kill -TERM $(flux getattr broker.pid); sleep 1000";
+    let script = "id=$(flux submit -N2 sleep 1000)
+        flux job wait-event $id start >/dev/null
+        echo running
+        kill -TERM $(flux getattr broker.pid)
+        sleep 1000";
     let out = site.script(2, script);
     assert_ne!(out.code(), 0, "{out}");
+    out.expect_stdout("running\n");
 }
