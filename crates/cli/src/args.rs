@@ -18,7 +18,7 @@ impl Args {
     /// `--help` prints and leaves the process: nothing is open yet.
     pub(crate) fn parse_or<T: Parser>(&self, code: u8) -> Result<T, Failure> {
         let bin = format!("flux {}", self.name);
-        let matches = T::command()
+        let matches = settings(T::command())
             .bin_name(bin.clone())
             .try_get_matches_from(std::iter::once(&bin).chain(&self.words))
             .and_then(|matches| T::from_arg_matches(&matches));
@@ -35,6 +35,23 @@ impl Args {
     pub(crate) fn parse<T: Parser>(&self) -> Result<T, Failure> {
         self.parse_or(1)
     }
+}
+
+/// What getopt_long and argparse users expect: the last of a repeated option counts, and long
+/// options may be shortened.
+fn settings(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|c| c.get_name().to_owned())
+        .collect();
+    names
+        .into_iter()
+        .fold(command, |command, name| {
+            command.mut_subcommand(name, settings)
+        })
+        .args_override_self(true)
+        .infer_long_args(true)
+        .disable_help_subcommand(true)
 }
 
 /// A parser's complaint as one line.

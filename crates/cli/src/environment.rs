@@ -165,6 +165,15 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
     result
 }
 
+/// The future's outcome, or `None` if it takes longer than this many seconds.
+pub(crate) async fn within<T>(seconds: Option<f64>, future: impl Future<Output = T>) -> Option<T> {
+    match seconds.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok()) {
+        Some(limit) => tokio::time::timeout(limit, future).await.ok(),
+        // A time too long for the clock is no limit.
+        None => Some(future.await),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,7 +37,7 @@ pub(crate) fn rpc_text(err: &RpcError) -> String {
 
 /// The system's text for an errno.
 pub(crate) fn strerror(errno: i32) -> String {
-    nix::errno::Errno::from_raw(errno).desc().to_owned()
+    wire::strerror(errno)
 }
 
 impl From<RpcError> for Failure {

@@ -9,12 +9,22 @@
 
 mod args;
 mod attach;
+mod bulk;
 mod cmd;
+mod datetime;
 mod environment;
 mod error;
+mod eventlog;
 mod exec_path;
+mod format;
+mod jobid;
+mod jobs;
 mod launch;
 mod output;
+mod pyjson;
+mod resources;
+mod submit;
+mod uri;
 
 use std::process::ExitCode;
 

@@ -1,17 +1,24 @@
 //! The sub-commands, one file each, and the table that names them.
 
+mod alloc;
 mod attr;
+mod batch;
 mod broker;
+mod bulksubmit;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
 mod event;
-mod exec;
+pub(crate) mod exec;
+mod jobs;
+mod kvs;
 mod logger;
 mod module;
 mod overlay;
 mod ping;
+mod run;
 mod start;
+mod submit;
 mod uptime;
 mod version;
 
@@ -33,19 +40,26 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 /// All built-in sub-commands, by name.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
+    command("alloc", "start an instance on newly allocated resources", alloc::run),
+    command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
+    command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("jobs", "list jobs", jobs::run),
+    command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lsattr", "list broker attributes", attr::list),
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
+    command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("start", "start a Flux instance", start::run),
+    command("submit", "submit a job", submit::run),
     command("uptime", "show how long the instance has been running", uptime::run),
     command("version", "print the versions of the command and the broker", version::run),
 ];
