@@ -73,8 +73,11 @@ fn brokers_started_by_mpiexec_find_each_other() {
 #[test]
 fn jobs_still_running_at_the_end_are_ended() {
     let site = Site::new();
-    site.script(2, "flux submit -N2 sleep 1000; flux submit sleep 1000")
-        .success();
+    let script = "id=$(flux submit -N2 sleep 1000)
+        flux job wait-event $id start >/dev/null
+        flux submit sleep 1000 >/dev/null
+        echo running";
+    site.script(2, script).success().expect_stdout("running\n");
 }
 
 #[test]
