@@ -5,17 +5,21 @@ mod attr;
 mod batch;
 mod broker;
 mod bulksubmit;
+mod cancel;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod job;
 mod jobs;
 mod kvs;
 mod logger;
 mod module;
 mod overlay;
 mod ping;
+mod queue;
+mod resource;
 mod run;
 mod start;
 mod submit;
@@ -44,11 +48,13 @@ pub(crate) const TABLE: &[Command] = &[
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
+    command("cancel", "cancel jobs", cancel::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("job", "look at, wait for and act on jobs", job::run),
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
@@ -56,6 +62,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
+    command("queue", "look at and control queues", queue::run),
+    command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("start", "start a Flux instance", start::run),
