@@ -10,6 +10,7 @@
 mod alloc;
 mod batch;
 mod depend;
+mod history;
 mod job;
 mod journal;
 mod kill;
@@ -64,6 +65,7 @@ pub(crate) struct Manager {
     queue: queue::Queue,
     waits: wait::Waits,
     idle_waiters: Vec<Message>,
+    history: history::History,
     inactive: u64,
 }
 
@@ -87,6 +89,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         queue: queue::Queue::default(),
         waits: wait::Waits::default(),
         idle_waiters: Vec::new(),
+        history: history::History::default(),
         inactive: 0,
     };
     loop {
@@ -344,6 +347,7 @@ impl Manager {
             "urgency" => self.urgency(msg).map(Some),
             "memo" => self.memo(msg),
             "wait" => self.waits.wait(msg),
+            "history.get" => self.history.get(msg).map(Some),
             "list" => self.list(msg).map(Some),
             "getattr" => self.getattr(msg).map(Some),
             "resource-status" => self.resource_status().map(Some),

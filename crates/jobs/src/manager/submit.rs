@@ -64,6 +64,7 @@ impl Manager {
             self.waits.expect(id);
         }
         self.jobs.insert(id, job);
+        self.history.add(userid, id);
         let context = json!({ "userid": userid, "urgency": urgency, "flags": flags, "version": 1 });
         self.post_event(id, Event::new(t_submit, "submit").with_context(context));
         for dependency in dependencies {

@@ -64,6 +64,8 @@ struct Leader {
     waitups: Vec<(usize, Message)>,
     /// Requests waiting for the job manager to say what is allocated.
     sched_status: Vec<Message>,
+    /// Requests that need the resource set, from before it is defined.
+    held: Vec<Message>,
     /// A reload in progress is answered when the new set is stored.
     reload: Option<Message>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -101,6 +103,7 @@ impl Leader {
             muted: false,
             waitups: Vec::new(),
             sched_status: Vec::new(),
+            held: Vec::new(),
             reload: None,
             work: FuturesUnordered::new(),
         };
@@ -176,6 +179,19 @@ impl Leader {
     }
 
     fn handle_message(&mut self, msg: &Message) {
+        // An instance starts its initial program before all nodes have been looked at.
+        let needs_set = matches!(
+            msg.topic(),
+            "resource.status"
+                | "resource.sched-status"
+                | "resource.get"
+                | "resource.drain"
+                | "resource.undrain"
+        );
+        if needs_set && self.inventory.defined.is_none() {
+            self.held.push(msg.clone());
+            return;
+        }
         if !msg.is_request() {
             return;
         }
@@ -296,6 +312,9 @@ impl Leader {
                 self.stored = true;
                 self.first_acquire_response();
                 self.notify();
+                for msg in std::mem::take(&mut self.held) {
+                    self.handle_message(&msg);
+                }
             }
             Err(e) => {
                 if let Some(acquired) = self.acquired.take() {
