@@ -17,6 +17,7 @@ mod module;
 mod overlay;
 mod ping;
 mod proxy;
+mod pstree;
 mod relay;
 mod run;
 mod start;
@@ -60,6 +61,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
     command("proxy", "run a command in another instance", proxy::run),
+    command("pstree", "show jobs as a tree", pstree::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
