@@ -17,6 +17,7 @@ mod error;
 mod eventlog;
 mod exec_path;
 mod format;
+mod hosts;
 mod jobid;
 mod jobs;
 mod launch;

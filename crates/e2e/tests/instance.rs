@@ -73,14 +73,22 @@ fn brokers_started_by_mpiexec_find_each_other() {
 #[test]
 fn jobs_still_running_at_the_end_are_ended() {
     let site = Site::new();
-    site.script(2, "flux submit -N2 sleep 1000; flux submit sleep 1000")
-        .success();
+    let script = "id=$(flux submit -N2 sleep 1000)
+        flux job wait-event $id start >/dev/null
+        flux submit sleep 1000 >/dev/null
+        echo running";
+    site.script(2, script).success().expect_stdout("running\n");
 }
 
 #[test]
 fn an_instance_that_is_told_to_end_leaves_nothing() {
     let site = Site::new();
-    let script = "flux submit -N2 sleep 1000; kill -TERM $(flux getattr broker.pid); sleep 1000";
+    let script = "id=$(flux submit -N2 sleep 1000)
+        flux job wait-event $id start >/dev/null
+        echo running
+        kill -TERM $(flux getattr broker.pid)
+        sleep 1000";
     let out = site.script(2, script);
     assert_ne!(out.code(), 0, "{out}");
+    out.expect_stdout("running\n");
 }

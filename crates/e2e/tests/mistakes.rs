@@ -1,6 +1,6 @@
 //! Mistakes get an exit code and one line that says what was wrong.
 
-use e2e::Site;
+use e2e::{Outcome, Site};
 
 #[test]
 fn no_such_command() {
@@ -44,49 +44,66 @@ fn a_uri_that_makes_no_sense() {
     out.expect_code(1).expect_error_line(&["nonsense"]);
 }
 
-/// Run a command line in an instance of one; its exit code is that of the instance.
-fn in_instance(command: &str) -> e2e::Outcome {
-    Site::new().flux([
-        "start",
-        "sh",
-        "-c",
-        &format!("{command} 2>err; r=$?; cat err >&2; exit $r"),
-    ])
+/// What became of a command that ran in an instance.
+struct Inner {
+    code: i32,
+    stderr: String,
+    outcome: Outcome,
+}
+
+/// Run a command line in an instance of one.
+fn in_instance(site: &Site, command: &str) -> Inner {
+    // The instance itself ends well, so that it has nothing to say on standard error.
+    let outcome = site
+        .script(
+            1,
+            &format!("r=0; {{ {command}; }} || r=$?; echo \"code $r\""),
+        )
+        .success();
+    let code = outcome
+        .lines()
+        .last()
+        .and_then(|line| line.strip_prefix("code ")?.parse().ok());
+    Inner {
+        code: code.unwrap_or_else(|| panic!("no exit code\n{outcome}")),
+        stderr: outcome.stderr.clone(),
+        outcome,
+    }
+}
+
+impl Inner {
+    fn expect_mistake(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "exit code\n{}", self.outcome);
+        self.outcome.expect_error_line(words);
+    }
 }
 
 #[test]
 fn what_is_asked_for_is_not_there() {
-    in_instance("flux getattr no-such-attr")
-        .expect_code(1)
-        .expect_error_line(&["no-such-attr"]);
-    in_instance("flux kvs get no.such.key")
-        .expect_code(1)
-        .expect_error_line(&["no.such.key"]);
-    in_instance("flux job attach f999")
-        .expect_code(1)
-        .expect_error_line(&["f999"]);
+    let site = Site::new();
+    in_instance(&site, "flux getattr no-such-attr").expect_mistake(1, &["no-such-attr"]);
+    in_instance(&site, "flux kvs get no.such.key").expect_mistake(1, &["no.such.key"]);
+    in_instance(&site, "flux job attach f999").expect_mistake(1, &["f999"]);
 }
 
 #[test]
 fn a_request_that_can_never_be_met() {
-    let out = in_instance("flux run -N4 true").expect_code(1);
-    out.expect_error_line(&["unsatisfiable"]);
+    let site = Site::new();
+    in_instance(&site, "flux run -N4 true").expect_mistake(1, &["unsatisfiable"]);
 }
 
 #[test]
 fn a_malformed_jobspec() {
-    in_instance("echo '{' | flux job submit")
-        .expect_code(1)
-        .expect_error_line(&["flux"]);
-    let out = in_instance("echo '{\"version\":1}' | flux job submit").expect_code(1);
-    out.expect_error_line(&["resources"]);
+    let site = Site::new();
+    in_instance(&site, "echo '{' | flux job submit").expect_mistake(1, &["flux"]);
+    let no_resources = "echo '{\"version\":1}' | flux job submit";
+    in_instance(&site, no_resources).expect_mistake(1, &["resources"]);
 }
 
 #[test]
 fn a_job_without_command() {
-    let out = in_instance("flux run");
-    assert_ne!(out.code(), 0, "{out}");
-    out.expect_error_line(&["command"]);
+    let site = Site::new();
+    in_instance(&site, "flux run").expect_mistake(1, &["command"]);
 }
 
 #[test]
@@ -94,15 +111,20 @@ fn a_script_without_interpreter() {
     let site = Site::new();
     let path = site.write("plain.txt", "echo hello\n");
     let command = format!("flux batch -n1 {}", path.display());
-    let out = site.flux(["start", "sh", "-c", &command]).expect_code(1);
-    out.expect_error_line(&["plain.txt", "#!"]);
+    in_instance(&site, &command).expect_mistake(1, &["plain.txt", "#!"]);
 }
 
 #[test]
 fn malformed_sizes() {
-    for option in ["-N0", "-Nx", "-n0", "--cores-per-task=0", "-t", "-t 5y"] {
-        let out = in_instance(&format!("flux run {option} true"));
-        assert_ne!(out.code(), 0, "{option}\n{out}");
-        assert_eq!(out.stderr.lines().count(), 1, "{option}\n{out}");
+    let site = Site::new();
+    for option in ["-N0", "-Nx", "-n0", "--cores-per-task=0", "-t 5y"] {
+        let inner = in_instance(&site, &format!("flux run {option} true"));
+        assert_ne!(inner.code, 0, "{option}\n{}", inner.outcome);
+        assert_eq!(
+            inner.stderr.lines().count(),
+            1,
+            "{option}\n{}",
+            inner.outcome
+        );
     }
 }

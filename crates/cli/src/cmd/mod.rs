@@ -5,11 +5,13 @@ mod attr;
 mod batch;
 mod broker;
 mod bulksubmit;
+mod cancel;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod job;
 mod jobs;
 mod kvs;
 mod logger;
@@ -18,7 +20,9 @@ mod overlay;
 mod ping;
 mod proxy;
 mod pstree;
+mod queue;
 mod relay;
+mod resource;
 mod run;
 mod start;
 mod submit;
@@ -48,11 +52,13 @@ pub(crate) const TABLE: &[Command] = &[
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
+    command("cancel", "cancel jobs", cancel::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("job", "look at, wait for and act on jobs", job::run),
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
@@ -62,7 +68,9 @@ pub(crate) const TABLE: &[Command] = &[
     command("ping", "measure round trips to a service", ping::run),
     command("proxy", "run a command in another instance", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
+    command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
+    command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("start", "start a Flux instance", start::run),
