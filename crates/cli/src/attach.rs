@@ -7,6 +7,7 @@
 mod render;
 mod status;
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use client::{Handle, Node, Rpc, RpcStream};
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Sleep;
 use wire::{Message, RpcError};
 
 use crate::cmd::exec::{next_input, read_stdin};
@@ -32,6 +34,8 @@ use status::StatusLine;
 const INTERRUPT: Duration = Duration::from_secs(2);
 /// Pieces of input in flight: enough to keep a reader busy, few enough to bound memory.
 const INPUT_WINDOW: usize = 16;
+/// A shell that takes no input may just have ended; if nothing says so in this time, it is refused.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// How to attach.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +113,13 @@ pub(crate) async fn next(stream: &mut Option<RpcStream>) -> Option<Result<Messag
     }
 }
 
+async fn refusal(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The job's shell, once it has said how it is reached.
 struct Shell {
     service: String,
@@ -130,6 +141,8 @@ struct Attachment<'a> {
     stdin_ranks: String,
     stdin_sent: bool,
     writes: FuturesUnordered<Rpc>,
+    /// Input was refused: when that becomes a failure.
+    refused: Option<Pin<Box<Sleep>>>,
     output_started: bool,
     finished: bool,
     fatal: bool,
@@ -154,6 +167,7 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         stdin_ranks: "all".into(),
         stdin_sent: false,
         writes: FuturesUnordered::new(),
+        refused: None,
         output_started: false,
         finished: false,
         fatal: false,
@@ -175,6 +189,9 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
             data = next_input(&mut a.stdin), if a.writes.len() < INPUT_WINDOW => a.input(data),
             Some(answer) = a.writes.next(), if !a.writes.is_empty() => a.written(answer)?,
             () = a.status.tick() => {}
+            () = refusal(&mut a.refused) => {
+                return Err(Failure::new("stdin not accepted by job"));
+            }
             Some(signum) = signals.recv() => {
                 let recent = interrupted.is_some_and(|at| at.elapsed() <= INTERRUPT);
                 match signum {
@@ -255,7 +272,7 @@ impl Attachment<'_> {
                 );
                 if severity == 0 {
                     self.fatal = true;
-                    self.stdin = None;
+                    self.end_input();
                 }
             }
             "submit" => self.exec = Some(watch_events(self.handle, self.id, "guest.exec.eventlog")),
@@ -267,7 +284,7 @@ impl Attachment<'_> {
                     eprintln!("flux-job: {text}");
                 }
                 self.finished = true;
-                self.stdin = None;
+                self.end_input();
             }
             _ => {}
         }
@@ -309,8 +326,12 @@ impl Attachment<'_> {
                 }
                 "shell.start" => self.choose_stdin_ranks(&event)?,
                 "log" => self.render.exec_log(&event),
+                "shell.task-exit" | "shell-exit" => self.refused = None,
                 // A shell that failed early may have written output without an init event.
-                "complete" => self.start_output(),
+                "complete" => {
+                    self.refused = None;
+                    self.start_output();
+                }
                 _ => {}
             }
             if self.options.show_exec && event.name != "log" {
@@ -344,6 +365,11 @@ impl Attachment<'_> {
             }
         }
         Ok(())
+    }
+
+    fn end_input(&mut self) {
+        self.stdin = None;
+        self.refused = None;
     }
 
     fn start_stdin(&mut self) {
@@ -411,7 +437,12 @@ impl Attachment<'_> {
             Err(_) if self.finished || self.fatal => Ok(()),
             // A job with input from a file takes none; that matters only if there was some.
             Err(e) if e.errno == libc::ENOSYS && !self.stdin_sent => Ok(()),
-            Err(e) if e.errno == libc::ENOSYS => Err(Failure::new("stdin not accepted by job")),
+            Err(e) if e.errno == libc::ENOSYS => {
+                self.stdin = None;
+                let timer = || Box::pin(tokio::time::sleep(REFUSAL));
+                self.refused.get_or_insert_with(timer);
+                Ok(())
+            }
             Err(e) => Err(Failure::new(format!("stdin: {}", rpc_text(&e)))),
         }
     }

@@ -19,6 +19,7 @@ mod module;
 mod overlay;
 mod ping;
 mod proxy;
+mod pstree;
 mod queue;
 mod relay;
 mod resource;
@@ -66,8 +67,9 @@ pub(crate) const TABLE: &[Command] = &[
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
     command("proxy", "run a command in another instance", proxy::run),
-    command("relay", "pass messages between standard input and output and a broker", relay::run),
+    command("pstree", "show jobs as a tree", pstree::run),
     command("queue", "look at and control queues", queue::run),
+    command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),

@@ -5,7 +5,7 @@ mod query;
 mod reason;
 mod stats;
 
-pub(crate) use info::{HEADINGS, Instance, Job, attributes};
+pub(crate) use info::{HEADINGS, Instance, Job, attributes, now};
 pub(crate) use query::{Filter, Query, parse_user};
 pub(crate) use reason::signal_name;
 pub(crate) use stats::Stats;

@@ -1,8 +1,6 @@
 //! `flux start` and the driver with real brokers.
 
-mod common;
-
-use common::{command, instance, run};
+use crate::common::{command, instance, run};
 
 #[test]
 fn exit_codes_are_those_of_the_initial_program() {

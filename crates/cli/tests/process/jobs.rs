@@ -1,8 +1,6 @@
 //! Submission commands with real jobs.
 
-mod common;
-
-use common::instance;
+use crate::common::instance;
 
 #[test]
 fn run_shows_output_and_exit_code() {

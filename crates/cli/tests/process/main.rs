@@ -1,0 +1,5 @@
+//! The programs as users run them, in instances of real brokers.
+
+mod common;
+mod jobs;
+mod start;
