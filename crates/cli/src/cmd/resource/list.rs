@@ -390,7 +390,7 @@ impl EmitR {
         for state in &states {
             set.append(&resources.state(state).unwrap_or_default());
         }
-        outln!("{}", set.to_value());
+        outln!("{}", crate::pyjson::dumps(&set.to_value()));
         Ok(0)
     }
 }
