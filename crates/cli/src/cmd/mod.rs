@@ -20,8 +20,10 @@ mod module;
 mod overlay;
 mod pgrep;
 mod ping;
+mod pstree;
 mod queue;
 pub(crate) mod resource;
+mod rset;
 mod run;
 mod start;
 mod submit;
@@ -68,7 +70,9 @@ pub(crate) const TABLE: &[Command] = &[
     command("pgrep", "find jobs by name or id", pgrep::pgrep),
     command("ping", "measure round trips to a service", ping::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
+    command("pstree", "show jobs as a tree", pstree::run),
     command("queue", "look at and control queues", queue::run),
+    command("R", "make, combine and read resource sets", rset::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
