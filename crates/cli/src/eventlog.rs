@@ -41,6 +41,8 @@ pub(crate) struct Printer {
     json: bool,
     time: TimeFormat,
     color: bool,
+    /// Least width of offsets.
+    offset_width: usize,
     first: Option<f64>,
     /// The minute last shown as a date, and the time of the event it was shown for.
     minute: Option<(String, f64)>,
@@ -54,6 +56,8 @@ pub(crate) struct Style<'a> {
     pub(crate) human: bool,
     /// `--color[=WHEN]`.
     pub(crate) color: Option<&'a str>,
+    /// Least width of offsets.
+    pub(crate) offset_width: usize,
 }
 
 const RESET: &str = "\x1b[0m";
@@ -87,6 +91,7 @@ impl Printer {
             json,
             time: TimeFormat::parse(time)?,
             color,
+            offset_width: style.offset_width,
             first: None,
             minute: None,
         })
@@ -133,7 +138,10 @@ impl Printer {
     fn time(&mut self, t: f64) -> (bool, String) {
         let text = match self.time {
             TimeFormat::Raw => format!("{t:.6}"),
-            TimeFormat::Offset => format!("{:.6}", t - *self.first.get_or_insert(t)),
+            TimeFormat::Offset => {
+                let offset = t - *self.first.get_or_insert(t);
+                format!("{offset:>width$.6}", width = self.offset_width)
+            }
             TimeFormat::Iso => iso(t),
             TimeFormat::Human => {
                 let minute = date(t, "%b%d %H:%M").unwrap_or_default();

@@ -11,13 +11,14 @@ pub(crate) fn list<S: AsRef<str>>(hosts: impl IntoIterator<Item = S>) -> Hostlis
     out
 }
 
-/// Names in order: by what stands before the number at the end, then by the number.
+/// Names in order: by what stands before the number at the end, then by the number; padded numbers
+/// stand with those of their length.
 pub(crate) fn sort(hosts: &mut [String]) {
     hosts.sort_by_cached_key(|host| {
         let prefix = host.trim_end_matches(|c: char| c.is_ascii_digit());
         let digits = &host[prefix.len()..];
         let number: Option<u64> = digits.parse().ok();
-        (prefix.to_owned(), number, digits.len(), digits.to_owned())
+        (prefix.to_owned(), digits.len(), number)
     });
 }
 
@@ -63,7 +64,7 @@ mod tests {
     fn order_and_sets() {
         assert_eq!(
             sorted(hosts("foo10,bar,foo[2,01],foo")).to_string(),
-            "bar,foo,foo[01,2,10]"
+            "bar,foo,foo01,foo[2,10]"
         );
         assert_eq!(unique(hosts("b,a,b")), hosts("a,b"));
         assert_eq!(select(&hosts("a,b,a"), &hosts("a"), true), hosts("a,a"));

@@ -129,3 +129,25 @@ pub(crate) fn with_properties(set: &ResourceSet, properties: &[String]) -> Resou
         })
     })
 }
+
+/// Resources as `rank[0-3]/core[0-7],gpu0 rank4/core0`.
+pub(crate) fn rlist(set: &ResourceSet) -> String {
+    let mut groups: Vec<((&Idset, &Idset), Vec<u32>)> = Vec::new();
+    for (rank, target) in &set.targets {
+        let key = (&target.cores, &target.gpus);
+        match groups.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, ranks)) => ranks.push(*rank),
+            None => groups.push((key, vec![*rank])),
+        }
+    }
+    let shown = groups.into_iter().map(|((cores, gpus), ranks)| {
+        let ranks: Idset = ranks.into_iter().collect();
+        let children = [("core", cores), ("gpu", gpus)];
+        let children = children.into_iter().filter(|(_, ids)| !ids.is_empty());
+        let children: Vec<String> = children
+            .map(|(name, ids)| format!("{name}{}", ids.to_string_brackets()))
+            .collect();
+        format!("rank{}/{}", ranks.to_string_brackets(), children.join(","))
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}

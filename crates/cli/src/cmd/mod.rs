@@ -5,27 +5,34 @@ mod attr;
 mod batch;
 mod broker;
 mod bulksubmit;
-mod cancel;
+pub(crate) mod cancel;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
 mod event;
 pub(crate) mod exec;
-mod job;
-mod jobs;
+mod hostlist;
+pub(crate) mod job;
+pub(crate) mod jobs;
 mod kvs;
 mod logger;
 mod module;
 mod overlay;
+mod pgrep;
 mod ping;
 mod proxy;
 mod pstree;
 mod queue;
 mod relay;
 mod resource;
+mod pstree;
+mod queue;
+pub(crate) mod resource;
+mod rset;
 mod run;
 mod start;
 mod submit;
+mod update;
 mod uptime;
 mod uri;
 mod version;
@@ -58,6 +65,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("getattr", "print a broker attribute", attr::get),
+    command("hostlist", "combine and show lists of hosts", hostlist::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),
@@ -65,16 +73,22 @@ pub(crate) const TABLE: &[Command] = &[
     command("lsattr", "list broker attributes", attr::list),
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
+    command("pgrep", "find jobs by name or id", pgrep::pgrep),
     command("ping", "measure round trips to a service", ping::run),
     command("proxy", "run a command in another instance", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
     command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
+    command("pkill", "cancel jobs by name or id", pgrep::pkill),
+    command("pstree", "show jobs as a tree", pstree::run),
+    command("queue", "look at and control queues", queue::run),
+    command("R", "make, combine and read resource sets", rset::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("start", "start a Flux instance", start::run),
     command("submit", "submit a job", submit::run),
+    command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),
     command("uri", "find the URI of an instance", uri::run),
     command("version", "print the versions of the command and the broker", version::run),

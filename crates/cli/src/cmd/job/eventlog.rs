@@ -55,6 +55,7 @@ impl Shown {
             time: self.time_format.as_deref(),
             human: self.human,
             color: self.color.as_deref(),
+            offset_width: 0,
         })
     }
 }

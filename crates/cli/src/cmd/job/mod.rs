@@ -10,6 +10,8 @@ mod manage;
 mod taskmap;
 mod wait;
 
+pub(crate) use wait::ended;
+
 use clap::{Parser, Subcommand};
 use client::Handle;
 
@@ -130,3 +132,8 @@ async fn lookup(
 
 /// [`lookup`] with updates applied.
 const CURRENT: u32 = 2;
+
+/// A job's jobspec, with updates applied.
+pub(crate) async fn jobspec(handle: &Handle, id: formats::JobId) -> Result<String, wire::RpcError> {
+    lookup(handle, id, "jobspec", CURRENT).await
+}

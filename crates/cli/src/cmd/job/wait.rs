@@ -32,7 +32,7 @@ pub(super) struct Status {
 
 /// A job's result, gathered from its eventlog.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     members: Map<String, Value>,
 }
 
@@ -104,7 +104,7 @@ impl Ended {
 }
 
 /// Wait for a job to become inactive.
-pub(super) async fn ended(handle: &Handle, id: JobId) -> Result<Ended, RpcError> {
+pub(crate) async fn ended(handle: &Handle, id: JobId) -> Result<Ended, RpcError> {
     let mut stream = attach::watch_events(handle, id, "eventlog");
     let mut ended = Ended::new(id);
     while let Some(answer) = stream.next().await {

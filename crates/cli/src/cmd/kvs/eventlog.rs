@@ -71,6 +71,7 @@ impl Shown {
             time: None,
             human: self.human,
             color: self.color.as_deref(),
+            offset_width: 0,
         })
     }
 }

@@ -115,10 +115,13 @@ impl Eventlog {
             time: Some(&self.time_format),
             human: self.human,
             color: self.color.as_deref(),
+            offset_width: 15,
         })?;
-        // Running out of time is no failure: what came was printed.
         let run = self.print(handle, &mut printer);
-        within(self.timeout, run).await.unwrap_or(Ok(0))
+        match within(self.timeout, run).await {
+            Some(outcome) => outcome,
+            None => Err(Failure::new("timeout")),
+        }
     }
 
     async fn print(&self, handle: &Handle, printer: &mut Printer) -> Outcome {

@@ -13,7 +13,7 @@ use crate::error::{Context, Failure, Outcome};
 use crate::format::named::{Formats, Named};
 use crate::format::{Format, Item, Value};
 use crate::output::outln;
-use crate::resources::{Resources, STATES, targets};
+use crate::resources::{Resources, STATES, rlist, targets};
 
 const BUILTIN: [Named; 2] = [
     (
@@ -165,28 +165,6 @@ impl Line<'_> {
         let mine: Vec<&str> = mine.map(|(name, ..)| name.as_str()).collect();
         mine.join(",")
     }
-}
-
-/// Resources as `rank[0-3]/core[0-7],gpu0 rank4/core0`.
-fn rlist(set: &ResourceSet) -> String {
-    let mut groups: Vec<((&Idset, &Idset), Vec<u32>)> = Vec::new();
-    for (rank, target) in &set.targets {
-        let key = (&target.cores, &target.gpus);
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, ranks)) => ranks.push(*rank),
-            None => groups.push((key, vec![*rank])),
-        }
-    }
-    let shown = groups.into_iter().map(|((cores, gpus), ranks)| {
-        let ranks: Idset = ranks.into_iter().collect();
-        let children = [("core", cores), ("gpu", gpus)];
-        let children = children.into_iter().filter(|(_, ids)| !ids.is_empty());
-        let children: Vec<String> = children
-            .map(|(name, ids)| format!("{name}{}", ids.to_string_brackets()))
-            .collect();
-        format!("rank{}/{}", ranks.to_string_brackets(), children.join(","))
-    });
-    shown.collect::<Vec<_>>().join(" ")
 }
 
 impl Item for Line<'_> {
@@ -390,7 +368,7 @@ impl EmitR {
         for state in &states {
             set.append(&resources.state(state).unwrap_or_default());
         }
-        outln!("{}", set.to_value());
+        outln!("{}", crate::pyjson::dumps(&set.to_value()));
         Ok(0)
     }
 }

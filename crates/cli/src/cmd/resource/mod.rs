@@ -139,3 +139,8 @@ fn read_json(path: Option<&std::path::Path>) -> Result<Value, Failure> {
     }
     serde_json::from_str(&text).map_err(|e| fault(&e))
 }
+
+/// The ranks that are up and not drained, excluded or torpid.
+pub(crate) async fn available(handle: &Handle) -> Result<Idset, Failure> {
+    status::available(handle).await
+}

@@ -360,13 +360,21 @@ impl Shown {
     }
 }
 
+/// The ranks that are up and not drained, excluded or torpid.
+pub(super) async fn available(handle: &Handle) -> Result<Idset, Failure> {
+    let answer: Answer = handle
+        .call("resource.status", Node::Rank(0), &json!({}))
+        .await?;
+    let nodes = Nodes::new(answer, Idset::new(), Idset::new(), None)?;
+    Ok(nodes.state("avail").difference(&nodes.offline))
+}
+
 /// Ask for everything a listing needs.
-async fn fetch() -> Result<(Json, Idset, Idset, Handle), Failure> {
-    let handle = Handle::open(None).await?;
+async fn fetch(handle: &Handle) -> Result<(Json, Idset, Idset), Failure> {
     let empty = json!({});
     let (status, resources, stats) = futures::join!(
         handle.call::<Json>("resource.status", Node::Rank(0), &empty),
-        Resources::fetch(&handle),
+        Resources::fetch(handle),
         handle.call::<Json>("job-manager.stats-get", Node::Rank(0), &empty),
     );
     // Without a scheduler or job manager nothing is allocated or in housekeeping.
@@ -381,7 +389,7 @@ async fn fetch() -> Result<(Json, Idset, Idset, Handle), Failure> {
             housekeeping = housekeeping.union(&ranks.unwrap_or_default());
         }
     }
-    Ok((status?, allocated, housekeeping, handle))
+    Ok((status?, allocated, housekeeping))
 }
 
 impl Status {
@@ -419,7 +427,8 @@ impl Status {
         let (status, allocated, housekeeping, handle) = match self.from_stdin {
             true => (read_json(None)?, Idset::new(), Idset::new(), None),
             false => {
-                let (status, allocated, housekeeping, handle) = fetch().await?;
+                let handle = Handle::open(None).await?;
+                let (status, allocated, housekeeping) = fetch(&handle).await?;
                 (status, allocated, housekeeping, Some(handle))
             }
         };
