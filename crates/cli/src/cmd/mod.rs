@@ -18,12 +18,15 @@ mod logger;
 mod module;
 mod overlay;
 mod ping;
+mod proxy;
 mod queue;
+mod relay;
 mod resource;
 mod run;
 mod start;
 mod submit;
 mod uptime;
+mod uri;
 mod version;
 
 use crate::args::Args;
@@ -62,6 +65,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("ping", "measure round trips to a service", ping::run),
+    command("proxy", "run a command in another instance", proxy::run),
+    command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("queue", "look at and control queues", queue::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
@@ -69,5 +74,6 @@ pub(crate) const TABLE: &[Command] = &[
     command("start", "start a Flux instance", start::run),
     command("submit", "submit a job", submit::run),
     command("uptime", "show how long the instance has been running", uptime::run),
+    command("uri", "find the URI of an instance", uri::run),
     command("version", "print the versions of the command and the broker", version::run),
 ];
