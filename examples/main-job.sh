@@ -11,7 +11,12 @@ say() { printf '\n$ %s\n' "$*"; "$@"; }
 
 say flux resource list
 say flux run -N4 -n$tasks build/ring
-say flux run -N4 -n$tasks build/allreduce
-job=$(flux job last)
-say flux job eventlog "$job"
+
+# The second one is submitted, then followed, so that its id is known.
+printf '\n$ flux submit -N4 -n%s build/allreduce\n' "$tasks"
+job=$(flux submit -N4 -n$tasks build/allreduce)
+echo "$job"
+say flux job attach "$job"
+say flux job wait-event "$job" clean
+say flux job eventlog -H "$job"
 say flux jobs -a

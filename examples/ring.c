@@ -1,28 +1,55 @@
-/* A token goes once around all ranks; each adds itself and says where it is, in order.
+/* A token goes once around all ranks. Each adds itself to a sum and signs with the name of its
+ * host; when the token is back, rank 0 prints the way it took.
  *
- * Exits with 1 if the token does not come back with the sum of all ranks.
+ * Exits with 1 if the token is not what the ranks should have made of it.
  */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static void report(int rank, int size, int hop)
-{
+/* One leg of the token's way. */
+struct hop {
+    int rank;
     char host[MPI_MAX_PROCESSOR_NAME];
+};
+
+struct token {
+    int hops;
+    int sum;
+    struct hop way[];
+};
+
+static void sign(struct token *token, int rank)
+{
+    struct hop *hop = &token->way[token->hops];
     int length = 0;
 
-    MPI_Get_processor_name(host, &length);
-    printf("hop %d: rank %d of %d on %s\n", hop, rank, size, host);
-    fflush(stdout);
+    hop->rank = rank;
+    MPI_Get_processor_name(hop->host, &length);
+    token->hops += 1;
+    token->sum += rank;
+}
+
+/* Prints the way; returns whether every rank was visited once, in order. */
+static int report(const struct token *token, int size)
+{
+    int right = token->hops == size && token->sum == size * (size - 1) / 2;
+
+    for (int i = 0; i < token->hops; i++) {
+        const struct hop *hop = &token->way[i];
+
+        printf("hop %d: rank %d of %d on %s\n", i, hop->rank, size, hop->host);
+        right = right && hop->rank == i;
+    }
+    printf("ring: %d hops, sum of ranks %d\n", token->hops, token->sum);
+    return right;
 }
 
 int main(int argc, char **argv)
 {
     int rank = 0;
     int size = 0;
-    int wrong = 0;
-    /* token[0] counts hops, token[1] sums ranks. */
-    int token[2] = {0, 0};
+    int right = 1;
 
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -30,28 +57,28 @@ int main(int argc, char **argv)
 
     const int next = (rank + 1) % size;
     const int previous = (rank + size - 1) % size;
+    const int bytes = (int)(sizeof(struct token) + (size_t)size * sizeof(struct hop));
+    struct token *token = calloc(1, (size_t)bytes);
 
-    if (rank > 0)
-        MPI_Recv(token, 2, MPI_INT, previous, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    report(rank, size, token[0]);
-    token[0] += 1;
-    token[1] += rank;
-    if (size > 1)
-        MPI_Send(token, 2, MPI_INT, next, 0, MPI_COMM_WORLD);
-
-    if (rank == 0) {
-        const int expected = size * (size - 1) / 2;
-
-        if (size > 1)
-            MPI_Recv(token, 2, MPI_INT, previous, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-        wrong = token[0] != size || token[1] != expected;
-        if (wrong)
-            fprintf(stderr, "ring: %d hops and sum %d, expected %d and %d\n", token[0], token[1],
-                    size, expected);
-        else
-            printf("ring: %d hops, sum of ranks %d\n", token[0], token[1]);
+    if (!token) {
+        fprintf(stderr, "ring: rank %d is out of memory\n", rank);
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+        return EXIT_FAILURE;
     }
-    MPI_Bcast(&wrong, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    if (rank > 0)
+        MPI_Recv(token, bytes, MPI_BYTE, previous, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    sign(token, rank);
+    if (size > 1)
+        MPI_Send(token, bytes, MPI_BYTE, next, 0, MPI_COMM_WORLD);
+    if (rank == 0) {
+        if (size > 1)
+            MPI_Recv(token, bytes, MPI_BYTE, previous, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        right = report(token, size);
+        if (!right)
+            fprintf(stderr, "ring: wrong token\n");
+    }
+    MPI_Bcast(&right, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    free(token);
     MPI_Finalize();
-    return wrong ? EXIT_FAILURE : EXIT_SUCCESS;
+    return right ? EXIT_SUCCESS : EXIT_FAILURE;
 }

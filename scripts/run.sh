@@ -32,15 +32,13 @@ status=0
 flux start -s4 examples/main-job.sh || status=$?
 
 left=
-for environ in /proc/[0-9]*/environ; do
+for environ in $(grep -lsxzF "TMPDIR=$TMPDIR" /proc/[0-9]*/environ); do
     pid=${environ#/proc/}
     pid=${pid%/environ}
-    if [ "$pid" != $$ ] && tr '\0' '\n' <"$environ" 2>/dev/null | grep -qxF "TMPDIR=$TMPDIR"; then
-        name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
-        case $name in
-        flux*) left="$left $pid($name)" ;;
-        esac
-    fi
+    # The commands of this script are among them; the instance's programs are not ours.
+    case $(cat "/proc/$pid/comm" 2>/dev/null) in
+    flux*) left="$left $pid" ;;
+    esac
 done
 if [ -n "$left" ]; then
     echo "run: processes are left behind:$left" >&2

@@ -83,7 +83,7 @@ fn what_is_asked_for_is_not_there() {
     let site = Site::new();
     in_instance(&site, "flux getattr no-such-attr").expect_mistake(1, &["no-such-attr"]);
     in_instance(&site, "flux kvs get no.such.key").expect_mistake(1, &["no.such.key"]);
-    in_instance(&site, "flux job attach f999").expect_mistake(1, &["f999"]);
+    in_instance(&site, "flux job attach f999").expect_mistake(1, &["999"]);
 }
 
 #[test]
