@@ -49,8 +49,17 @@ const SHUTDOWN_EVENT: &str = "broker.shutdown";
 /// How long a broker waits for its children to leave before it goes without them.
 const CHILD_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// What a program linking modules in wants done before the instance ends.
-pub type CleanupHook = fn(Handle) -> BoxFuture<'static, ()>;
+/// Something the program that links modules in wants done at a point of the life cycle.
+pub type Hook = fn(Handle) -> BoxFuture<'static, ()>;
+
+/// The hooks of rank 0.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// When the instance starts to run, beside the initial program.
+    pub running: Hook,
+    /// When the initial program has ended; the brokers leave after it.
+    pub cleanup: Hook,
+}
 
 /// Fixed facts of this broker.
 pub(crate) struct Setup {
@@ -60,7 +69,7 @@ pub(crate) struct Setup {
     pub(crate) config: Value,
     pub(crate) program: Program,
     pub(crate) program_env: Vec<(String, Option<String>)>,
-    pub(crate) cleanup: CleanupHook,
+    pub(crate) hooks: Hooks,
 }
 
 /// Outcomes of the work in `tasks`.
@@ -209,6 +218,11 @@ impl Core {
         if !self.is_root() {
             return;
         }
+        let running = (self.setup.hooks.running)(self.handle.clone());
+        self.tasks.push(Box::pin(async move {
+            running.await;
+            Done::Nothing
+        }));
         match self.setup.program.spawn(&self.setup.program_env) {
             Ok(mut child) => {
                 let (tx, mut rx) = tokio::sync::oneshot::channel::<i32>();
@@ -273,7 +287,7 @@ impl Core {
     fn begin_cleanup(&mut self) {
         self.kill_program = None;
         self.set_state(State::Cleanup);
-        let cleaned = (self.setup.cleanup)(self.handle.clone());
+        let cleaned = (self.setup.hooks.cleanup)(self.handle.clone());
         self.tasks.push(Box::pin(async move {
             cleaned.await;
             Done::CleanedUp

@@ -76,6 +76,16 @@ impl Program {
                 None => cmd.env_remove(name),
             };
         }
+        // SAFETY: prctl is async-signal-safe and touches nothing but the child's own signal.
+        unsafe {
+            cmd.pre_exec(|| {
+                // The program must not go on without its instance.
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
         cmd.kill_on_drop(true).spawn()
     }
 

@@ -13,12 +13,12 @@ use wire::Credentials;
 
 use crate::attrs::Attrs;
 use crate::boot::{self, Card, Launcher};
-use crate::core::{CleanupHook, Core, SERVICES, Setup};
+use crate::connector;
+use crate::core::{Core, SERVICES, Setup};
 use crate::host::{Host, ModuleSpec};
 use crate::hosts::hostlist;
 use crate::program::Program;
 use crate::router::{self, Input};
-use crate::{connector, core};
 
 /// Default fan-out of the tree, as upstream's.
 const DEFAULT_TOPOLOGY: &str = "kary:32";
@@ -30,6 +30,8 @@ pub struct Options {
     pub attrs: Vec<(String, String)>,
     /// `-c`: configuration file or directory.
     pub config_path: Option<PathBuf>,
+    /// `--conf`: configuration given on the command line, `KEY=VALUE` or TOML, in order.
+    pub conf: Vec<String>,
     /// The initial program and its arguments.
     pub command: Vec<String>,
 }
@@ -38,7 +40,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// Unknown option.
-    #[error("unknown option {0:?}; known are -S NAME=VALUE, -c PATH, -v")]
+    #[error("unknown option {0:?}; known are -S NAME=VALUE, -c PATH, --conf VALUE, -v")]
     Unknown(String),
     /// Option without its value.
     #[error("option {0} needs a value")]
@@ -83,6 +85,7 @@ impl Options {
                     options.attrs.push((name.to_owned(), value.to_owned()));
                 }
                 "-c" | "--config-path" => options.config_path = Some(value()?.into()),
+                "--conf" => options.conf.push(value()?),
                 "-v" | "--verbose" => {}
                 _ => return Err(UsageError::Unknown(arg)),
             }
@@ -135,19 +138,16 @@ fn hostname() -> String {
     )
 }
 
-fn load_config(path: Option<&Path>) -> anyhow::Result<Value> {
+fn load_config(path: Option<&Path>, extra: &[String]) -> anyhow::Result<Value> {
     use anyhow::Context as _;
-    let Some(path) = path else {
-        return Ok(Value::Object(Default::default()));
-    };
-    let mut files: Vec<PathBuf> = if path.is_dir() {
-        std::fs::read_dir(path)
+    let mut files: Vec<PathBuf> = match path {
+        None => Vec::new(),
+        Some(path) if path.is_dir() => std::fs::read_dir(path)
             .with_context(|| format!("configuration {}", path.display()))?
             .filter_map(|entry| entry.ok().map(|e| e.path()))
             .filter(|p| p.extension().is_some_and(|e| e == "toml"))
-            .collect()
-    } else {
-        vec![path.to_owned()]
+            .collect(),
+        Some(path) => vec![path.to_owned()],
     };
     files.sort();
     let mut config = serde_json::Map::new();
@@ -162,7 +162,23 @@ fn load_config(path: Option<&Path>) -> anyhow::Result<Value> {
         };
         merge(&mut config, table);
     }
+    for text in extra {
+        merge(
+            &mut config,
+            parse_conf(text).with_context(|| format!("--conf={text}"))?,
+        );
+    }
     Ok(Value::Object(config))
+}
+
+/// A `--conf` value: a TOML document, or `KEY=VALUE` with a bare word as text.
+fn parse_conf(text: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
+    toml::from_str(text).or_else(|e| match text.split_once('=') {
+        Some((key, value)) if !text.contains('\n') => {
+            Ok(toml::from_str(&format!("{key} = {}", Value::from(value)))?)
+        }
+        _ => Err(e.into()),
+    })
 }
 
 /// Later tables add to and override earlier ones, key by key.
@@ -218,16 +234,12 @@ impl Enclosing {
 }
 
 /// Run one broker to its end; the result is the process's exit code.
-pub async fn run(
-    options: Options,
-    modules: Vec<ModuleSpec>,
-    cleanup: CleanupHook,
-) -> anyhow::Result<i32> {
+pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> anyhow::Result<i32> {
     let mut attrs = Attrs::default();
     for (name, value) in &options.attrs {
         attrs.set(name, value.clone());
     }
-    let config = load_config(options.config_path.as_deref())?;
+    let config = load_config(options.config_path.as_deref(), &options.conf)?;
     let mut launcher = Launcher::from_env()?;
     let (rank, size) = (launcher.rank(), launcher.size());
     let shape: Shape = attrs.get("tbon.topo").unwrap_or(DEFAULT_TOPOLOGY).parse()?;
@@ -300,7 +312,7 @@ pub async fn run(
         config,
         program: Program::from_args(options.command),
         program_env,
-        cleanup,
+        hooks,
     };
     let mut core = Core::new(setup, handle, router.clone(), modules);
     core.load_modules()?;
@@ -379,7 +391,7 @@ fn signals() -> std::io::Result<UnboundedReceiver<i32>> {
     Ok(rx)
 }
 
-pub use core::CleanupHook as Cleanup;
+pub use crate::core::{Hook, Hooks};
 
 #[cfg(test)]
 mod tests {

@@ -49,7 +49,7 @@ impl Handle {
         };
         match text.parse()? {
             Uri::Local(path) => open_local(&path).await,
-            Uri::Ssh { host, port, path } => open_ssh(&host, port, &path),
+            Uri::Ssh { host, port, path } => open_ssh(&host, port, &path).await,
         }
     }
 }
@@ -72,7 +72,7 @@ async fn open_local(path: &Path) -> Result<Handle, OpenError> {
     Ok(serve_stream(reader, writer))
 }
 
-fn open_ssh(host: &str, port: Option<u16>, path: &Path) -> Result<Handle, OpenError> {
+async fn open_ssh(host: &str, port: Option<u16>, path: &Path) -> Result<Handle, OpenError> {
     let ssh = std::env::var("FLUX_SSH").unwrap_or_else(|_| "ssh".to_owned());
     let flux = std::env::var("FLUX_SSH_RCMD").unwrap_or_else(|_| "flux".to_owned());
     let mut cmd = Command::new(ssh);
@@ -82,9 +82,14 @@ fn open_ssh(host: &str, port: Option<u16>, path: &Path) -> Result<Handle, OpenEr
     cmd.arg(host).arg(flux).arg("relay").arg(path);
     cmd.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = cmd.spawn().map_err(OpenError::Relay)?;
-    let (Some(stdout), Some(stdin)) = (child.stdout.take(), child.stdin.take()) else {
+    let (Some(mut stdout), Some(stdin)) = (child.stdout.take(), child.stdin.take()) else {
         return Err(OpenError::Relay(std::io::ErrorKind::BrokenPipe.into()));
     };
+    // The relay passes the broker's welcome on.
+    match stdout.read_u8().await.map_err(OpenError::Relay)? {
+        0 => {}
+        errno => return Err(OpenError::Refused(errno)),
+    }
     // The relay ends when its stdin closes; this task only reaps it.
     tokio::spawn(async move { child.wait().await });
     Ok(serve_stream(stdout, stdin))

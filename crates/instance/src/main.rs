@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows both the broker and what its modules do.
 
+mod announce;
 mod cleanup;
 mod modules;
 
@@ -26,11 +27,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(broker::run::run(
-        options,
-        modules::table(),
-        cleanup::cleanup,
-    ));
+    let hooks = broker::run::Hooks {
+        running: announce::announce,
+        cleanup: cleanup::cleanup,
+    };
+    let result = runtime.block_on(broker::run::run(options, modules::table(), hooks));
     // Tasks that still wait for something are of no use once the broker has left the instance.
     runtime.shutdown_background();
     match result {

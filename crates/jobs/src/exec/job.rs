@@ -159,7 +159,7 @@ impl Job {
                 // `tx` lives here, so the channel stays open.
                 Some((rank, event)) = events.recv() => self.shell_event(rank, event).await,
                 Some(message) = control.recv() => match message {
-                    Control::Cancel => self.signal_all(libc::SIGTERM),
+                    Control::Cancel(signum) => self.signal_all(signum),
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
                 },

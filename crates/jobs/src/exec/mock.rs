@@ -93,7 +93,7 @@ async fn wait(time: Duration, control: &mut UnboundedReceiver<Control>) -> bool 
             () = &mut end => return false,
             message = control.recv() => match message {
                 Some(Control::Barrier(_) | Control::Expiration(_)) => {}
-                Some(Control::Cancel) | None => return true,
+                Some(Control::Cancel(_)) | None => return true,
             },
         }
     }

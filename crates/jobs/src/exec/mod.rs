@@ -26,8 +26,8 @@ use wire::{Message, RpcError};
 /// What a job's task is told.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// A fatal exception: end it.
-    Cancel,
+    /// A fatal exception: end it, with this signal at first.
+    Cancel(i32),
     /// A shell enters the barrier.
     Barrier(Message),
     /// The allocation ends at this time (seconds since 1970, 0 is never).
@@ -79,7 +79,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
     }
     for control in exec.jobs.values() {
         // A task that has ended meanwhile needs no telling.
-        let _ = control.send(Control::Cancel);
+        let _ = control.send(Control::Cancel(libc::SIGTERM));
     }
     while let Some(ended) = exec.tasks.next().await {
         exec.ended(ended);
@@ -167,13 +167,20 @@ impl Exec {
         struct Exception {
             id: JobId,
             severity: i64,
+            #[serde(rename = "type")]
+            kind: String,
         }
-        let Ok(Exception { id, severity }) = msg.json() else {
+        let Ok(Exception { id, severity, kind }) = msg.json() else {
             return;
         };
         if severity == 0 {
             // A job that is not (or no longer) here has nothing to end.
-            let _ = self.control(id, Control::Cancel);
+            let signum = if kind == "timeout" {
+                libc::SIGALRM
+            } else {
+                libc::SIGTERM
+            };
+            let _ = self.control(id, Control::Cancel(signum));
         }
     }
 }
