@@ -11,6 +11,16 @@ const MANY_LINES: usize = 600;
 /// Macros that mark what is not finished.
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 
+/// Lines that a merge leaves where it could not decide.
+const CONFLICTS: &[&str] = &[
+    concat!("<<<<", "<<< "),
+    concat!(">>>>", ">>> "),
+    concat!("||||", "||| "),
+];
+
+/// Ends of names of what tools leave behind.
+const REMAINS: &[&str] = &[".pending-snap", ".snap.new", ".orig", ".rej"];
+
 /// Where people and machines keep their own things: no path of ours starts there.
 const PRIVATE_ROOTS: &[&str] = &[
     concat!("/", "root/"),
@@ -25,6 +35,9 @@ fn has_suffix(path: &str, suffixes: &[&str]) -> bool {
 
 /// Whether the rules apply to this file: hand-written text.
 pub(super) fn concerns(path: &str) -> bool {
+    if REMAINS.iter().any(|end| path.ends_with(end)) {
+        return true;
+    }
     let name = path.rsplit('/').next().unwrap_or(path);
     let by_hand = [
         "rs", "md", "toml", "sh", "py", "c", "h", "nix", "yml", "yaml",
@@ -36,7 +49,17 @@ pub(super) fn concerns(path: &str) -> bool {
 }
 
 pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
+    if REMAINS.iter().any(|end| path.ends_with(end)) {
+        let what = "a file a tool has left behind";
+        return vec![Finding::error(
+            path,
+            1,
+            what,
+            "deal with it, then delete it",
+        )];
+    }
     let mut findings = Vec::new();
+    conflicts(path, text, &mut findings);
     private_paths(path, text, &mut findings);
     if has_suffix(path, &["rs", "md"]) {
         blanks(path, text, &mut findings);
@@ -47,6 +70,19 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
         length(path, text, &mut findings);
     }
     findings
+}
+
+fn conflicts(path: &str, text: &str, findings: &mut Vec<Finding>) {
+    for (i, line) in text.lines().enumerate() {
+        if CONFLICTS.iter().any(|marker| line.starts_with(marker)) {
+            findings.push(Finding::error(
+                path,
+                i + 1,
+                "a conflict of a merge",
+                "decide on one side",
+            ));
+        }
+    }
 }
 
 fn private_paths(path: &str, text: &str, findings: &mut Vec<Finding>) {
@@ -130,7 +166,7 @@ fn length(path: &str, text: &str, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{PRIVATE_ROOTS, check, concerns};
+    use super::{CONFLICTS, PRIVATE_ROOTS, check, concerns};
 
     fn found(path: &str, text: &str) -> Vec<String> {
         let findings = check(path, text);
@@ -170,6 +206,17 @@ mod tests {
             assert_eq!(found("a.toml", &format!("x\na = \"{root}b\"\n")).len(), 1);
             assert!(found("a.toml", &format!("a = \"usr{root}b\"\n")).is_empty());
         }
+    }
+
+    #[test]
+    fn unfinished_merges_are_found() {
+        let text = format!("a\n{}HEAD\nb\n", CONFLICTS[0]);
+        assert_eq!(
+            found("a.md", &text),
+            ["a.md:2: error: a conflict of a merge; decide on one side"]
+        );
+        assert!(concerns("crates/a/src/.b.rs.pending-snap"));
+        assert_eq!(found("crates/a/src/.b.rs.pending-snap", "x").len(), 1);
     }
 
     #[test]
