@@ -24,9 +24,6 @@ mod proxy;
 mod pstree;
 mod queue;
 mod relay;
-mod resource;
-mod pstree;
-mod queue;
 pub(crate) mod resource;
 mod rset;
 mod run;
@@ -80,8 +77,6 @@ pub(crate) const TABLE: &[Command] = &[
     command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
-    command("pstree", "show jobs as a tree", pstree::run),
-    command("queue", "look at and control queues", queue::run),
     command("R", "make, combine and read resource sets", rset::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),

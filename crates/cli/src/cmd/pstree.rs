@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! `flux pstree`: the jobs of an instance and of the instances among them, as a tree.
 //!
 //! Leaves that look the same are drawn once with their number. A job is a parent if it runs an
@@ -9,12 +8,6 @@ use std::collections::HashMap;
 use clap::Parser;
 use client::{Handle, Node};
 use formats::job::JobState;
-=======
-//! `flux pstree`: jobs and the jobs of the instances they run, as a tree.
-
-use clap::Parser;
-use client::Handle;
->>>>>>> cli2
 use futures::future::{BoxFuture, FutureExt, join_all};
 use serde_json::{Map, Value, json};
 
@@ -25,7 +18,6 @@ use crate::error::{Failure, Outcome};
 use crate::format::{Format, cut};
 use crate::jobid::JobIdArg;
 use crate::jobs::{Filter, HEADINGS, Job, Query};
-<<<<<<< HEAD
 use crate::output::outln;
 
 /// Show jobs as a tree.
@@ -89,11 +81,6 @@ enum YesNo {
     No,
 }
 
-=======
-use crate::output;
-
-/// Details by name.
->>>>>>> cli2
 const DETAILS: [(&str, &str); 4] = [
     (
         "default",
@@ -102,16 +89,10 @@ const DETAILS: [(&str, &str); 4] = [
     ),
     (
         "resources",
-<<<<<<< HEAD
         "{id.f58:>12} {instance.resources.all.nnodes:>5} \
          {instance.resources.allocated.nnodes:>5} {instance.resources.all.ncores:>5} \
          {instance.resources.allocated.ncores:>5} {instance.resources.all.ngpus:>5} \
          {instance.resources.allocated.ngpus:>5}",
-=======
-        "{id.f58:>12} {instance.resources.all.nnodes:>5} {instance.resources.allocated.nnodes:>5} \
-         {instance.resources.all.ncores:>5} {instance.resources.allocated.ncores:>5} \
-         {instance.resources.all.ngpus:>5} {instance.resources.allocated.ngpus:>5}",
->>>>>>> cli2
     ),
     (
         "progress",
@@ -121,7 +102,6 @@ const DETAILS: [(&str, &str); 4] = [
     ("stats", "{id.f58:>12} {instance.stats:^25} {runtime!H:>10}"),
 ];
 
-<<<<<<< HEAD
 /// The characters of a tree: beside later siblings, before a child, before the last, nothing.
 struct Style {
     pipe: &'static str,
@@ -197,143 +177,10 @@ impl Tree {
             let last = i + 1 == self.children.len();
             let connector = if last { style.elbow } else { style.tee };
             child.lines(style, &lead, connector, out);
-=======
-/// Show jobs as a tree.
-#[derive(Parser)]
-#[command(infer_long_args = true)]
-struct Options {
-    /// Jobs in all states
-    #[arg(short, long)]
-    all: bool,
-    /// At most N jobs of an instance
-    #[arg(short, long, value_name = "N", default_value_t = 1000)]
-    count: i64,
-    /// Jobs with these states or results
-    #[arg(short, long, value_name = "STATE|RESULT")]
-    filter: Option<String>,
-    /// Print details before the tree
-    #[arg(short = 'x', long)]
-    extended: bool,
-    /// Do not cut long lines
-    #[arg(short, long)]
-    long: bool,
-    /// Descend only N levels
-    #[arg(short = 'L', long, value_name = "N", default_value_t = 999)]
-    level: u32,
-    /// Job ids in labels of instances
-    #[arg(short, long)]
-    parent_ids: bool,
-    /// No heading with --extended
-    #[arg(short, long)]
-    no_header: bool,
-    /// Show each of several jobs that look the same
-    #[arg(short = 'X', long)]
-    no_combine: bool,
-    /// Format of labels
-    #[arg(short = 'o', long, value_name = "FORMAT")]
-    label: Option<String>,
-    /// Format of labels of instances
-    #[arg(long, value_name = "FORMAT")]
-    parent_label: Option<String>,
-    /// Format of details
-    #[arg(long, value_name = "FORMAT")]
-    detail_format: Option<String>,
-    /// Details by name: default, resources, progress, stats
-    #[arg(short, long, value_name = "NAME")]
-    details: Option<String>,
-    /// Narrow lines
-    #[arg(short = 'C', long)]
-    compact: bool,
-    /// Lines of ASCII characters
-    #[arg(long)]
-    ascii: bool,
-    /// Leave out the enclosing instance
-    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
-    skip_root: Option<String>,
-    /// Only these jobs
-    #[arg(value_name = "JOBID")]
-    jobids: Vec<JobIdArg>,
-}
-
-/// A node of the tree.
-#[derive(Debug, Default)]
-struct Tree {
-    label: String,
-    /// Details, before the lines of the tree.
-    prefix: String,
-    /// How many nodes this one stands for.
-    count: usize,
-    children: Vec<Tree>,
-}
-
-/// Text that draws the tree: beside a child, at a child, at the last child, below it.
-struct Lines([&'static str; 4]);
-
-const BOX: Lines = Lines(["│   ", "├── ", "└── ", "    "]);
-const ASCII: Lines = Lines(["|   ", "|-- ", "`-- ", "    "]);
-const COMPACT: Lines = Lines(["│ ", "├─", "└─", "  "]);
-
-impl Tree {
-    fn new(label: String, prefix: String) -> Tree {
-        let prefix = if prefix.is_empty() {
-            prefix
-        } else {
-            prefix + " "
-        };
-        Tree {
-            label,
-            prefix,
-            count: 1,
-            children: Vec::new(),
-        }
-    }
-
-    /// Add a child; a leaf that looks like another is counted with it.
-    fn push(&mut self, child: Tree, combine: bool) {
-        let same = self.children.iter_mut().find(|c| {
-            combine && c.children.is_empty() && c.prefix == child.prefix && c.label == child.label
-        });
-        match same {
-            Some(twin) if child.children.is_empty() => twin.count += 1,
-            _ => self.children.push(child),
-        }
-    }
-
-    fn render(
-        &self,
-        lines: &Lines,
-        stem: &str,
-        connector: &str,
-        width: Option<usize>,
-        out: &mut String,
-    ) {
-        let label = match self.count {
-            0 | 1 => self.label.clone(),
-            n => format!("{n}*[{}]", self.label),
-        };
-        let line = format!("{}{stem}{connector}{label}", self.prefix);
-        out.push_str(&cut(line, width));
-        out.push('\n');
-        let Lines([beside, tee, elbow, blank]) = lines;
-        // The connector of this node turns into what stands beside its children.
-        let stem = match connector {
-            "" => stem.to_owned(),
-            c if c == *elbow => format!("{stem}{blank}"),
-            _ => format!("{stem}{beside}"),
-        };
-        for (i, child) in self.children.iter().enumerate() {
-            let connector = if i + 1 == self.children.len() {
-                elbow
-            } else {
-                tee
-            };
-            child.render(lines, &stem, connector, width, out);
->>>>>>> cli2
         }
     }
 }
 
-<<<<<<< HEAD
 /// What is shown of jobs, and which.
 struct Show {
     label: Format,
@@ -348,23 +195,10 @@ struct Show {
 impl Show {
     fn new(options: &Options) -> Result<Self, Failure> {
         let default = if options.all {
-=======
-/// Formats of the parts of a line.
-struct Labels {
-    label: Format,
-    parent: Format,
-    prefix: Option<Format>,
-}
-
-impl Labels {
-    fn new(options: &Options) -> Result<Labels, Failure> {
-        let plain = if options.all {
->>>>>>> cli2
             "{name}:{status_abbrev}"
         } else {
             "{name}"
         };
-<<<<<<< HEAD
         let label = options.label.as_deref().unwrap_or(default);
         let parent = options.parent_label.as_deref().or(options.label.as_deref());
         let parent = parent.unwrap_or("{name}");
@@ -403,40 +237,11 @@ impl Labels {
     }
 
     fn needs_instances(&self) -> bool {
-=======
-        let label = options.label.as_deref().unwrap_or(plain);
-        let parent = options.parent_label.as_deref().or(options.label.as_deref());
-        let mut parent = parent.unwrap_or("{name}").to_owned();
-        if options.parent_ids {
-            parent = format!("{{id.f58}} {parent}");
-        }
-        let details = options.details.as_deref();
-        let named = details.or(options.extended.then_some("default"));
-        let prefix = match (&options.detail_format, named) {
-            (Some(format), _) => Some(format.as_str()),
-            (None, Some(name)) => {
-                let found = DETAILS.iter().find(|d| d.0 == name);
-                let unknown = || Failure::new(format!("Unknown --details format '{name}'"));
-                Some(found.ok_or_else(unknown)?.1)
-            }
-            (None, None) => None,
-        };
-        let prefix = prefix.map(|p| Format::parse(p, HEADINGS)).transpose()?;
-        Ok(Labels {
-            label: Format::parse(label, HEADINGS)?,
-            parent: Format::parse(&parent, HEADINGS)?,
-            prefix,
-        })
-    }
-
-    fn needs_instance(&self) -> bool {
->>>>>>> cli2
         let formats = [Some(&self.label), Some(&self.parent), self.prefix.as_ref()];
         let mut fields = formats.into_iter().flatten().flat_map(Format::fields);
         fields.any(|f| f.starts_with("instance."))
     }
 
-<<<<<<< HEAD
     fn tree(&self, job: &Job, is_parent: bool) -> Result<Tree, Failure> {
         let format = if is_parent { &self.parent } else { &self.label };
         let prefix = match &self.prefix {
@@ -473,80 +278,10 @@ impl Labels {
             let trees = join_all(jobs.iter().map(|job| self.subtree(job, level))).await;
             let trees = trees.into_iter().collect::<Result<Vec<_>, _>>()?;
             Ok(if self.combine { combine(trees) } else { trees })
-=======
-    fn node(&self, job: &Job, is_parent: bool) -> Result<Tree, Failure> {
-        let label = if is_parent { &self.parent } else { &self.label };
-        let prefix = self.prefix.as_ref().map(|p| p.line(job));
-        Ok(Tree::new(
-            label.line(job)?,
-            prefix.transpose()?.unwrap_or_default(),
-        ))
-    }
-}
-
-struct Loader<'a> {
-    options: &'a Options,
-    labels: Labels,
-    filter: Filter,
-}
-
-impl Loader<'_> {
-    async fn jobs(
-        &self,
-        uri: Option<&str>,
-        filter: Filter,
-        ids: &[JobIdArg],
-    ) -> Result<Vec<Job>, Failure> {
-        let handle = Handle::open(uri).await?;
-        let mut query = Query::new();
-        query.ids = ids.to_vec();
-        query.filter = filter;
-        query.max_entries = self.options.count;
-        let (found, errors) = query.fetch(&handle).await?;
-        for error in errors {
-            eprintln!("{error}");
-        }
-        let now = formats::eventlog::timestamp(std::time::SystemTime::now());
-        let mut jobs: Vec<Job> = found
-            .into_iter()
-            .map(|attrs| Job::new(attrs, now))
-            .collect();
-        if self.labels.needs_instance() {
-            add_instances(&mut jobs).await;
-        }
-        Ok(jobs)
-    }
-
-    /// Add an instance's jobs, and those of the instances among them. One that does not answer is
-    /// a node without children.
-    fn load<'b>(
-        &'b self,
-        tree: &'b mut Tree,
-        uri: Option<String>,
-        level: u32,
-        filter: Filter,
-        ids: &'b [JobIdArg],
-    ) -> BoxFuture<'b, Result<(), Failure>> {
-        async move {
-            if level > self.options.level {
-                return Ok(());
-            }
-            let jobs = match self.jobs(uri.as_deref(), filter, ids).await {
-                Ok(jobs) => jobs,
-                Err(e) if level == 0 => return Err(e),
-                Err(_) => return Ok(()),
-            };
-            let nodes = join_all(jobs.iter().map(|job| self.node(job, level))).await;
-            for node in nodes {
-                tree.push(node?, !self.options.no_combine);
-            }
-            Ok(())
->>>>>>> cli2
         }
         .boxed()
     }
 
-<<<<<<< HEAD
     async fn subtree(&self, job: &Job, level: u32) -> Result<Tree, Failure> {
         let uri = job.uri().filter(|_| job.is_running());
         let mut tree = self.tree(job, uri.is_some())?;
@@ -616,75 +351,10 @@ fn width() -> Option<usize> {
         (libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) == 0).then_some(size)
     };
     size.map(|s| usize::from(s.ws_col)).filter(|n| *n > 0)
-=======
-    async fn node(&self, job: &Job, level: u32) -> Result<Tree, Failure> {
-        let uri = job.uri().filter(|_| job.is_running());
-        let mut node = self.labels.node(job, uri.is_some())?;
-        if let Some(uri) = uri {
-            let uri = Some(reachable(&uri));
-            self.load(&mut node, uri, level + 1, self.filter, &[])
-                .await?;
-        }
-        Ok(node)
-    }
-
-    /// The enclosing instance as a job: its job in its parent, or what it says of itself.
-    async fn root(&self) -> Result<Job, Failure> {
-        let handle = Handle::open(None).await?;
-        let (size, jobid, parent) = futures::join!(
-            handle.getattr("size"),
-            handle.getattr("jobid"),
-            handle.getattr("parent-uri"),
-        );
-        let size: u32 = size?.parse().unwrap_or(1);
-        let in_parent = async {
-            let id = jobid.ok()?.parse().ok()?;
-            let parent = Handle::open(Some(&parent.ok()?)).await.ok()?;
-            crate::jobs::list_id(&parent, id, &["all".to_owned()])
-                .await
-                .ok()
-        };
-        let known = in_parent.await;
-        let is_root = known.is_none();
-        let mut attrs = match known {
-            Some(attrs) => attrs,
-            None => mock(&handle, size).await?,
-        };
-        attrs.insert(
-            "ranks".into(),
-            json!(format!("0-{}", size.saturating_sub(1))),
-        );
-        let now = formats::eventlog::timestamp(std::time::SystemTime::now());
-        let mut job = Job::new(attrs, now);
-        job.is_root = is_root;
-        if self.labels.needs_instance() {
-            add_instances(std::slice::from_mut(&mut job)).await;
-        }
-        Ok(job)
-    }
-}
-
-async fn mock(handle: &Handle, size: u32) -> Result<Map<String, Value>, Failure> {
-    let get = async |name: &str| handle.getattr(name).await;
-    let (uri, hosts) = (get("local-uri").await?, get("hostlist").await?);
-    let owner: u32 = get("security.owner").await?.parse().unwrap_or(0);
-    let mut attrs = json!({
-        "id": 0, "userid": owner, "state": formats::JobState::Run.bit(), "name": ".",
-        "ntasks": size, "nnodes": size, "nodelist": hosts, "annotations": {"user": {"uri": uri}},
-    });
-    if let Ok(start) = get("broker.starttime").await {
-        attrs["t_run"] = json!(start.parse::<f64>().unwrap_or(0.));
-    }
-    match attrs {
-        Value::Object(attrs) => Ok(attrs),
-        _ => Ok(Map::new()),
-    }
->>>>>>> cli2
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse_or(2)?;
-<<<<<<< HEAD
     let show = Show::new(&options)?;
     let skip_root = match options.skip_root {
         Some(word) => word == YesNo::Yes,
@@ -709,58 +379,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         Ok(())
     })?;
     let mut lines = Vec::new();
-=======
-    if options.ascii && options.compact {
-        return Err(Failure::new("Choose only one of --ascii, --compact"));
-    }
-    let mut filter = Filter::default();
-    match (&options.filter, options.all) {
-        (_, true) => filter = Filter::everything(),
-        (Some(words), false) => filter.add(words)?,
-        (None, false) => filter.add("running")?,
-    }
-    let labels = Labels::new(&options)?;
-    let skip_root = match options.skip_root.as_deref() {
-        Some(answer) => answer == "yes",
-        None => labels.prefix.is_some() || !options.jobids.is_empty(),
-    };
-    let header = labels
-        .prefix
-        .as_ref()
-        .filter(|_| !options.no_header)
-        .map(Format::header);
-    let loader = Loader {
-        options: &options,
-        labels,
-        filter,
-    };
-    let tree = block_on(async {
-        let mut tree = match skip_root {
-            true => Tree::new(".".to_owned(), String::new()),
-            false => loader.labels.node(&loader.root().await?, true)?,
-        };
-        // Without the root, only what runs is shown of it.
-        let filter = if skip_root { running()? } else { loader.filter };
-        loader
-            .load(&mut tree, None, 0, filter, &options.jobids)
-            .await?;
-        Ok(tree)
-    })?;
-    let lines = match (options.compact, options.ascii) {
-        (true, _) => COMPACT,
-        (false, true) => ASCII,
-        (false, false) => BOX,
-    };
-    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
-    let width = || columns().or_else(output::terminal_width).unwrap_or(132);
-    let width = (!options.long).then(width);
-    let mut text = header.map_or_else(String::new, |h| h + "\n");
->>>>>>> cli2
     match skip_root {
         true => tree
             .children
             .iter()
-<<<<<<< HEAD
             .for_each(|c| c.lines(style, "", "", &mut lines)),
         false => tree.lines(style, "", "", &mut lines),
     }
@@ -774,26 +396,10 @@ pub(crate) fn run(args: Args) -> Outcome {
     Ok(0)
 }
 
-=======
-            .for_each(|c| c.render(&lines, "", "", width, &mut text)),
-        false => tree.render(&lines, "", "", width, &mut text),
-    }
-    output::write(&text);
-    Ok(0)
-}
-
-fn running() -> Result<Filter, Failure> {
-    let mut filter = Filter::default();
-    filter.add("running")?;
-    Ok(filter)
-}
-
->>>>>>> cli2
 #[cfg(test)]
 mod tests {
     use super::*;
 
-<<<<<<< HEAD
     fn leaf(label: &str) -> Tree {
         Tree {
             label: label.to_owned(),
@@ -844,32 +450,5 @@ mod tests {
             `-- a
         ");
         assert!(draw(&COMPACT).contains("│ └─hostname"));
-=======
-    #[test]
-    fn trees() {
-        let leaf = |label: &str| Tree::new(label.to_owned(), String::new());
-        let mut inner = leaf("flux");
-        for label in ["sleep", "sleep", "a-job-with-a-long-name"] {
-            inner.push(leaf(label), true);
-        }
-        let mut tree = leaf(".");
-        tree.push(inner, true);
-        tree.push(leaf("sleep"), true);
-        let mut text = String::new();
-        tree.render(&BOX, "", "", Some(20), &mut text);
-        tree.render(&COMPACT, "", "", None, &mut text);
-        insta::assert_snapshot!(text, @r"
-        .
-        ├── flux
-        │   ├── 2*[sleep]
-        │   └── a-job-with-+
-        └── sleep
-        .
-        ├─flux
-        │ ├─2*[sleep]
-        │ └─a-job-with-a-long-name
-        └─sleep
-        ");
->>>>>>> cli2
     }
 }
