@@ -1,6 +1,10 @@
 //! Just enough of Rust's lexical grammar to tell code from comments and literals.
 
-/// `text` with comments and the insides of string literals blanked out, line by line as before.
+/// What stands for a character of a literal in [`code_only`].
+pub(super) const LITERAL: char = '"';
+
+/// `text` character by character and line by line as before, but for those of literals, which are
+/// [`LITERAL`], and of comments, which are blanks.
 pub(super) fn code_only(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -10,8 +14,9 @@ pub(super) fn code_only(text: &str) -> String {
             out.push(c);
             rest = &rest[c.len_utf8()..];
         } else {
-            let blank = |c| if c == '\n' { '\n' } else { ' ' };
-            out.extend(rest[..len].chars().map(blank));
+            let fill = if rest.starts_with('/') { ' ' } else { LITERAL };
+            let filled = |c| if c == '\n' { '\n' } else { fill };
+            out.extend(rest[..len].chars().map(filled));
             rest = &rest[len..];
         }
     }
@@ -98,12 +103,12 @@ mod tests {
         let table = [
             ("a // x\nb", "a     \nb"),
             ("a /* x /* y */ z */ b", "a                   b"),
-            (r#"f("x\"y") + g"#, "f(      ) + g"),
-            (r##"f(r#"x"y"#) + g"##, "f(        ) + g"),
-            ("r\"x\" br\"y\"", "     b    "),
-            ("for_(x) 'a '\"' b", "for_(x) 'a     b"),
-            ("'\\'' b", "     b"),
-            ("\"é\" b", "    b"),
+            (r#"f("x\"y") + g"#, r#"f("""""") + g"#),
+            (r##"f(r#"x"y"#) + g"##, r#"f("""""""") + g"#),
+            ("r\"x\" br\"y\"", r#""""" b"""""#),
+            ("for_(x) 'a '\"' b", r#"for_(x) 'a """ b"#),
+            ("'\\'' b", r#""""" b"#),
+            ("\"é\" b", r#"""" b"#),
         ];
         for (text, expected) in table {
             assert_eq!(code_only(text), expected, "{text}");
