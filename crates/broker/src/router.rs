@@ -181,8 +181,8 @@ pub(crate) fn start(
 impl Router {
     fn handle(&mut self, input: Input) -> bool {
         match input {
-            Input::FromEndpoint(id, msg) => self.from_endpoint(&id, msg),
-            Input::FromPeer(incoming) => self.from_peer(incoming),
+            Input::FromEndpoint(id, msg) => self.endpoint_input(&id, msg),
+            Input::FromPeer(incoming) => self.peer_input(incoming),
             Input::Attach {
                 id,
                 cred,
@@ -229,14 +229,14 @@ impl Router {
         true
     }
 
-    fn to_peer(&mut self, peer: Peer, msg: Message) {
+    fn send_to(&mut self, peer: Peer, msg: Message) {
         match &self.transport {
             Some(transport) => transport.send(peer, msg),
             None => self.held.push((peer, msg)),
         }
     }
 
-    fn from_peer(&mut self, incoming: Incoming) {
+    fn peer_input(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(peer, mut msg) => match msg.kind() {
                 Kind::Request { .. } => {
@@ -268,7 +268,7 @@ impl Router {
         }
     }
 
-    fn from_endpoint(&mut self, id: &EndpointId, mut msg: Message) {
+    fn endpoint_input(&mut self, id: &EndpointId, mut msg: Message) {
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
@@ -436,13 +436,13 @@ impl Router {
             self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
         } else if let Some(child) = self.topology.next_hop(self.rank, nodeid) {
             if self.children.contains(&child) {
-                self.to_peer(Peer::Child(child), msg);
+                self.send_to(Peer::Child(child), msg);
             } else {
                 let text = format!("rank {nodeid} is not online");
                 self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
             }
         } else if from != Some(Peer::Parent) {
-            self.to_peer(Peer::Parent, msg);
+            self.send_to(Peer::Parent, msg);
         }
     }
 
@@ -450,7 +450,7 @@ impl Router {
         if self.rank == 0 {
             self.answer(&msg, Err(no_service(&msg)));
         } else {
-            self.to_peer(Peer::Parent, msg);
+            self.send_to(Peer::Parent, msg);
         }
     }
 
@@ -485,9 +485,9 @@ impl Router {
         // Peers appear in route stacks by rank; anything else is an endpoint that has gone away.
         let Ok(rank) = hop.parse::<u32>() else { return };
         if self.topology.parent(self.rank) == Some(rank) {
-            self.to_peer(Peer::Parent, msg);
+            self.send_to(Peer::Parent, msg);
         } else {
-            self.to_peer(Peer::Child(rank), msg);
+            self.send_to(Peer::Child(rank), msg);
         }
     }
 
@@ -529,7 +529,7 @@ impl Router {
 
     fn broadcast(&mut self, event: &Message) {
         for child in self.children.clone() {
-            self.to_peer(Peer::Child(child), event.clone());
+            self.send_to(Peer::Child(child), event.clone());
         }
         for endpoint in self.endpoints.values().filter(|e| e.wants(event)) {
             endpoint.deliver(event.clone());
@@ -607,3 +607,6 @@ fn ping(msg: &Message, rank: u32) -> Result<Value, RpcError> {
     answer.insert("rank".into(), rank.into());
     Ok(Value::Object(answer))
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,12 +86,14 @@ impl Deliver {
         let tag = msg.matchtag();
         match pending.get(&tag) {
             Some(Pending::Many(tx)) => {
-                if tx.send(msg).is_err() {
+                let gone = tx.send(msg).is_err();
+                if gone {
                     pending.remove(&tag);
                 }
             }
             Some(Pending::One(_)) => {
                 if let Some(Pending::One(tx)) = pending.remove(&tag) {
+                    // Whoever asked may have stopped waiting.
                     let _ = tx.send(msg);
                 }
             }

@@ -201,8 +201,7 @@ fn plan(
     let whole =
         |rank: u32| !counts.exclusive || all.targets.get(&rank).is_some_and(|t| free[&rank] == *t);
     let mut candidates: Vec<u32> = ranks.iter().copied().filter(|rank| whole(*rank)).collect();
-    if counts.nnodes > 0 {
-        let base = counts.nslots / counts.nnodes;
+    if let Some(base) = counts.nslots.checked_div(counts.nnodes) {
         let extra = (counts.nslots % counts.nnodes) as usize;
         candidates.retain(|rank| fits(&free[rank], counts, base.max(1)));
         if candidates.len() < counts.nnodes as usize {

@@ -135,10 +135,8 @@ impl Job {
                     self.state = JobState::Cleanup;
                 }
             }
-            "release" => {
-                if event.get("final").and_then(Value::as_bool) == Some(true) {
-                    self.exec = Exec::Done;
-                }
+            "release" if event.get("final") == Some(&Value::Bool(true)) => {
+                self.exec = Exec::Done;
             }
             "free" => self.alloc = Alloc::None,
             "exception" if number("severity") == Some(0) => {
