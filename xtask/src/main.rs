@@ -1,1 +1,50 @@
-fn main() {}
+//! Chores of this repository: `cargo xtask ci`, `cargo xtask tidy`.
+//!
+//! `ci` is all a change has to pass, in the order of what fails fastest; `.ci/run` runs the same.
+//! `tidy` checks what compiler and linter cannot: the edges between crates, stale paths in
+//! ARCHITECTURE.md, house rules of the sources.
+
+mod ci;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  ci      format, lints, tidy, licences, build, tests: what a change has to pass
+  tidy    crate edges, stale documentation, house rules
+";
+
+/// The repository: the directory above this package.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the repository")
+        .to_owned()
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["ci"] => ci::run(&root()),
+        ["tidy"] => tidy::run(&root()),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -239,7 +239,9 @@ impl Core {
     fn done(&mut self, done: Done) {
         match done {
             Done::Nothing => {}
-            Done::Announced(Ok(())) => self.enter_run(),
+            // The shutdown event may have overtaken the answer.
+            Done::Announced(Ok(())) if self.state < State::Run => self.enter_run(),
+            Done::Announced(Ok(())) => {}
             Done::Announced(Err(e)) => {
                 self.fail(&format!(
                     "rank {} could not join the instance: {e}",

@@ -1,7 +1,7 @@
 //! Hosting modules: starting them as tasks, watching them, asking them to end.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client::module::{Context, ModuleMain, ModuleResult};
 use serde_json::{Value, json};
@@ -34,6 +34,9 @@ pub struct ModuleSpec {
     pub main: ModuleMain,
 }
 
+/// How long a module may take to end once it is asked to.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
 struct Loaded {
     id: EndpointId,
     services: Vec<String>,
@@ -41,6 +44,7 @@ struct Loaded {
     /// Removal requests to answer when it has ended.
     removers: Vec<Message>,
     stopping: bool,
+    abort: tokio::task::AbortHandle,
 }
 
 /// A module's task has returned.
@@ -124,6 +128,7 @@ impl Host {
             inbox,
             args,
         }));
+        let abort = task.abort_handle();
         let (ended, owned) = (self.ended.clone(), name.to_owned());
         tokio::spawn(async move {
             let result = task.await.unwrap_or_else(|e| {
@@ -144,6 +149,7 @@ impl Host {
             since,
             removers: Vec::new(),
             stopping: false,
+            abort,
         };
         self.loaded.insert(name.to_owned(), entry);
         self.order.push(name.to_owned());
@@ -162,6 +168,12 @@ impl Host {
         if !entry.stopping {
             entry.stopping = true;
             self.router.send(Input::CloseInbox(entry.id.clone()));
+            let abort = entry.abort.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(STOP_GRACE).await;
+                // Does nothing to a task that has ended.
+                abort.abort();
+            });
         }
         Ok(())
     }

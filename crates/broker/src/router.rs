@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::{Deliver, Handle};
 use overlay::{Incoming, Peer, Topology, Transport};
 use serde::Deserialize;
@@ -304,9 +305,27 @@ impl Router {
                 }
                 self.response(msg);
             }
-            // Events enter through event.publish only; control messages are between brokers.
-            Kind::Event { .. } | Kind::Control { .. } => {}
+            Kind::Event { .. } => {
+                admit(&mut msg, endpoint.cred);
+                self.publish_message(msg);
+            }
+            // Control messages are between brokers.
+            Kind::Control { .. } => {}
         }
+    }
+
+    /// An event that a client sends as such, instead of calling event.publish.
+    fn publish_message(&mut self, event: Message) {
+        let mut request =
+            json!({ "topic": event.topic(), "flags": event.flags().0 & Flags::PRIVATE });
+        if let Some(payload) = event.payload() {
+            request["payload"] = STANDARD.encode(payload).into();
+        }
+        // JSON values always encode.
+        let payload = json_payload(&request).ok();
+        let mut request = Message::request("event.publish", 0, 0, Flags::NORESPONSE, payload);
+        request.set_credentials(event.credentials());
+        self.request(request, None);
     }
 
     /// Requests that concern the connection they came over, answered here.
@@ -493,7 +512,7 @@ impl Router {
         let private = if flags != 0 { Flags::PRIVATE } else { 0 };
         let payload = match payload {
             Some(text) => Some(
-                base64::engine::general_purpose::STANDARD
+                STANDARD
                     .decode(text)
                     .map_err(|e| RpcError::proto(format!("event.publish: payload: {e}")))?
                     .into(),

@@ -345,6 +345,12 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shap
     attrs.fix("tbon.level", topology.level(rank).to_string());
     attrs.fix("tbon.maxlevel", topology.max_level().to_string());
     attrs.fix("tbon.descendants", topology.descendants(rank).to_string());
+    // Programs are installed side by side; the job shell is one of them.
+    let shell = std::env::current_exe()
+        .ok()
+        .map(|exe| exe.with_file_name("flux-shell"));
+    let shell = shell.unwrap_or_else(|| PathBuf::from("flux-shell"));
+    attrs.set_default("conf.shell_path", &shell.to_string_lossy());
     attrs.set_default("broker.quorum", &topology.size().to_string());
     attrs.set_default("broker.critical-ranks", "0");
     attrs.set_default("content.hash", "sha1");

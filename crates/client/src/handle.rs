@@ -75,7 +75,8 @@ impl Deliver {
     ///
     /// A response nobody waits for any more is dropped.
     pub fn deliver(&self, msg: Message) {
-        if !msg.is_response() {
+        // Responses without matchtag are matched by their payload (RFC 27, 32), by whoever asked.
+        if !msg.is_response() || msg.matchtag() == 0 {
             if let Some(tx) = &*lock(&self.0.inbox_tx) {
                 let _ = tx.send(msg);
             }
@@ -257,6 +258,13 @@ impl Handle {
             }
         }
         RpcStream::new(self.clone(), tag, node, rx)
+    }
+
+    /// Send a request without matchtag: its responses arrive in the inbox (RFC 27, 32).
+    pub fn request_untagged(&self, topic: &str, payload: &impl Serialize) -> Result<(), RpcError> {
+        let bytes = json_payload(payload)?;
+        self.send(self.make_request(topic, Node::Any, 0, 0, Some(bytes)));
+        Ok(())
     }
 
     /// Send a request that wants no response.

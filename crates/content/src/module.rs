@@ -2,7 +2,8 @@
 //!
 //! Rank 0 keeps blobs in a backing store. A store request is acknowledged when the transaction
 //! that holds its blob is committed; all blobs that arrive while one transaction commits make up
-//! the next. Other ranks cache, and fault loads and pass stores to their parent, so a store is
+//! the next. Where the file goes away with the instance (no `statedir`), it is written behind: the
+//! acknowledgement does not wait for it. Other ranks cache, and fault loads and pass stores to their parent, so a store is
 //! acknowledged only after rank 0 has the blob.
 
 use std::collections::HashMap;
@@ -25,6 +26,9 @@ use crate::{BlobRef, HashAlg, batch};
 const BLOB_LIMIT: usize = 1 << 30;
 /// Cached bytes on one rank.
 const CACHE_LIMIT: usize = 64 << 20;
+
+/// Blobs that may wait for a file nobody depends on before their writers have to wait too.
+const WRITE_BEHIND_LIMIT: usize = 10_000;
 
 /// What a finished piece of work means for the module.
 enum Done {
@@ -50,6 +54,8 @@ struct StoreWaiter {
 /// Rank 0: group commit.
 struct Groups {
     backing: Arc<dyn Backing>,
+    /// The file goes away with the instance: nothing is gained by waiting for it.
+    write_behind: bool,
     /// Blobs for the next transaction.
     queued: HashMap<BlobRef, Bytes>,
     /// KVS root that is valid once the next transaction is committed.
@@ -98,9 +104,10 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
         }
     };
     let groups = if handle.rank() == 0 {
-        let backing = open_backing(&handle, &ctx.args).await?;
+        let (backing, durability) = open_backing(&handle, &ctx.args).await?;
         Some(Groups {
             backing,
+            write_behind: durability == Durability::Off,
             queued: HashMap::new(),
             queued_root: None,
             queued_waiters: Vec::new(),
@@ -144,9 +151,12 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
     Ok(())
 }
 
-async fn open_backing(handle: &Handle, args: &[String]) -> Result<Arc<dyn Backing>, ModuleError> {
+async fn open_backing(
+    handle: &Handle,
+    args: &[String],
+) -> Result<(Arc<dyn Backing>, Durability), ModuleError> {
     if args.iter().any(|a| a == "memory") {
-        return Ok(Arc::new(Memory::default()));
+        return Ok((Arc::new(Memory::default()), Durability::Off));
     }
     let (dir, durability) = match handle.getattr("statedir").await {
         Ok(dir) => (dir, Durability::Full),
@@ -156,7 +166,7 @@ async fn open_backing(handle: &Handle, args: &[String]) -> Result<Arc<dyn Backin
     let store = Sqlite::open(&path, durability)
         .await
         .map_err(|e| ModuleError::new("opening the content store", e))?;
-    Ok(Arc::new(store))
+    Ok((Arc::new(store), durability))
 }
 
 impl Module {
@@ -317,7 +327,11 @@ impl Module {
         match &mut self.groups {
             Some(groups) => {
                 groups.queued.extend(blobs);
-                groups.queued_waiters.push(Waiting::Store(waiter));
+                if groups.write_behind && groups.queued.len() < WRITE_BEHIND_LIMIT {
+                    self.respond_store(&waiter);
+                } else {
+                    groups.queued_waiters.push(Waiting::Store(waiter));
+                }
             }
             None => {
                 let rpc = match waiter.digest {

@@ -1,9 +1,33 @@
-//! What is done when the initial program has ended and before the brokers leave.
+//! What is done when the initial program has ended and before the brokers leave: nothing new
+//! starts, what runs is cancelled, and its end is waited for.
 
-use client::Handle;
+use client::{Handle, Node};
+use formats::job::JobState;
 use futures::future::BoxFuture;
+use serde_json::json;
+
+/// User id that selects the jobs of all users.
+const ANY_USER: u32 = u32::MAX;
 
 /// End whatever still runs in the instance.
-pub(crate) fn cleanup(_handle: Handle) -> BoxFuture<'static, ()> {
-    Box::pin(async move {})
+pub(crate) fn cleanup(handle: Handle) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let stop = json!({ "start": false, "all": true, "nocheckpoint": true });
+        let cancel = json!({
+            "dry_run": false,
+            "userid": ANY_USER,
+            "states": JobState::Run.bit(),
+            "severity": 0,
+            "type": "cancel",
+            "note": "instance is ending",
+        });
+        // Sent together, handled in this order. An instance without job services answers with
+        // ENOSYS, which leaves nothing to do.
+        let calls = [
+            handle.rpc("job-manager.queue-start", Node::Rank(0), &stop),
+            handle.rpc("job-manager.raiseall", Node::Rank(0), &cancel),
+            handle.rpc("job-manager.idle", Node::Rank(0), &json!({})),
+        ];
+        futures::future::join_all(calls).await;
+    })
 }

@@ -17,12 +17,24 @@ macro_rules! module {
 /// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
 /// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    use Ranks::All;
+    use Ranks::{All, Root};
     vec![
         module!("content", All, content::module::main),
         module!("kvs", All, kvs::module::main),
         module!("kvs-watch", All, kvs::kvs_watch::main),
         module!("rexec", All, subprocess::main),
         module!("resource", All, resource::module::main),
+        module!("job-manager", Root, jobs::manager::main),
+        module!("job-ingest", All, jobs::ingest::main),
+        module!("job-info", All, jobs::info::main),
+        module!("job-list", Root, jobs::list::main),
+        module!("job-exec", Root, jobs::exec::main),
+        module!(
+            "sched-simple",
+            Root,
+            sched::simple::main,
+            "sched",
+            "feasibility"
+        ),
     ]
 }

@@ -1,6 +1,11 @@
-//! The job modules of the broker.
+//! The job services: ingest, manager, exec, info, list.
 //!
-//! [`info`]: what the KVS has of one job; [`list`]: which jobs there are.
+//! A job goes from [`ingest`] (validation, its first record in the KVS) to [`manager`] (states and
+//! events, RFC 21) to the scheduler (RFC 27) to [`exec`] (RFC 32), which runs job shells. Its
+//! primary eventlog is the truth; [`info`] and [`list`] are views of it.
 
+pub mod exec;
 pub mod info;
+pub mod ingest;
 pub mod list;
+pub mod manager;

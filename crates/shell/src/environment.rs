@@ -8,7 +8,7 @@ use crate::{
     options::GpuAffinity,
     template::{Scope, TaskTag},
 };
-use formats::{Idset, JobId};
+use formats::Idset;
 use serde_json::Value;
 use std::{collections::BTreeMap, env};
 
@@ -28,9 +28,6 @@ pub struct Facts<'a> {
 
 /// Whether this process may print characters beyond ASCII.
 fn is_utf8_locale() -> bool {
-    if env::var_os("FLUX_F58_FORCE_ASCII").is_some() {
-        return false;
-    }
     let set = |name| env::var(name).ok().filter(|v| !v.is_empty());
     let locale = set("LC_ALL")
         .or_else(|| set("LC_CTYPE"))
@@ -41,12 +38,15 @@ fn is_utf8_locale() -> bool {
     })
 }
 
-/// A job id as users see it, in ASCII where the locale wants that.
-pub fn show_id(id: JobId) -> String {
-    if is_utf8_locale() {
-        id.f58()
+/// The job's id as users see it, in ASCII where the locale or the job's environment wants that.
+pub fn show_id(info: &JobInfo) -> String {
+    const FORCE: &str = "FLUX_F58_FORCE_ASCII";
+    let forced =
+        env::var_os(FORCE).is_some() || info.jobspec.environment().any(|(name, _)| name == FORCE);
+    if is_utf8_locale() && !forced {
+        info.id.f58()
     } else {
-        id.f58_ascii()
+        info.id.f58_ascii()
     }
 }
 
@@ -66,7 +66,7 @@ pub fn for_job(info: &JobInfo, facts: &Facts) -> Environment {
         .collect();
     env.remove("FLUX_PROXY_REMOTE");
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
-    let id = show_id(info.id);
+    let id = show_id(info);
     let parent = if facts.jobid_path == "/" {
         ""
     } else {

@@ -5,12 +5,13 @@
 //! not the number of lines a job prints. The queue is bounded: when the KVS is slower than the
 //! job, writers wait, and in the end the tasks do.
 
+use crate::queue::{self, Entry};
 use client::{Handle, Node};
 use formats::{Event, eventlog, iodata::base64_encode};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc::UnboundedReceiver, oneshot},
     time::{Instant, timeout_at},
 };
 use wire::RpcError;
@@ -18,22 +19,26 @@ use wire::RpcError;
 /// Append to the value that is there (the KVS's operation flag).
 const APPEND: u32 = 32;
 /// How long the first event of a batch waits for company. A short job's events then make one
-/// commit; a long job's output is this much late.
+/// commit.
 const WINDOW: Duration = Duration::from_millis(5);
-/// The text of one commit; more waits for the next.
+/// Commits that a job may make at once, and how often it may after that. Every commit makes the
+/// KVS's list of the log's pieces longer, so their number must not follow the output.
+const BURST: f64 = 20.;
+const INTERVAL: Duration = Duration::from_millis(100);
+/// The text of one commit: as much is committed without waiting.
 const BATCH_BYTES: usize = 1 << 20;
-/// Entries in the queue: with chunks of at most 64 KiB this bounds memory to some megabytes.
-const QUEUE: usize = 128;
+/// The bound of the queue: enough for the next commit to gather while one is under way.
+const QUEUE_BYTES: u32 = 4 << 20;
 
 enum Item {
-    Event { key: &'static str, event: Event },
+    Event { key: &'static str, line: String },
     Flush(oneshot::Sender<Result<(), RpcError>>),
 }
 
 /// The writing end of the job's eventlogs.
 #[derive(Clone)]
 pub struct KvsLog {
-    queue: mpsc::Sender<Item>,
+    queue: queue::Sender<Item>,
 }
 
 /// The time now, as events carry it.
@@ -44,7 +49,7 @@ pub fn now() -> f64 {
 impl KvsLog {
     /// Starts the task that commits to `namespace`.
     pub fn start(handle: Handle, namespace: String) -> KvsLog {
-        let (queue, items) = mpsc::channel(QUEUE);
+        let (queue, items) = queue::queue(QUEUE_BYTES);
         tokio::spawn(commit_loop(handle, namespace, items));
         KvsLog { queue }
     }
@@ -52,14 +57,15 @@ impl KvsLog {
     /// Appends an event that happens now.
     pub async fn append(&self, key: &'static str, name: &str, context: Value) {
         let event = Event::new(now(), name).with_context(context);
-        // The loop ends only when all senders are gone, so the queue is open.
-        let _ = self.queue.send(Item::Event { key, event }).await;
+        let line = event.encode();
+        let bytes = line.len();
+        self.queue.send(Item::Event { key, line }, bytes).await;
     }
 
     /// Waits until everything appended before is stored.
     pub async fn flush(&self) -> Result<(), RpcError> {
         let (done, outcome) = oneshot::channel();
-        let _ = self.queue.send(Item::Flush(done)).await;
+        self.queue.send(Item::Flush(done), 0).await;
         outcome
             .await
             .unwrap_or_else(|_| Err(RpcError::errno(libc::ECONNRESET)))
@@ -78,7 +84,7 @@ impl Batch {
     fn add(&mut self, item: Item) {
         match item {
             Item::Flush(done) => self.flushes.push(done),
-            Item::Event { key, event } => {
+            Item::Event { key, line } => {
                 let at = self
                     .logs
                     .iter()
@@ -87,10 +93,8 @@ impl Batch {
                         self.logs.push((key, String::new()));
                         self.logs.len() - 1
                     });
-                let log = &mut self.logs[at].1;
-                let before = log.len();
-                event.encode_to(log);
-                self.bytes += log.len() - before;
+                self.logs[at].1.push_str(&line);
+                self.bytes += line.len();
             }
         }
     }
@@ -113,33 +117,61 @@ impl Batch {
     }
 }
 
-async fn commit_loop(handle: Handle, namespace: String, mut items: mpsc::Receiver<Item>) {
+/// Spends commits: `BURST` at once, then one each `INTERVAL`.
+struct Allowance {
+    commits: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    /// When the next commit may be made.
+    fn next(&mut self, now: Instant) -> Instant {
+        let earned = now.duration_since(self.at).as_secs_f64() / INTERVAL.as_secs_f64();
+        self.commits = (self.commits + earned).min(BURST);
+        self.at = now;
+        if self.commits >= 1. {
+            return now + WINDOW;
+        }
+        now + WINDOW.max(INTERVAL.mul_f64(1. - self.commits))
+    }
+
+    fn spend(&mut self) {
+        // A flush or a full batch may go ahead of its time.
+        self.commits = (self.commits - 1.).max(-1.);
+    }
+}
+
+async fn commit_loop(handle: Handle, namespace: String, mut items: UnboundedReceiver<Entry<Item>>) {
     let mut failed: Option<RpcError> = None;
+    let mut allowance = Allowance {
+        commits: BURST,
+        at: Instant::now(),
+    };
     while let Some(first) = items.recv().await {
         let mut batch = Batch::default();
-        batch.add(first);
-        let deadline = Instant::now() + WINDOW;
+        batch.add(first.item);
+        let deadline = allowance.next(Instant::now());
         while !batch.is_due() {
             match timeout_at(deadline, items.recv()).await {
-                Ok(Some(item)) => batch.add(item),
+                Ok(Some(entry)) => batch.add(entry.item),
                 Ok(None) | Err(_) => break,
             }
         }
         while batch.bytes < BATCH_BYTES {
             match items.try_recv() {
-                Ok(item) => batch.add(item),
+                Ok(entry) => batch.add(entry.item),
                 Err(_) => break,
             }
         }
-        if !batch.logs.is_empty()
-            && let Err(e) = handle
-                .rpc("kvs.commit", Node::Any, &batch.request(&namespace))
-                .await
-        {
-            if failed.is_none() {
-                eprintln!("flux-shell: ERROR: storing events of the job: {e}");
+        if !batch.logs.is_empty() {
+            allowance.spend();
+            let request = batch.request(&namespace);
+            if let Err(e) = handle.rpc("kvs.commit", Node::Any, &request).await {
+                if failed.is_none() {
+                    eprintln!("flux-shell: ERROR: storing events of the job: {e}");
+                }
+                failed = Some(e);
             }
-            failed = Some(e);
         }
         for done in batch.flushes {
             // Whoever gave up waiting does not need the outcome.
@@ -153,6 +185,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commits_are_rationed() {
+        let start = Instant::now();
+        let mut allowance = Allowance {
+            commits: BURST,
+            at: start,
+        };
+        for _ in 0..BURST as usize {
+            assert_eq!(allowance.next(start), start + WINDOW);
+            allowance.spend();
+        }
+        assert_eq!(allowance.next(start), start + INTERVAL);
+        let later = start + INTERVAL * 2;
+        assert_eq!(allowance.next(later), later + WINDOW);
+    }
+
+    #[test]
     fn one_operation_for_each_log() {
         let mut batch = Batch::default();
         for (key, name) in [
@@ -162,7 +210,7 @@ mod tests {
         ] {
             batch.add(Item::Event {
                 key,
-                event: Event::new(1., name),
+                line: Event::new(1., name).encode(),
             });
         }
         assert!(!batch.is_due());

@@ -23,6 +23,8 @@ pub mod log;
 pub mod options;
 pub mod output;
 pub mod pmi;
+pub mod queue;
+pub mod remote;
 pub mod rlimit;
 pub mod run;
 pub mod startup;

@@ -10,9 +10,9 @@ use crate::{
     Fatal,
     kvslog::KvsLog,
     options::{Options, StreamOptions},
+    remote::Remote,
     template::{Scope, TaskTag},
 };
-use client::{Handle, Node};
 use formats::IoData;
 use serde_json::{Map, Value, json};
 use std::{
@@ -139,17 +139,9 @@ impl OutputFile {
 /// Where data of a stream goes.
 #[derive(Clone)]
 pub enum Sink {
-    Kvs {
-        log: KvsLog,
-        limit: Rc<Limit>,
-    },
+    Kvs { log: KvsLog, limit: Rc<Limit> },
     File(Rc<OutputFile>),
-    Leader {
-        handle: Handle,
-        topic: Rc<str>,
-        leader: u32,
-        shell_rank: u32,
-    },
+    Leader(Remote),
 }
 
 impl Sink {
@@ -170,31 +162,26 @@ impl Sink {
                     .err()
                     .map(|e| format!("writing {} of task {}: {e}", io.stream, io.rank))
             }
-            Sink::Leader { .. } => self.send("data", io.to_context()).await,
+            Sink::Leader(remote) => {
+                remote.send("data", io.to_context()).await;
+                None
+            }
         }
     }
 
-    /// Sends an entry to the leader and waits until it has taken it.
-    async fn send(&self, name: &str, context: Map<String, Value>) -> Option<String> {
-        let Sink::Leader {
-            handle,
-            topic,
-            leader,
-            shell_rank,
-        } = self
-        else {
-            return None;
-        };
-        let request = json!({"name": name, "shell_rank": shell_rank, "context": context});
-        let sent = handle.rpc(topic, Node::Rank(*leader), &request).await;
-        sent.err()
-            .map(|e| format!("sending output to the leader shell: {e}"))
+    /// Passes a log entry on to the leader; sinks of the leader itself have other ways.
+    pub async fn send_log(&self, context: Map<String, Value>) {
+        if let Sink::Leader(remote) = self {
+            remote.send("log", context).await;
+            remote.flush().await;
+        }
     }
 
-    /// Sends a log entry to the leader.
-    pub async fn send_log(&self, context: Map<String, Value>) {
-        // A log entry that cannot be delivered has nowhere else to go.
-        let _ = self.send("log", context).await;
+    /// Waits until another shell has what was written.
+    async fn deliver(&self) {
+        if let Sink::Leader(remote) = self {
+            remote.flush().await;
+        }
     }
 }
 
@@ -376,12 +363,14 @@ pub async fn pump(
     {
         complain(complaint);
     }
+    sink.deliver().await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::info::tests::{info, resources};
+    use client::Handle;
     use formats::jobspec::JobspecBuilder;
     use proptest::prelude::*;
 

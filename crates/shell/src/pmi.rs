@@ -37,7 +37,7 @@ pub struct Pmi {
 impl Pmi {
     pub fn new(info: &JobInfo, options: &Options) -> Pmi {
         let mut server = Server::new(Program {
-            kvsname: show_id(info.id),
+            kvsname: show_id(info),
             appnum: 0,
             size: info.ntasks,
             local_size: info.tasks.len() as u32,

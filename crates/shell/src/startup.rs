@@ -13,6 +13,7 @@ use crate::{
     log::{Level, Logger, os_error},
     options::Options,
     output::{self, Output, Route, Sink},
+    remote::Remote,
     rlimit,
     template::{Scope, TaskTag},
 };
@@ -23,7 +24,6 @@ use std::{
     env, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    rc::Rc,
 };
 use wire::RpcError;
 
@@ -148,11 +148,7 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
 /// The job's directory below the broker's run directory, or below TMPDIR where that is not
 /// allowed (a guest in a system instance).
 fn make_tmpdir(info: &JobInfo, rundir: Option<&str>) -> Result<TmpDir, Fatal> {
-    let name = format!(
-        "jobtmp-{}-{}",
-        info.shell_rank,
-        environment::show_id(info.id)
-    );
+    let name = format!("jobtmp-{}-{}", info.shell_rank, environment::show_id(info));
     if let Some(rundir) = rundir
         && let Ok(dir) = TmpDir::create(Path::new(rundir).join(&name))
     {
@@ -262,12 +258,16 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     }
     let route = match &log {
         Some(log) => Route::Leader(log.clone()),
-        None => Route::Remote(Sink::Leader {
-            handle: handle.clone(),
-            topic: Rc::from(format!("{service}.write")),
-            leader: info.leader_rank(),
-            shell_rank: info.shell_rank,
-        }),
+        None => {
+            let topic = format!("{service}.write");
+            let (leader, rank) = (info.leader_rank(), info.shell_rank);
+            Route::Remote(Sink::Leader(Remote::start(
+                handle.clone(),
+                topic,
+                leader,
+                rank,
+            )))
+        }
     };
     let limit = default_limit(answers.owner, uid);
     let output = Output::open(&options, scope, &tasks, &route, limit)?;
@@ -275,6 +275,10 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
 
     if let Some(archive) = info.jobspec.system("files") {
         files::extract(tmpdir.path(), archive).map_err(|e| Fatal::new(e.to_string()))?;
+    }
+    if info.jobspec.shell_option("pty").is_some() && info.is_leader() {
+        let message = "shell option pty is not supported; tasks run without a terminal";
+        logger.log(Level::Warning, message).await;
     }
     if let Some(limits) = info.jobspec.shell_option("rlimit") {
         for complaint in rlimit::apply(limits) {

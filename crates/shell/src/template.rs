@@ -48,7 +48,7 @@ impl Scope<'_> {
         let id_tag = tag.strip_prefix("jobid").or_else(|| tag.strip_prefix("id"));
         if let Some(kind) = id_tag {
             return match kind {
-                "" => Some(crate::environment::show_id(info.id)),
+                "" => Some(crate::environment::show_id(info)),
                 kind => info.id.encode(kind.strip_prefix('.')?).ok(),
             };
         }

@@ -20,8 +20,10 @@ mod module;
 mod overlay;
 mod pgrep;
 mod ping;
+mod proxy;
 mod pstree;
 mod queue;
+mod relay;
 pub(crate) mod resource;
 mod rset;
 mod run;
@@ -29,6 +31,7 @@ mod start;
 mod submit;
 mod update;
 mod uptime;
+mod uri;
 mod version;
 
 use crate::args::Args;
@@ -49,6 +52,7 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 /// All built-in sub-commands, by name.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
+    command("R", "make, combine and read resource sets", rset::run),
     command("alloc", "start an instance on newly allocated resources", alloc::run),
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
@@ -70,9 +74,10 @@ pub(crate) const TABLE: &[Command] = &[
     command("pgrep", "find jobs by name or id", pgrep::pgrep),
     command("ping", "measure round trips to a service", ping::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
+    command("proxy", "connect to an instance through a local socket", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
     command("queue", "look at and control queues", queue::run),
-    command("R", "make, combine and read resource sets", rset::run),
+    command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
@@ -80,5 +85,6 @@ pub(crate) const TABLE: &[Command] = &[
     command("submit", "submit a job", submit::run),
     command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),
+    command("uri", "find the URI of an instance", uri::run),
     command("version", "print the versions of the command and the broker", version::run),
 ];

@@ -639,7 +639,7 @@ mod tests {
         --ntasks: invalid int value 'x'
         Per-resource options can't be used with per-task options. (See --help for details)
         Do not specify both the number of tasks per node and per core
-        --time-limit: 'x' is not a Flux standard duration
+        --time-limit: 'x' is not a duration; give a number with an optional unit ms, s, m, h or d, or infinity
         --signal=FOO: signal 'FOO' is invalid
         --flags: Unknown flag x
         --urgency: 'high' is not a number from 0 to 31, hold, default or expedite

@@ -104,17 +104,13 @@ impl Sqlite {
         batch: &[(BlobRef, Bytes)],
         root: Option<Value>,
     ) -> Result<(), sqlx::Error> {
+        if root.is_none() && batch.len() <= ROWS_PER_INSERT {
+            // One statement is a transaction of its own.
+            return insert_rows(&self.writer, batch).await;
+        }
         let mut tx = self.writer.begin().await?;
         for rows in batch.chunks(ROWS_PER_INSERT) {
-            let mut q = QueryBuilder::<Db>::new("INSERT INTO objects (hash,size,object) ");
-            q.push_values(rows, |mut row, (blobref, data)| {
-                row.push_bind(blobref.raw()).push("-1").push_bind(&data[..]);
-            });
-            q.push(" ON CONFLICT(hash) DO NOTHING");
-            // Chunks of full length share one prepared statement; odd lengths would fill the
-            // statement cache with plans that never come again.
-            let persistent = rows.len() == ROWS_PER_INSERT || rows.len() <= 16;
-            q.build().persistent(persistent).execute(&mut *tx).await?;
+            insert_rows(&mut *tx, rows).await?;
         }
         if let Some(root) = root {
             sqlx::query("REPLACE INTO root (id, value) VALUES (0, ?1)")
@@ -124,6 +120,26 @@ impl Sqlite {
         }
         tx.commit().await
     }
+}
+
+/// One INSERT statement of at most [`ROWS_PER_INSERT`] rows.
+async fn insert_rows<'e>(
+    executor: impl sqlx::Executor<'e, Database = Db>,
+    rows: &[(BlobRef, Bytes)],
+) -> Result<(), sqlx::Error> {
+    let mut q = QueryBuilder::<Db>::new("INSERT INTO objects (hash,size,object) ");
+    q.push_values(rows, |mut row, (blobref, data)| {
+        row.push_bind(blobref.raw()).push("-1").push_bind(&data[..]);
+    });
+    q.push(" ON CONFLICT(hash) DO NOTHING");
+    // Chunks of full length share one prepared statement; odd lengths would fill the
+    // statement cache with plans that never come again.
+    let persistent = rows.len() == ROWS_PER_INSERT || rows.len() <= 16;
+    q.build()
+        .persistent(persistent)
+        .execute(executor)
+        .await
+        .map(drop)
 }
 
 impl Backing for Sqlite {

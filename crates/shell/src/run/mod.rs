@@ -3,23 +3,14 @@
 //! The shell ends when its tasks have ended and their output is delivered; the leader also
 //! waits for the other shells' word that theirs have (`tasks-complete`), because it takes their
 //! output. A shell that is lost (the `exception` method of job-exec) is not waited for.
-//!
-//! Methods of the service, all for the job's owner only:
-//!
-//! | method | from | payload |
-//! |---|---|---|
-//! | `write` | other shells | `{name, shell_rank, context}`: an entry for the output log |
-//! | `stdin` | users; the leader | the context of a data event |
-//! | `doom` | other shells | the first task exit of that shell |
-//! | `tasks-complete` | other shells | `{shell_rank}` |
-//! | `pmi-exchange` | other shells | entries of the PMI key-value store |
-//! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
+
+mod service;
 
 use crate::{
     Fatal, barrier,
     environment::{for_task, gpus_per_task},
     input::Input,
-    log::{Level, Logger, event_line, os_error},
+    log::{Level, Logger, os_error},
     options::{InputOptions, Warning},
     output::{self, Sink, Stream},
     pmi::{Entries, Gather, Outcome, Pmi, to_payload},
@@ -28,19 +19,19 @@ use crate::{
     template::{Scope, TaskTag},
 };
 use client::Node;
-use formats::{Idset, IoData, JobId, ResourceSet, fsd, job::WaitStatus};
+use formats::{Idset, JobId, ResourceSet, fsd, job::WaitStatus};
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
-use serde_json::{Map, Value, json};
-use std::{os::unix::process::ExitStatusExt, rc::Rc, time::Duration};
+use serde_json::{Value, json};
+use std::{os::unix::process::ExitStatusExt, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::spawn_local,
 };
-use wire::{Message, RpcError};
+use wire::Message;
 
 /// What the helpers of the loop report. The queue is unbounded: each helper has at most one
 /// report under way that nobody waits for.
@@ -588,179 +579,6 @@ impl Running {
         if !self.tasks.is_empty() {
             let _ = self.events.send(Event::Exchanged(Some(all.entries)));
         }
-    }
-
-    async fn message(&mut self, message: Message) -> Result<(), Fatal> {
-        if message.is_event() {
-            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0)
-                && let Ok(payload) = message.json::<Value>()
-                && let Some(signum) = payload.get("signum").and_then(Value::as_i64)
-            {
-                self.kill_tasks(signum as i32);
-            }
-            return Ok(());
-        }
-        let uid = nix::unistd::getuid().as_raw();
-        match message.require_user(uid) {
-            Ok(()) => self.request(message).await,
-            Err(e) => {
-                self.shell.handle.respond_error(&message, &e);
-                Ok(())
-            }
-        }
-    }
-
-    async fn request(&mut self, message: Message) -> Result<(), Fatal> {
-        let handle = self.shell.handle.clone();
-        let method = message.topic().rsplit('.').next().unwrap_or("").to_owned();
-        let payload = match message.json::<Map<String, Value>>() {
-            Ok(payload) => payload,
-            Err(e) => {
-                handle.respond_error(&message, &e);
-                return Ok(());
-            }
-        };
-        let rank = || {
-            payload
-                .get("shell_rank")
-                .and_then(Value::as_u64)
-                .map(|r| r as u32)
-        };
-        let bad = |what: &str| RpcError::proto(format!("{method}: {what}"));
-        match method.as_str() {
-            "stdin" => {
-                let outcome = self.stdin(&payload).await;
-                handle.respond_result(&message, outcome.map(|()| json!({})));
-            }
-            "write" if self.is_leader() => match self.write(&payload) {
-                Some(work) => {
-                    spawn_local(async move {
-                        work.await;
-                        handle.respond_ok(&message);
-                    });
-                }
-                None => handle.respond_error(&message, &bad("bad output entry")),
-            },
-            "doom" if self.is_leader() => {
-                self.first_task_exit(Value::Object(payload)).await?;
-            }
-            "tasks-complete" if self.is_leader() => match rank() {
-                Some(rank) => {
-                    self.active_shells.remove(rank);
-                    handle.respond_ok(&message);
-                }
-                None => handle.respond_error(&message, &bad("shell_rank is missing")),
-            },
-            "pmi-exchange" if self.is_leader() => {
-                let entry = |(k, v): (String, Value)| Some((k, v.as_str()?.to_owned()));
-                let entries = payload.into_iter().filter_map(entry).collect();
-                self.gather(entries, Some(message));
-            }
-            "exception" if self.is_leader() => {
-                handle.respond_ok(&message);
-                return self.exception(&payload, rank()).await;
-            }
-            _ => handle.respond_enosys(&message),
-        }
-        Ok(())
-    }
-
-    /// Standard input: recorded and passed on by the leader, given to tasks by all.
-    async fn stdin(&mut self, payload: &Map<String, Value>) -> Result<(), RpcError> {
-        if self.shell.options.input != InputOptions::Service {
-            return Err(RpcError::new(
-                libc::ENOSYS,
-                "standard input is read from a file",
-            ));
-        }
-        let io = IoData::from_context(payload).map_err(|e| RpcError::proto(e.to_string()))?;
-        if let Some(log) = &self.shell.log {
-            self.input.accept(&io)?;
-            log.append("input", "data", Value::Object(payload.clone()))
-                .await;
-            let topic = format!("{}.stdin", self.shell.service);
-            for place in self.shell.info.places.iter().skip(1) {
-                self.shell
-                    .handle
-                    .notify(&topic, Node::Rank(place.broker_rank), payload);
-            }
-        }
-        self.input.deliver(&io);
-        Ok(())
-    }
-
-    /// The work of storing an entry that another shell has sent.
-    fn write(&self, payload: &Map<String, Value>) -> Option<impl Future<Output = ()> + 'static> {
-        let name = payload.get("name")?.as_str()?;
-        let context = payload.get("context")?.as_object()?.clone();
-        let stream = context
-            .get("stream")
-            .and_then(Value::as_str)
-            .and_then(Stream::from_name);
-        let sink = self
-            .shell
-            .output
-            .shared(stream.unwrap_or(Stream::Stderr))
-            .or_else(|| {
-                // A leader without tasks has no files open, but the KVS takes everything.
-                let log = self.shell.log.clone()?;
-                let limit = Rc::new(output::Limit::new(u64::MAX));
-                Some(Sink::Kvs { log, limit })
-            })?;
-        let is_data = name == "data";
-        let io = match is_data {
-            true => Some(IoData::from_context(&context).ok()?),
-            false => None,
-        };
-        let events = self.events.clone();
-        Some(async move {
-            match (io, sink) {
-                (Some(io), Sink::File(_)) if io.data.is_empty() => {}
-                (Some(io), sink) => {
-                    if let Some(text) = sink.write(io).await {
-                        let _ = events.send(Event::Complaint(text));
-                    }
-                }
-                (None, Sink::Kvs { log, .. }) => {
-                    log.append("output", "log", Value::Object(context)).await;
-                }
-                (None, Sink::File(file)) => {
-                    if let Some(line) = event_line(&context) {
-                        file.write_line(&line);
-                    }
-                }
-                (None, Sink::Leader { .. }) => {}
-            }
-        })
-    }
-
-    /// job-exec reports on another shell.
-    async fn exception(
-        &mut self,
-        payload: &Map<String, Value>,
-        rank: Option<u32>,
-    ) -> Result<(), Fatal> {
-        if let Some(text) = payload.get("message").and_then(Value::as_str) {
-            self.shell.logger.log(Level::Warning, text).await;
-        }
-        let lost = payload.get("type").and_then(Value::as_str) == Some("lost-shell");
-        let Some(rank) = rank.filter(|_| lost) else {
-            return Ok(());
-        };
-        self.active_shells.remove(rank);
-        let host = self
-            .shell
-            .info
-            .places
-            .get(rank as usize)
-            .map(|p| p.host.clone());
-        let host = host.unwrap_or_else(|| "unknown".into());
-        self.check_exit(FirstExit {
-            what: "shell",
-            rank,
-            host,
-            status: None,
-        })
     }
 
     /// Sends a signal to all tasks that run, with their process groups.

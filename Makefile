@@ -1,0 +1,36 @@
+# What people type. `make run` shows an instance at work; `make test` is what a change has to pass.
+
+CARGO ?= cargo
+
+# Optimised, but quick to build: what `make run` and `make bench` use.
+PROFILE ?= fast
+
+.PHONY: help run test build bench deps clean
+
+help:
+	@echo "make deps   install what the build needs (Debian; asks for root when something is missing)"
+	@echo "make build  build the programs (target directory: $(PROFILE)/)"
+	@echo "make run    start four brokers and run two MPI programs in them"
+	@echo "make test   every check a change has to pass"
+	@echo "make bench  measure throughput and start-up"
+	@echo "make clean  remove what was built"
+
+deps:
+	@scripts/deps.sh
+
+build: deps
+	$(CARGO) build --workspace --bins --profile $(PROFILE)
+
+run: build
+	@PROFILE=$(PROFILE) scripts/run.sh
+
+test: deps
+	$(CARGO) xtask ci
+
+bench: build
+	bench/startup --flux "$$(scripts/bin-dir.sh $(PROFILE))/flux"
+	bench/throughput --flux "$$(scripts/bin-dir.sh $(PROFILE))/flux"
+
+clean:
+	$(CARGO) clean
+	rm -rf examples/build bench/results

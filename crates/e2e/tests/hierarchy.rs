@@ -1,0 +1,63 @@
+//! Instances within instances.
+
+use e2e::Site;
+
+#[test]
+fn alloc_runs_a_command_in_an_instance_of_its_own() {
+    let site = Site::new();
+    let out = site.script(
+        2,
+        "flux alloc -N2 sh -c 'flux getattr size; flux run -N2 echo hi'",
+    );
+    out.success().expect_stdout("2\nhi\nhi\n");
+}
+
+#[test]
+fn an_instance_uses_what_its_job_was_given() {
+    let site = Site::new();
+    let out = site.script(
+        3,
+        "flux alloc -N1 flux resource list -s free -no '{nnodes} {ncores}'; nproc",
+    );
+    let out = out.success();
+    let lines = out.lines();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines[0], format!("1 {}", lines[1]), "{out}");
+}
+
+#[test]
+fn exit_codes_pass_through_the_levels() {
+    let site = Site::new();
+    site.script(1, "flux alloc -n1 flux run sh -c 'exit 3'")
+        .expect_code(3);
+}
+
+#[test]
+fn three_levels_by_batch_and_alloc() {
+    let site = Site::new();
+    let inner =
+        "flux alloc -n1 sh -c 'echo level $(flux getattr instance-level); flux run echo deep'";
+    let script = site.write(
+        "batch.sh",
+        &format!("#!/bin/sh\n#flux: -n1\necho level $(flux getattr instance-level)\n{inner}\n"),
+    );
+    let outer = format!(
+        "echo level $(flux getattr instance-level)
+        id=$(flux batch --output=batch.out {})
+        flux job attach $id
+        flux job status $id
+        cat batch.out",
+        script.display()
+    );
+    let out = site.script(1, &outer).success();
+    out.expect_stdout("level 0\nlevel 1\nlevel 2\ndeep\n");
+}
+
+#[test]
+fn a_script_from_standard_input_is_wrapped() {
+    let site = Site::new();
+    let script = "id=$(flux batch --wrap -n1 --output=out flux run echo wrapped)
+        flux job attach $id
+        cat out";
+    site.script(1, script).success().expect_stdout("wrapped\n");
+}

@@ -1,0 +1,82 @@
+//! A job's guest namespace: made before the shells start, moved under the job's record at the end.
+
+use std::time::SystemTime;
+
+use client::Handle;
+use formats::eventlog::{self, Event};
+use formats::jobid::JobId;
+use kvs::{TreeObj, Txn};
+use serde_json::Value;
+use wire::RpcError;
+
+/// The guest namespace of a job.
+#[derive(Clone)]
+pub(super) struct Guest {
+    handle: Handle,
+    id: JobId,
+    name: String,
+}
+
+impl Guest {
+    pub(super) fn new(handle: Handle, id: JobId) -> Self {
+        Self {
+            handle,
+            id,
+            name: id.namespace(),
+        }
+    }
+
+    /// Name of the namespace.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Make it for `userid`, reachable as `guest` in the job's record.
+    pub(super) async fn create(&self, userid: u32) -> Result<(), RpcError> {
+        kvs::client::namespace_create(&self.handle, &self.name, userid).await?;
+        let mut txn = Txn::new();
+        txn.symlink(
+            &format!("{}.guest", self.id.kvs_path()),
+            Some(&self.name),
+            ".",
+        );
+        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn)
+            .await
+            .map(drop)
+    }
+
+    /// Append events to the exec eventlog. The request is sent before the future is polled.
+    pub(super) fn append(
+        &self,
+        events: &[(&str, Value)],
+    ) -> impl Future<Output = Result<(), RpcError>> + Send + use<> {
+        let mut txn = Txn::new();
+        txn.append("exec.eventlog", encode(events).as_bytes());
+        let commit = kvs::client::commit(&self.handle, Some(&self.name), &txn);
+        async move { commit.await.map(drop) }
+    }
+
+    /// Link the namespace's content into the job's record and drop the namespace.
+    pub(super) async fn finish(&self) -> Result<(), RpcError> {
+        let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;
+        let mut txn = Txn::new();
+        let key = format!("{}.guest", self.id.kvs_path());
+        txn.put_treeobj(&key, TreeObj::DirRef(root.rootref));
+        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn).await?;
+        kvs::client::namespace_remove(&self.handle, &self.name).await
+    }
+}
+
+/// Events that happen now, as eventlog text.
+pub(super) fn encode(events: &[(&str, Value)]) -> String {
+    let now = eventlog::timestamp(SystemTime::now());
+    let mut text = String::new();
+    for (name, context) in events {
+        let mut event = Event::new(now, *name);
+        if !context.is_null() {
+            event = event.with_context(context.clone());
+        }
+        event.encode_to(&mut text);
+    }
+    text
+}

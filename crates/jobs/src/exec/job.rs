@@ -1,0 +1,342 @@
+//! One running job: shells on all its ranks, from start to release.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use client::{Handle, Node};
+use formats::fsd;
+use formats::jobid::JobId;
+use formats::resource_set::ResourceSet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use wire::{Message, RpcError};
+
+use super::barrier::Barrier;
+use super::guest::Guest;
+use super::{Control, Reporter, Site, mock};
+
+/// From SIGTERM to SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Ask rexec for the shells' stdout and stderr.
+const REXEC_FLAGS: u32 = 1 | 2;
+
+/// A `start` request (RFC 32).
+#[derive(Debug, Deserialize)]
+pub(crate) struct Start {
+    pub(super) id: JobId,
+    pub(super) userid: u32,
+    pub(super) jobspec: Value,
+    #[serde(rename = "R")]
+    r: Value,
+}
+
+/// What the shell on a rank reports.
+enum ShellEvent {
+    Started(i32),
+    Output(String),
+    Exited(i32),
+    /// It could not be started, or is out of reach.
+    Failed(RpcError),
+}
+
+/// State of one shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shell {
+    Starting,
+    Running(i32),
+    Gone,
+}
+
+struct Job {
+    site: Site,
+    report: Reporter,
+    guest: Guest,
+    shells: HashMap<u32, Shell>,
+    barrier: Barrier,
+    started: bool,
+    /// Largest wait status so far.
+    status: i32,
+    /// Signal to send to shells that start from now on.
+    signal: Option<i32>,
+    failed: bool,
+}
+
+/// Run a job to its end.
+pub(super) async fn run(
+    site: Site,
+    request: Message,
+    start: Start,
+    mut control: UnboundedReceiver<Control>,
+) {
+    let report = Reporter::new(site.handle.clone(), request, start.id);
+    if mock::options(&start.jobspec).is_some() {
+        mock::run(&site, &report, &start, &mut control).await;
+        return;
+    }
+    let guest = Guest::new(site.handle.clone(), start.id);
+    let set = match ResourceSet::try_from(start.r.clone()) {
+        Ok(set) => set,
+        Err(e) => {
+            report.exception("exec", &e.to_string());
+            report.released();
+            return;
+        }
+    };
+    if let Err(e) = guest.create(start.userid).await {
+        report.exception("exec", &format!("cannot make the guest namespace: {e}"));
+        report.released();
+        return;
+    }
+    let ranks: Vec<u32> = set.ranks().iter().collect();
+    let mut job = Job {
+        report: report.clone(),
+        shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
+        barrier: Barrier::new(ranks.len()),
+        guest,
+        site,
+        started: false,
+        status: 0,
+        signal: None,
+        failed: false,
+    };
+    job.supervise(&start, &ranks, set.expiration, control).await;
+    let log = job.guest.append(&[
+        ("complete", json!({ "status": job.status })),
+        ("done", Value::Null),
+    ]);
+    job.report.finished(job.status);
+    let ended = async {
+        log.await?;
+        job.guest.finish().await
+    };
+    if let Err(e) = ended.await {
+        job.report
+            .exception("exec", &format!("cannot store the guest namespace: {e}"));
+    }
+    job.report.released();
+}
+
+/// Sleep until `when` (seconds since 1970); for ever if it is 0.
+async fn until(when: f64) {
+    if when <= 0.0 {
+        return std::future::pending().await;
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64());
+    let left = Duration::try_from_secs_f64((when - now).max(0.0)).unwrap_or(Duration::MAX);
+    tokio::time::sleep(left).await;
+}
+
+impl Job {
+    /// Start the shells and attend to them until all are gone.
+    async fn supervise(
+        &mut self,
+        start: &Start,
+        ranks: &[u32],
+        mut expiration: f64,
+        mut control: UnboundedReceiver<Control>,
+    ) {
+        let begun = self
+            .guest
+            .append(&[("init", Value::Null), ("starting", Value::Null)]);
+        let command = self.command(start);
+        let (tx, mut events) = unbounded_channel();
+        for rank in ranks {
+            let handle = self.site.handle.clone();
+            tokio::spawn(watch(handle, *rank, command.clone(), tx.clone()));
+        }
+        if let Err(e) = begun.await {
+            self.fail("exec", &format!("cannot write the exec eventlog: {e}"));
+        }
+        let mut escalation: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
+        while self.shells.values().any(|shell| *shell != Shell::Gone) {
+            let was_signalled = self.signal.is_some();
+            tokio::select! {
+                // `tx` lives here, so the channel stays open.
+                Some((rank, event)) = events.recv() => self.shell_event(rank, event).await,
+                Some(message) = control.recv() => match message {
+                    Control::Cancel => self.signal_all(libc::SIGTERM),
+                    Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
+                    Control::Expiration(when) => expiration = when,
+                },
+                () = until(expiration) => {
+                    expiration = 0.0;
+                    let limit = start.jobspec.pointer("/attributes/system/duration");
+                    let note = match limit.and_then(Value::as_f64) {
+                        Some(limit) if limit > 0.0 => {
+                            format!("resource allocation expired after {}", fsd::format(limit))
+                        }
+                        _ => "resource allocation expired".to_owned(),
+                    };
+                    // The manager's exception event comes back as Cancel.
+                    self.report.exception("timeout", &note);
+                }
+                () = async { match escalation.as_mut() {
+                    Some(timer) => timer.await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.signal_all(libc::SIGKILL);
+                    escalation = Some(Box::pin(tokio::time::sleep(KILL_TIMEOUT)));
+                }
+            }
+            if !was_signalled && self.signal.is_some() {
+                escalation = Some(Box::pin(tokio::time::sleep(KILL_TIMEOUT)));
+            }
+        }
+    }
+
+    fn command(&self, start: &Start) -> Value {
+        let shell = start
+            .jobspec
+            .pointer("/attributes/system/exec/job_shell")
+            .and_then(Value::as_str)
+            .unwrap_or(&self.site.shell);
+        let foreign = |name: &str| name.starts_with("FLUX_JOB_") || name.starts_with("PMI_");
+        let mut env: HashMap<String, String> = std::env::vars()
+            .filter(|(name, _)| !foreign(name))
+            .collect();
+        env.insert("FLUX_KVS_NAMESPACE".into(), self.guest.name().to_owned());
+        json!({
+            "cmd": {
+                "cmdline": [shell, start.id.dec()],
+                "env": env,
+                "opts": {},
+                "channels": [],
+                "cwd": "/",
+            },
+            "flags": REXEC_FLAGS,
+        })
+    }
+
+    async fn shell_event(&mut self, rank: u32, event: ShellEvent) {
+        match event {
+            ShellEvent::Started(pid) => {
+                self.shells.insert(rank, Shell::Running(pid));
+                if let Some(signum) = self.signal {
+                    self.signal(rank, pid, signum);
+                }
+                let all = self.shells.values().all(|shell| *shell != Shell::Starting);
+                if all && !self.started && !self.failed {
+                    self.started = true;
+                    self.report.started();
+                }
+            }
+            ShellEvent::Output(text) => {
+                let context = json!({
+                    "stream": "stderr", "rank": rank.to_string(),
+                    "component": "flux-shell", "data": text,
+                });
+                // Losing a shell's complaint must not lose the job.
+                let _ = self.guest.append(&[("log", context)]).await;
+            }
+            ShellEvent::Exited(status) => {
+                self.gone(rank, status);
+                let context = json!({ "rank": rank, "wait_status": status });
+                let _ = self.guest.append(&[("shell-exit", context)]).await;
+            }
+            ShellEvent::Failed(e) => {
+                let note = format!("job shell could not be run on rank {rank}: {e}");
+                self.gone(rank, 127 << 8);
+                self.fail("exec", &note);
+            }
+        }
+    }
+
+    fn gone(&mut self, rank: u32, status: i32) {
+        self.shells.insert(rank, Shell::Gone);
+        self.status = self.status.max(status);
+        let stranded = self.barrier.is_waited_for();
+        self.barrier.fail(&self.site.handle);
+        if stranded && self.signal.is_none() {
+            self.fail(
+                "exec",
+                &format!("shell on rank {rank} exited before all tasks had started"),
+            );
+        }
+    }
+
+    /// Raise an exception and end the job.
+    fn fail(&mut self, kind: &str, note: &str) {
+        if !self.failed {
+            self.failed = true;
+            self.report.exception(kind, note);
+        }
+        self.signal_all(libc::SIGTERM);
+    }
+
+    fn signal_all(&mut self, signum: i32) {
+        self.signal = Some(signum);
+        for (rank, shell) in &self.shells {
+            if let Shell::Running(pid) = shell {
+                self.signal(*rank, *pid, signum);
+            }
+        }
+    }
+
+    fn signal(&self, rank: u32, pid: i32, signum: i32) {
+        let request = json!({ "pid": pid, "signum": signum });
+        self.site
+            .handle
+            .notify("rexec.kill", Node::Rank(rank), &request);
+    }
+}
+
+/// Start the shell on `rank` and report what becomes of it.
+async fn watch(handle: Handle, rank: u32, command: Value, tx: UnboundedSender<(u32, ShellEvent)>) {
+    #[derive(Deserialize)]
+    #[serde(tag = "type", rename_all = "lowercase")]
+    enum Response {
+        Started {
+            pid: i32,
+        },
+        Output {
+            io: Io,
+        },
+        Finished {
+            status: i32,
+        },
+        #[serde(other)]
+        Other,
+    }
+    #[derive(Deserialize)]
+    struct Io {
+        data: Option<String>,
+        encoding: Option<String>,
+    }
+    // The receiver lives as long as the job's task; after it nobody wants to know.
+    let send = |event| drop(tx.send((rank, event)));
+    let mut stream = handle.stream("rexec.exec", Node::Rank(rank), &command);
+    let mut status = None;
+    while let Some(answer) = stream.next().await {
+        match answer.and_then(|msg| msg.json()) {
+            Ok(Response::Started { pid }) => send(ShellEvent::Started(pid)),
+            Ok(Response::Output {
+                io:
+                    Io {
+                        data: Some(data),
+                        encoding,
+                    },
+            }) => {
+                let text = match encoding.as_deref() {
+                    Some("base64") => STANDARD
+                        .decode(&data)
+                        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                        .unwrap_or(data),
+                    _ => data,
+                };
+                send(ShellEvent::Output(text));
+            }
+            Ok(Response::Finished { status: code }) => status = Some(code),
+            Ok(_) => {}
+            Err(e) => return send(ShellEvent::Failed(e)),
+        }
+    }
+    match status {
+        Some(code) => send(ShellEvent::Exited(code)),
+        None => send(ShellEvent::Failed(RpcError::errno(libc::ECONNRESET))),
+    }
+}

@@ -1,0 +1,100 @@
+//! Jobs that only pretend to run: `attributes.system.exec.test` (for tests and measurements).
+//!
+//! Keys: `run_duration` (FSD; the job's duration without it), `wait_status`, `mock_exception`
+//! (`init` or `run`).
+
+use std::time::Duration;
+
+use formats::fsd;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Control, Reporter, Site, guest};
+use crate::exec::job::Start;
+
+/// Wait status of a job that was cancelled: killed by SIGKILL.
+const CANCELLED: i32 = libc::SIGKILL;
+
+/// What timers can tell apart: shorter runs end at once.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The mock options of a jobspec, if it has any.
+pub(super) fn options(jobspec: &Value) -> Option<&Value> {
+    jobspec.pointer("/attributes/system/exec/test")
+}
+
+fn duration(jobspec: &Value, test: &Value) -> Duration {
+    let own = match test.get("run_duration") {
+        Some(Value::String(text)) => fsd::parse(text).ok(),
+        Some(number) => number.as_f64(),
+        None => None,
+    };
+    let whole = jobspec
+        .pointer("/attributes/system/duration")
+        .and_then(Value::as_f64);
+    let seconds = own.or(whole).unwrap_or(0.0);
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+/// Pretend to run a job.
+pub(super) async fn run(
+    site: &Site,
+    report: &Reporter,
+    start: &Start,
+    control: &mut UnboundedReceiver<Control>,
+) {
+    let test = options(&start.jobspec).unwrap_or(&Value::Null);
+    let mocked = test.get("mock_exception").and_then(Value::as_str);
+    if mocked == Some("init") {
+        report.exception("exec", "mock initialization exception generated");
+        report.released();
+        return;
+    }
+    report.started();
+    let mut status = test.get("wait_status").and_then(Value::as_i64).unwrap_or(0) as i32;
+    if mocked == Some("run") {
+        report.exception("exec", "mock run exception generated");
+        status = CANCELLED;
+    } else if wait(duration(&start.jobspec, test), control).await {
+        status = CANCELLED;
+    }
+    let log = guest::encode(&[
+        ("init", Value::Null),
+        ("starting", Value::Null),
+        ("complete", serde_json::json!({ "status": status })),
+        ("done", Value::Null),
+    ]);
+    let mut txn = kvs::Txn::new();
+    txn.put_raw(
+        &format!("{}.guest.exec.eventlog", start.id.kvs_path()),
+        log.as_bytes(),
+    );
+    let stored = kvs::client::commit(&site.handle, Some(kvs::PRIMARY), &txn);
+    // Nothing reads the log before the job ends, so the job does not wait for it.
+    report.finished(status);
+    report.released();
+    if let Err(e) = stored.await {
+        eprintln!(
+            "job-exec: {}: cannot store the exec eventlog: {e}",
+            start.id.f58()
+        );
+    }
+}
+
+/// Let `time` pass; true if the job was cancelled.
+async fn wait(time: Duration, control: &mut UnboundedReceiver<Control>) -> bool {
+    if time < TICK {
+        return false;
+    }
+    let end = tokio::time::sleep(time);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return false,
+            message = control.recv() => match message {
+                Some(Control::Barrier(_) | Control::Expiration(_)) => {}
+                Some(Control::Cancel) | None => return true,
+            },
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The scheduler's side of the manager (RFC 27).
+
+use std::sync::Arc;
+
+use formats::idset::Idset;
+use formats::job::JobState;
+use formats::jobid::JobId;
+use formats::resource_set::ResourceSet;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use wire::{Message, RpcError};
+
+use super::Manager;
+use super::job::{Alloc, Job, update_annotations};
+
+/// What the manager knows of the scheduler.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduler {
+    ready: bool,
+    /// Largest number of open alloc requests.
+    limit: usize,
+    open: usize,
+}
+
+/// Kinds of responses to `sched.alloc`.
+mod kind {
+    pub(super) const SUCCESS: u32 = 0;
+    pub(super) const ANNOTATE: u32 = 1;
+    pub(super) const DENY: u32 = 2;
+    pub(super) const CANCEL: u32 = 3;
+}
+
+#[derive(Deserialize)]
+struct Response {
+    id: JobId,
+    #[serde(rename = "type")]
+    kind: u32,
+    annotations: Option<Map<String, Value>>,
+    #[serde(rename = "R")]
+    r: Option<Value>,
+    note: Option<String>,
+}
+
+impl Manager {
+    /// Tell a scheduler about the jobs that hold resources.
+    pub(super) fn sched_hello(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
+        msg.require_owner()?;
+        self.sched.ready = false;
+        for job in self.jobs.values().filter(|job| job.alloc == Alloc::Granted) {
+            let mut item = json!({
+                "id": job.id,
+                "priority": job.priority,
+                "userid": job.userid,
+                "t_submit": job.t_submit,
+                "R": job.r.as_deref(),
+            });
+            if !job.freed.is_empty() {
+                item["free"] = job.freed.to_string().into();
+            }
+            self.handle.respond(msg, &item);
+        }
+        Err(RpcError::errno(libc::ENODATA))
+    }
+
+    pub(super) fn sched_ready(&mut self, msg: &Message) -> Result<Value, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            mode: String,
+            limit: Option<usize>,
+        }
+        msg.require_owner()?;
+        let Request { mode, limit } = msg.json()?;
+        self.sched.limit = match (mode.as_str(), limit) {
+            ("unlimited", _) => usize::MAX,
+            ("limited", Some(limit)) if limit > 0 => limit,
+            _ => {
+                return Err(RpcError::proto(format!(
+                    "sched-ready: mode {mode:?} is not valid"
+                )));
+            }
+        };
+        self.sched.ready = true;
+        self.sched.open = 0;
+        let lost: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter(|job| job.alloc == Alloc::Requested)
+            .map(|job| job.id)
+            .collect();
+        let count = self.pending.len() + lost.len();
+        lost.into_iter().for_each(|id| self.enqueue(id));
+        self.schedule();
+        Ok(json!({ "count": count }))
+    }
+
+    /// Put a job in SCHED state into the queue; tell the scheduler if it knows the job already.
+    pub(super) fn enqueue(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.alloc == Alloc::Requested && self.sched.ready && self.sched.open > 0 {
+            let jobs = json!({ "jobs": [[id, job.priority]] });
+            self.handle
+                .notify("sched.prioritize", client::Node::Any, &jobs);
+            if !job.is_eligible() {
+                self.cancel_alloc(id);
+            }
+            return;
+        }
+        job.alloc = Alloc::Queued;
+        if job.is_eligible() {
+            self.pending.insert(job.queue_key());
+        }
+        self.schedule();
+    }
+
+    /// Send alloc requests as far as the scheduler takes them.
+    pub(super) fn schedule(&mut self) {
+        while self.sched.ready && self.queue.is_started() && self.sched.open < self.sched.limit {
+            let Some((_, id)) = self.pending.pop_first() else {
+                return;
+            };
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            let request = json!({
+                "id": id,
+                "priority": job.priority,
+                "userid": job.userid,
+                "t_submit": job.t_submit,
+                "jobspec": &*job.jobspec,
+            });
+            if self
+                .handle
+                .request_untagged("sched.alloc", &request)
+                .is_err()
+            {
+                return;
+            }
+            job.alloc = Alloc::Requested;
+            self.sched.open += 1;
+        }
+    }
+
+    /// Withdraw an open alloc request; the scheduler answers it.
+    pub(super) fn cancel_alloc(&mut self, id: JobId) {
+        self.handle
+            .notify("sched.cancel", client::Node::Any, &json!({ "id": id }));
+    }
+
+    pub(super) fn alloc_response(&mut self, msg: &Message) {
+        let response: Response = match msg.clone().into_result().and_then(|msg| msg.json()) {
+            Ok(response) => response,
+            // The scheduler is gone; its jobs wait for the next one.
+            Err(_) => {
+                self.sched.ready = false;
+                return;
+            }
+        };
+        let id = response.id;
+        let Some(job) = self
+            .jobs
+            .get_mut(&id)
+            .filter(|job| job.alloc == Alloc::Requested)
+        else {
+            return;
+        };
+        if response.kind != kind::ANNOTATE {
+            self.sched.open = self.sched.open.saturating_sub(1);
+        }
+        match response.kind {
+            kind::SUCCESS => self.granted(id, response),
+            kind::ANNOTATE => {
+                if let Some(annotations) = &response.annotations {
+                    update_annotations(&mut job.annotations, annotations);
+                    let context = json!({ "annotations": job.annotations });
+                    self.publish_annotations(id, context);
+                }
+            }
+            kind::DENY => {
+                job.alloc = Alloc::None;
+                job.annotations.clear();
+                let (userid, note) = (job.userid, response.note.unwrap_or_default());
+                self.raise(id, "alloc", 0, &note, userid, None);
+            }
+            kind::CANCEL => {
+                job.alloc = Alloc::None;
+                job.annotations.shift_remove("sched");
+                if job.state == JobState::Sched {
+                    self.enqueue(id);
+                } else {
+                    self.act_cleanup(id);
+                }
+            }
+            _ => {}
+        }
+        self.schedule();
+    }
+
+    fn granted(&mut self, id: JobId, response: Response) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(annotations) = &response.annotations {
+            update_annotations(&mut job.annotations, annotations);
+        }
+        job.alloc = Alloc::Granted;
+        if let Some(r) = response.r {
+            let r = Arc::new(r);
+            job.r = Some(r.clone());
+            self.batch.resources(id, r);
+        }
+        if job.state != JobState::Sched {
+            // Cancelled in the meantime: the resources go back at once.
+            return self.act_cleanup(id);
+        }
+        let context = match job.annotations.is_empty() {
+            true => Value::Null,
+            false => json!({ "annotations": job.annotations }),
+        };
+        self.post(id, "alloc", context);
+    }
+
+    /// Annotations of waiting jobs are not stored, only shown (RFC 27).
+    fn publish_annotations(&mut self, id: JobId, context: Value) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let event =
+            formats::eventlog::Event::new(super::now(), "annotations").with_context(context);
+        self.journal.publish(&self.handle, job, &event);
+    }
+
+    /// Give the resources that a job still holds back to the scheduler.
+    pub(super) fn free_all(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let Some(r) = held(job) else { return };
+        let request = json!({ "id": id, "R": r, "final": true });
+        self.handle
+            .notify("sched.free", client::Node::Any, &request);
+    }
+
+    /// Give back the resources of some ranks of a job.
+    pub(super) fn free_ranks(&mut self, id: JobId, ranks: &Idset) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(set) = job.r.as_deref().and_then(parse_set) else {
+            return;
+        };
+        let part = set.on_ranks(ranks);
+        job.freed = job.freed.union(ranks);
+        let request = json!({ "id": id, "R": part.to_value() });
+        self.handle
+            .notify("sched.free", client::Node::Any, &request);
+    }
+
+    /// `job-manager.resource-status`: everything allocated.
+    pub(super) fn resource_status(&self) -> Result<Value, RpcError> {
+        let mut all = ResourceSet::new();
+        for job in self.jobs.values().filter(|job| job.alloc == Alloc::Granted) {
+            if let Some(set) = held(job).and_then(|r| parse_set(&r)) {
+                all.append(&set);
+            }
+        }
+        Ok(json!({ "allocated": all.to_value() }))
+    }
+
+    pub(super) fn alloc_query(&self) -> Value {
+        let running = self
+            .jobs
+            .values()
+            .filter(|job| job.alloc == Alloc::Granted)
+            .count();
+        let requested = self
+            .jobs
+            .values()
+            .filter(|job| job.alloc == Alloc::Requested)
+            .count();
+        json!({
+            "queue_length": self.pending.len(),
+            "alloc_pending": requested,
+            "running": running,
+        })
+    }
+}
+
+/// What a job holds: its R without the ranks released.
+fn held(job: &Job) -> Option<Value> {
+    let r = job.r.as_deref()?;
+    if job.freed.is_empty() {
+        return Some(r.clone());
+    }
+    let mut set = parse_set(r)?;
+    set.remove_ranks(&job.freed);
+    Some(set.to_value())
+}
+
+/// The resource set of an R object; `None` if it is none.
+fn parse_set(r: &Value) -> Option<ResourceSet> {
+    ResourceSet::try_from(r.clone()).ok()
+}

@@ -1,0 +1,62 @@
+//! Events on their way to the KVS, many jobs' in one commit.
+//!
+//! Invariant: what depends on a record being stored is an [`After`] of the batch that stores it, and
+//! is done only when its commit has succeeded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use formats::eventlog::Event;
+use formats::jobid::JobId;
+use kvs::Txn;
+use serde_json::Value;
+use wire::Message;
+
+/// What is done when a batch is stored.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// Ask the execution service to start a job.
+    Start(JobId),
+    /// Answer a request.
+    Respond(Message, Value),
+}
+
+/// Records to store.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Eventlog text by job.
+    events: BTreeMap<JobId, String>,
+    resources: Vec<(JobId, Arc<Value>)>,
+    after: Vec<After>,
+}
+
+impl Batch {
+    pub(crate) fn event(&mut self, id: JobId, event: &Event) {
+        event.encode_to(self.events.entry(id).or_default());
+    }
+
+    pub(crate) fn resources(&mut self, id: JobId, r: Arc<Value>) {
+        self.resources.push((id, r));
+    }
+
+    pub(crate) fn after(&mut self, after: After) {
+        self.after.push(after);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.resources.is_empty() && self.after.is_empty()
+    }
+
+    /// The transaction, and what follows it.
+    pub(crate) fn take(&mut self) -> (Txn, Vec<After>) {
+        let batch = std::mem::take(self);
+        let mut txn = Txn::new();
+        for (id, r) in batch.resources {
+            txn.put_raw(&format!("{}.R", id.kvs_path()), r.to_string().as_bytes());
+        }
+        for (id, text) in batch.events {
+            txn.append(&format!("{}.eventlog", id.kvs_path()), text.as_bytes());
+        }
+        (txn, batch.after)
+    }
+}

@@ -1,0 +1,291 @@
+//! One job as the manager knows it: its state is what its events say (RFC 21).
+//!
+//! [`Job::apply`] is pure: replaying an eventlog gives the same job. What a state calls for is done
+//! elsewhere ([`super::Manager::act`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use formats::eventlog::Event;
+use formats::idset::Idset;
+use formats::job::JobState;
+use formats::jobid::JobId;
+use serde_json::{Map, Value};
+
+/// Largest priority: that of expedited jobs.
+pub(crate) const PRIORITY_MAX: i64 = 4_294_967_295;
+const URGENCY_EXPEDITE: i32 = 31;
+
+/// Where a job is with the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alloc {
+    /// No request is open.
+    None,
+    /// In the manager's queue.
+    Queued,
+    /// `sched.alloc` is open.
+    Requested,
+    /// The job holds resources.
+    Granted,
+}
+
+/// Where a job is with the execution service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exec {
+    /// Not asked.
+    None,
+    /// `start` is open.
+    Requested,
+    /// The final release has come.
+    Done,
+}
+
+/// An active job.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) userid: u32,
+    pub(crate) urgency: i32,
+    /// -1 before the priority event.
+    pub(crate) priority: i64,
+    pub(crate) flags: i32,
+    pub(crate) t_submit: f64,
+    pub(crate) state: JobState,
+    /// Without environment.
+    pub(crate) jobspec: Arc<Value>,
+    pub(crate) r: Option<Arc<Value>>,
+    /// Ranks released so far.
+    pub(crate) freed: Idset,
+    pub(crate) annotations: Map<String, Value>,
+    pub(crate) dependencies: BTreeSet<String>,
+    pub(crate) alloc: Alloc,
+    pub(crate) exec: Exec,
+    pub(crate) started: bool,
+    pub(crate) status: Option<i32>,
+    /// The first fatal exception: type and note.
+    pub(crate) exception: Option<(String, String)>,
+    /// All events so far, for the journal.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Job {
+    pub(crate) fn new(id: JobId, flags: i32, jobspec: Arc<Value>) -> Self {
+        Self {
+            id,
+            userid: 0,
+            urgency: 16,
+            priority: -1,
+            flags,
+            t_submit: 0.0,
+            state: JobState::New,
+            jobspec,
+            r: None,
+            freed: Idset::new(),
+            annotations: Map::new(),
+            dependencies: BTreeSet::new(),
+            alloc: Alloc::None,
+            exec: Exec::None,
+            started: false,
+            status: None,
+            exception: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// Take `event` into account. Unknown events change nothing (RFC 21).
+    pub(crate) fn apply(&mut self, event: &Event) {
+        let number = |key: &str| event.get(key).and_then(Value::as_i64);
+        let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("");
+        match event.name.as_str() {
+            "submit" => {
+                self.t_submit = event.timestamp;
+                self.userid = number("userid").unwrap_or(0) as u32;
+                self.urgency = number("urgency").unwrap_or(16) as i32;
+                self.flags = number("flags").unwrap_or(0) as i32;
+            }
+            "validate" if self.state == JobState::New => self.state = JobState::Depend,
+            "dependency-add" => drop(self.dependencies.insert(text("description").to_owned())),
+            "dependency-remove" => drop(self.dependencies.remove(text("description"))),
+            "depend" if self.state == JobState::Depend => self.state = JobState::Priority,
+            "priority" => {
+                self.priority = number("priority").unwrap_or(0);
+                if self.state == JobState::Priority {
+                    self.state = JobState::Sched;
+                }
+            }
+            "urgency" => {
+                self.urgency = number("urgency").unwrap_or(16) as i32;
+                if self.state == JobState::Sched {
+                    self.state = JobState::Priority;
+                }
+            }
+            "alloc" => {
+                if let Some(Value::Object(map)) = event.get("annotations") {
+                    self.annotations = map.clone();
+                }
+                if self.state == JobState::Sched {
+                    self.state = JobState::Run;
+                }
+                self.alloc = Alloc::Granted;
+            }
+            "start" => self.started = true,
+            "finish" => {
+                self.status = number("status").map(|s| s as i32);
+                if self.state == JobState::Run {
+                    self.state = JobState::Cleanup;
+                }
+            }
+            "release" => {
+                if event.get("final").and_then(Value::as_bool) == Some(true) {
+                    self.exec = Exec::Done;
+                }
+            }
+            "free" => self.alloc = Alloc::None,
+            "exception" if number("severity") == Some(0) => {
+                if self.exception.is_none() {
+                    self.exception = Some((text("type").to_owned(), text("note").to_owned()));
+                }
+                if matches!(
+                    self.state,
+                    JobState::Depend | JobState::Priority | JobState::Sched | JobState::Run
+                ) {
+                    self.state = JobState::Cleanup;
+                }
+            }
+            "clean" => self.state = JobState::Inactive,
+            "memo" => {
+                if let Some(context) = &event.context {
+                    let user = self
+                        .annotations
+                        .entry("user")
+                        .or_insert_with(|| Value::Object(Map::new()));
+                    if let Value::Object(user) = user {
+                        update_annotations(user, context);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The priority that the urgency stands for without a priority plugin (RFC 30).
+    pub(crate) fn default_priority(&self) -> i64 {
+        if self.urgency == URGENCY_EXPEDITE {
+            PRIORITY_MAX
+        } else {
+            i64::from(self.urgency)
+        }
+    }
+
+    /// Whether the job may be scheduled: it is not held.
+    pub(crate) fn is_eligible(&self) -> bool {
+        self.urgency > 0 && self.priority > 0
+    }
+
+    /// Order in the queue: higher priority first, then older.
+    pub(crate) fn queue_key(&self) -> (std::cmp::Reverse<i64>, JobId) {
+        (std::cmp::Reverse(self.priority), self.id)
+    }
+
+    /// Whether the job has succeeded: it ended with status 0 and without fatal exception.
+    pub(crate) fn succeeded(&self) -> bool {
+        self.exception.is_none() && self.status == Some(0)
+    }
+}
+
+/// Update a dictionary of annotations as RFC 27 says: null removes, dictionaries merge.
+pub(crate) fn update_annotations(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+    for (key, value) in from {
+        match (into.get_mut(key), value) {
+            (_, Value::Null) => drop(into.shift_remove(key)),
+            (Some(Value::Object(old)), Value::Object(new)) => update_annotations(old, new),
+            (_, Value::Object(new)) => {
+                let mut fresh = Map::new();
+                update_annotations(&mut fresh, new);
+                into.insert(key.clone(), Value::Object(fresh));
+            }
+            _ => drop(into.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn replay(events: &[(&str, Value)]) -> Job {
+        let mut job = Job::new(JobId(1), 0, Arc::new(json!({})));
+        for (name, context) in events {
+            let mut event = Event::new(1.0, *name);
+            if !context.is_null() {
+                event = event.with_context(context.clone());
+            }
+            job.apply(&event);
+        }
+        job
+    }
+
+    #[test]
+    fn states_follow_events() {
+        let submit = (
+            "submit",
+            json!({"userid": 5, "urgency": 16, "flags": 0, "version": 1}),
+        );
+        let all = [
+            (submit, JobState::New),
+            (("validate", Value::Null), JobState::Depend),
+            (("depend", Value::Null), JobState::Priority),
+            (("priority", json!({"priority": 16})), JobState::Sched),
+            (("alloc", Value::Null), JobState::Run),
+            (("start", Value::Null), JobState::Run),
+            (("finish", json!({"status": 256})), JobState::Cleanup),
+            (
+                ("release", json!({"ranks": "all", "final": true})),
+                JobState::Cleanup,
+            ),
+            (("free", Value::Null), JobState::Cleanup),
+            (("clean", Value::Null), JobState::Inactive),
+        ];
+        for n in 1..=all.len() {
+            let events: Vec<_> = all[..n].iter().map(|(e, _)| e.clone()).collect();
+            assert_eq!(
+                replay(&events).state,
+                all[n - 1].1,
+                "after {}",
+                events[n - 1].0
+            );
+        }
+        let events: Vec<_> = all.iter().map(|(e, _)| e.clone()).collect();
+        let job = replay(&events);
+        assert_eq!(
+            (job.userid, job.status, job.exec, job.alloc),
+            (5, Some(256), Exec::Done, Alloc::None)
+        );
+        assert!(!job.succeeded());
+    }
+
+    #[test]
+    fn fatal_exceptions_end_active_jobs_only() {
+        let fatal = (
+            "exception",
+            json!({"type": "cancel", "severity": 0, "note": ""}),
+        );
+        let mild = ("exception", json!({"type": "x", "severity": 1}));
+        let start = [("validate", Value::Null), ("depend", Value::Null)];
+        let with = |e: &(&'static str, Value)| {
+            replay(&[start[0].clone(), start[1].clone(), e.clone()]).state
+        };
+        assert_eq!(with(&fatal), JobState::Cleanup);
+        assert_eq!(with(&mild), JobState::Priority);
+        assert_eq!(replay(&[fatal]).state, JobState::New);
+    }
+
+    #[test]
+    fn annotations_merge() {
+        let mut a = json!({"sched": {"a": 1, "b": 2}, "user": 1});
+        let b = json!({"sched": {"a": null, "c": 3}, "user": {"x": 1, "y": null}});
+        update_annotations(a.as_object_mut().unwrap(), b.as_object().unwrap());
+        assert_eq!(a, json!({"sched": {"b": 2, "c": 3}, "user": {"x": 1}}));
+    }
+}

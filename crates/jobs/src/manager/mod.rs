@@ -1,0 +1,371 @@
+//! Module `job-manager`, on rank 0: states and events of all active jobs (RFC 21).
+//!
+//! Every change is an event: [`Manager::post`] applies it to the job (pure), puts it into the batch
+//! for the KVS and the journal, and then [`Manager::act`] does what the new state calls for, which
+//! may post further events. Batches are committed one after the other; while one is on its way the
+//! next one gathers. The eventlog in the KVS is the truth: an instance that comes back replays it.
+//!
+//! Inactive jobs leave the manager; what they were is in the KVS and in job-list.
+
+mod alloc;
+mod batch;
+mod depend;
+mod job;
+mod journal;
+mod kill;
+mod query;
+mod queue;
+mod raise;
+mod start;
+mod submit;
+mod wait;
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use client::Handle;
+use client::module::{Context, ModuleError, ModuleResult};
+use formats::eventlog::{self, Event};
+use formats::job::JobState;
+use formats::jobid::JobId;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::{Value, json};
+use wire::{Message, RpcError};
+
+use batch::{After, Batch};
+use job::{Alloc, Exec, Job};
+use journal::Journal;
+
+type QueueKey = (std::cmp::Reverse<i64>, JobId);
+
+/// Outcomes of asynchronous work.
+enum Done {
+    Committed(Vec<After>, Result<(), RpcError>),
+    /// Eventlog of a job that others depend on and that is not active.
+    Looked(JobId, Result<Vec<u8>, RpcError>),
+    Nothing,
+}
+
+/// The module's state.
+pub(crate) struct Manager {
+    handle: Handle,
+    jobs: HashMap<JobId, Job>,
+    max_id: u64,
+    batch: Batch,
+    committing: bool,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    journal: Journal,
+    waiting: depend::Waiting,
+    /// Eligible jobs in SCHED state without an open alloc request.
+    pending: BTreeSet<QueueKey>,
+    sched: alloc::Scheduler,
+    exec: start::ExecService,
+    queue: queue::Queue,
+    waits: wait::Waits,
+    idle_waiters: Vec<Message>,
+    inactive: u64,
+}
+
+/// Entry point.
+pub async fn main(ctx: Context) -> ModuleResult {
+    let Context {
+        handle, mut inbox, ..
+    } = ctx;
+    let mut manager = Manager {
+        handle,
+        jobs: HashMap::new(),
+        max_id: 0,
+        batch: Batch::default(),
+        committing: false,
+        work: FuturesUnordered::new(),
+        journal: Journal::default(),
+        waiting: depend::Waiting::default(),
+        pending: BTreeSet::new(),
+        sched: alloc::Scheduler::default(),
+        exec: start::ExecService::default(),
+        queue: queue::Queue::default(),
+        waits: wait::Waits::default(),
+        idle_waiters: Vec::new(),
+        inactive: 0,
+    };
+    loop {
+        tokio::select! {
+            msg = inbox.recv() => match msg {
+                Some(msg) => {
+                    manager.message(&msg);
+                    while let Some(msg) = inbox.try_recv() {
+                        manager.message(&msg);
+                    }
+                }
+                None => break,
+            },
+            Some(done) = manager.work.next(), if !manager.work.is_empty() => manager.done(done)?,
+        }
+        manager.flush();
+    }
+    // What has been posted is stored before the module ends.
+    while manager.committing || !manager.batch.is_empty() {
+        manager.flush();
+        if let Some(done) = manager.work.next().await {
+            manager.done(done)?;
+        }
+    }
+    Ok(())
+}
+
+fn now() -> f64 {
+    eventlog::timestamp(SystemTime::now())
+}
+
+impl Manager {
+    /// Post an event that happens now.
+    fn post(&mut self, id: JobId, name: &str, context: Value) {
+        let mut event = Event::new(now(), name);
+        if !context.is_null() {
+            event = event.with_context(context);
+        }
+        self.post_event(id, event);
+    }
+
+    fn post_event(&mut self, id: JobId, event: Event) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let before = job.state;
+        let old_key = job.queue_key();
+        job.apply(&event);
+        // The submit event is stored by ingest.
+        if event.name != "submit" {
+            self.batch.event(id, &event);
+        }
+        self.journal.publish(&self.handle, job, &event);
+        let reprioritized = event.name == "priority" && before == JobState::Sched;
+        job.events.push(event);
+        if job.state != before || reprioritized {
+            self.pending.remove(&old_key);
+            self.act(id);
+        } else if before == JobState::Cleanup {
+            self.act_cleanup(id);
+        }
+    }
+
+    /// Do what the state of `id` calls for.
+    fn act(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        match job.state {
+            JobState::New => {}
+            JobState::Depend => {
+                if job.dependencies.is_empty() {
+                    self.post(id, "depend", Value::Null);
+                }
+            }
+            JobState::Priority => {
+                let priority = job.default_priority();
+                self.post(id, "priority", json!({ "priority": priority }));
+            }
+            JobState::Sched => self.enqueue(id),
+            JobState::Run => {
+                // The resources must be stored before shells can look for them.
+                self.batch.after(After::Start(id));
+                self.progress(id, depend::Progress::Started);
+            }
+            JobState::Cleanup => self.act_cleanup(id),
+            JobState::Inactive => self.retire(id),
+        }
+    }
+
+    fn act_cleanup(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.state != JobState::Cleanup {
+            return;
+        }
+        match job.alloc {
+            Alloc::Queued => job.alloc = Alloc::None,
+            // The answer to the cancellation comes back here.
+            Alloc::Requested => return self.cancel_alloc(id),
+            Alloc::None | Alloc::Granted => {}
+        }
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        if job.exec == Exec::Requested {
+            return;
+        }
+        if job.alloc == Alloc::Granted {
+            self.free_all(id);
+            self.post(id, "free", Value::Null);
+            return;
+        }
+        self.post(id, "clean", Value::Null);
+    }
+
+    /// A job has become inactive.
+    fn retire(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else {
+            return;
+        };
+        self.inactive += 1;
+        let progress = if job.succeeded() {
+            depend::Progress::Succeeded
+        } else {
+            depend::Progress::Failed
+        };
+        self.progress(id, progress);
+        self.waits.ended(&self.handle, &job);
+        self.check_idle();
+    }
+
+    /// Tell the dependents of `id` how far it has come.
+    fn progress(&mut self, id: JobId, progress: depend::Progress) {
+        for (dependent, dependency, verdict) in self.waiting.decide(id, progress) {
+            self.settle(dependent, &dependency, verdict);
+        }
+    }
+
+    fn settle(&mut self, id: JobId, dependency: &depend::Dependency, verdict: depend::Verdict) {
+        match verdict {
+            depend::Verdict::Wait => {}
+            depend::Verdict::Satisfied => {
+                let context = json!({ "description": dependency.description });
+                self.post(id, "dependency-remove", context);
+                if self
+                    .jobs
+                    .get(&id)
+                    .is_some_and(|job| job.state == JobState::Depend)
+                {
+                    self.act(id);
+                }
+            }
+            depend::Verdict::Never => {
+                let note = format!("dependency {} cannot be satisfied", dependency.description);
+                self.raise(id, "dependency", 0, &note, self.owner(id), None);
+            }
+        }
+    }
+
+    fn owner(&self, id: JobId) -> u32 {
+        self.jobs.get(&id).map_or(0, |job| job.userid)
+    }
+
+    /// Commit what has gathered, unless a commit is on its way.
+    fn flush(&mut self) {
+        if self.committing || self.batch.is_empty() {
+            return;
+        }
+        let (txn, after) = self.batch.take();
+        if txn.is_empty() {
+            return self.follow(after);
+        }
+        self.committing = true;
+        let commit = kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn);
+        self.work.push(Box::pin(async move {
+            Done::Committed(after, commit.await.map(drop))
+        }));
+    }
+
+    /// Do what waited for a batch to be stored.
+    fn follow(&mut self, after: Vec<After>) {
+        for step in after {
+            match step {
+                After::Start(id) => self.start(id),
+                After::Respond(request, answer) if answer.is_null() => {
+                    self.handle.respond_ok(&request);
+                }
+                After::Respond(request, answer) => self.handle.respond(&request, &answer),
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done) -> ModuleResult {
+        match done {
+            Done::Committed(after, Ok(())) => {
+                self.committing = false;
+                self.follow(after);
+                Ok(())
+            }
+            Done::Committed(_, Err(e)) => Err(ModuleError::new("cannot store job events", e)),
+            Done::Looked(target, log) => {
+                self.looked(target, log);
+                Ok(())
+            }
+            Done::Nothing => Ok(()),
+        }
+    }
+
+    fn message(&mut self, msg: &Message) {
+        if msg.is_response() {
+            match msg.method() {
+                "alloc" => self.alloc_response(msg),
+                "start" => self.start_response(msg),
+                // Free and cancel have no answers that matter (RFC 27).
+                _ => {}
+            }
+            return;
+        }
+        if !msg.is_request() {
+            return;
+        }
+        match self.request(msg) {
+            Ok(Some(Value::Null)) => self.handle.respond_ok(msg),
+            Ok(Some(value)) => self.handle.respond(msg, &value),
+            Ok(None) => {}
+            Err(e) => self.handle.respond_error(msg, &e),
+        }
+    }
+
+    /// Handle a request; `None` if it is answered later.
+    fn request(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
+        match msg.method() {
+            "submit" => self.submit(msg),
+            "getinfo" => Ok(Some(json!({ "max_jobid": self.max_id }))),
+            "sched-hello" => self.sched_hello(msg),
+            "sched-ready" => self.sched_ready(msg).map(Some),
+            "exec-hello" => self.exec_hello(msg).map(Some),
+            "events-journal" => {
+                let mut jobs: Vec<&Job> = self.jobs.values().collect();
+                jobs.sort_by_key(|job| job.id);
+                self.journal
+                    .follow(&self.handle, msg, jobs.into_iter())
+                    .map(|()| None)
+            }
+            "events-journal-cancel" => {
+                self.journal.cancel(&self.handle, msg);
+                Ok(None)
+            }
+            "raise" => self.raise_request(msg).map(Some),
+            "raiseall" => self.raise_all(msg).map(Some),
+            "kill" => self.kill(msg).map(Some),
+            "killall" => self.kill_all(msg).map(Some),
+            "urgency" => self.urgency(msg).map(Some),
+            "memo" => self.memo(msg),
+            "wait" => self.waits.wait(msg),
+            "list" => self.list(msg).map(Some),
+            "getattr" => self.getattr(msg).map(Some),
+            "resource-status" => self.resource_status().map(Some),
+            "alloc-query" => Ok(Some(self.alloc_query())),
+            "stats-get" => Ok(Some(self.stats())),
+            "queue-list" => Ok(Some(json!({ "queues": [] }))),
+            "queue-status" => self.queue.status(msg).map(Some),
+            "queue-enable" => self.queue_enable(msg).map(Some),
+            "queue-start" => self.queue_start(msg).map(Some),
+            "drain" => self.idle(msg, false),
+            "idle" => self.idle(msg, true),
+            "disconnect" => {
+                self.disconnect(msg);
+                Ok(None)
+            }
+            _ => Err(RpcError::errno(libc::ENOSYS)),
+        }
+    }
+
+    fn disconnect(&mut self, msg: &Message) {
+        self.journal.disconnect(msg);
+        self.waits.disconnect(msg);
+        self.idle_waiters.retain(|req| !req.is_same_rpc(msg, None));
+    }
+}

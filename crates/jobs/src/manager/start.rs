@@ -1,0 +1,114 @@
+//! The execution service's side of the manager (RFC 32).
+
+use formats::idset::Idset;
+use formats::job::JobState;
+use formats::jobid::JobId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wire::{Message, RpcError};
+
+use super::Manager;
+use super::job::{Alloc, Exec};
+
+/// The registered execution service.
+#[derive(Debug, Default)]
+pub(crate) struct ExecService {
+    topic: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    id: JobId,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    data: Value,
+}
+
+impl Manager {
+    pub(super) fn exec_hello(&mut self, msg: &Message) -> Result<Value, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            service: String,
+        }
+        msg.require_owner()?;
+        let Request { service } = msg.json()?;
+        self.exec.topic = Some(format!("{service}.start"));
+        let waiting: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter(|job| job.state == JobState::Run && job.exec == Exec::None)
+            .map(|job| job.id)
+            .collect();
+        waiting.into_iter().for_each(|id| self.start(id));
+        Ok(Value::Null)
+    }
+
+    /// Ask the execution service to start a job whose resources are stored.
+    pub(super) fn start(&mut self, id: JobId) {
+        let Some(topic) = self.exec.topic.clone() else {
+            return;
+        };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if job.state != JobState::Run || job.exec != Exec::None || job.alloc != Alloc::Granted {
+            return;
+        }
+        let request = json!({
+            "id": id,
+            "userid": job.userid,
+            "jobspec": &*job.jobspec,
+            "R": job.r.as_deref(),
+            "reattach": false,
+        });
+        job.exec = Exec::Requested;
+        if let Err(e) = self.handle.request_untagged(&topic, &request) {
+            let userid = self.owner(id);
+            self.raise(id, "exec", 0, &e.to_string(), userid, None);
+        }
+    }
+
+    pub(super) fn start_response(&mut self, msg: &Message) {
+        let response: Response = match msg.clone().into_result().and_then(|msg| msg.json()) {
+            Ok(response) => response,
+            // The service is gone (RFC 32): nothing more is sent until the next hello.
+            Err(_) => {
+                self.exec.topic = None;
+                return;
+            }
+        };
+        let Response { id, kind, data } = response;
+        if self
+            .jobs
+            .get(&id)
+            .is_none_or(|job| job.exec != Exec::Requested)
+        {
+            return;
+        }
+        let text = |key: &str| data.get(key).and_then(Value::as_str);
+        match kind.as_str() {
+            "start" => self.post(id, "start", Value::Null),
+            "reattached" => self.post(id, "reattached", Value::Null),
+            "finish" => {
+                let status = data.get("status").and_then(Value::as_i64).unwrap_or(0);
+                self.post(id, "finish", json!({ "status": status }));
+            }
+            "exception" => {
+                let severity = data.get("severity").and_then(Value::as_i64).unwrap_or(0);
+                let userid = self.owner(id);
+                let kind = text("type").unwrap_or("exec");
+                self.raise(id, kind, severity, text("note").unwrap_or(""), userid, None);
+            }
+            "release" => {
+                let last = data.get("final").and_then(Value::as_bool).unwrap_or(false);
+                let ranks = text("ranks").unwrap_or("all").to_owned();
+                if !last && let Ok(ranks) = ranks.parse::<Idset>() {
+                    self.free_ranks(id, &ranks);
+                }
+                self.post(id, "release", json!({ "ranks": ranks, "final": last }));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Module `sched-simple`: first come, first served in priority order, no backfill (RFC 27, 28).
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use client::module::{Context, ModuleError, ModuleResult};
+use client::{Handle, Inbox, Node, RpcStream};
+use formats::constraint::Constraint;
+use formats::idset::Idset;
+use formats::jobid::JobId;
+use formats::jobspec::{Jobspec, ResourceCounts};
+use formats::resource_set::ResourceSet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wire::{Message, RpcError};
+
+use crate::pool::{NoFit, Pool};
+
+/// Kinds of answers to `sched.alloc`.
+mod kind {
+    pub(super) const SUCCESS: u32 = 0;
+    pub(super) const ANNOTATE: u32 = 1;
+    pub(super) const DENY: u32 = 2;
+    pub(super) const CANCEL: u32 = 3;
+}
+
+type Key = (Reverse<i64>, JobId);
+
+struct Pending {
+    request: Message,
+    counts: ResourceCounts,
+    constraint: Option<Constraint>,
+    duration: f64,
+    annotated: bool,
+}
+
+struct Scheduler {
+    handle: Handle,
+    pool: Pool,
+    /// When the instance's own resources end; 0 is never.
+    expiration: f64,
+    queue: BTreeMap<Key, Pending>,
+    keys: BTreeMap<JobId, Key>,
+}
+
+/// Entry point.
+pub async fn main(ctx: Context) -> ModuleResult {
+    let Context {
+        handle, mut inbox, ..
+    } = ctx;
+    let mut resources = handle.stream("resource.acquire", Node::Any, &json!({}));
+    let mut early = Vec::new();
+    let mut sched = tokio::select! {
+        started = start(&handle, &mut resources) => started?,
+        // An instance may end before its resources are known.
+        () = collect(&mut inbox, &mut early) => return Ok(()),
+    };
+    hello(&mut sched).await?;
+    early.iter().for_each(|msg| sched.message(msg));
+    sched.schedule();
+    loop {
+        tokio::select! {
+            msg = inbox.recv() => match msg {
+                Some(msg) => {
+                    sched.message(&msg);
+                    while let Some(msg) = inbox.try_recv() {
+                        sched.message(&msg);
+                    }
+                }
+                None => return Ok(()),
+            },
+            update = resources.next() => match update {
+                Some(Ok(msg)) => sched.update(&msg)?,
+                Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
+                None => return Err(ModuleError("resource.acquire ended".into())),
+            },
+        }
+        sched.schedule();
+    }
+}
+
+/// Keep what arrives; returns when the inbox ends.
+async fn collect(inbox: &mut Inbox, into: &mut Vec<Message>) {
+    while let Some(msg) = inbox.recv().await {
+        into.push(msg);
+    }
+}
+
+#[derive(Deserialize)]
+struct Acquired {
+    resources: Option<Value>,
+    up: Option<String>,
+    down: Option<String>,
+    shrink: Option<String>,
+    expiration: Option<f64>,
+}
+
+/// Ranks in an acquisition message; "all" means those of `all`.
+fn ranks(text: &str, all: &ResourceSet) -> Result<Idset, ModuleError> {
+    if text == "all" {
+        return Ok(all.ranks());
+    }
+    text.parse()
+        .map_err(|e| ModuleError::new("resource.acquire: ranks", e))
+}
+
+async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, ModuleError> {
+    let first = match resources.next().await {
+        Some(Ok(msg)) => msg.json::<Acquired>()?,
+        Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
+        None => return Err(ModuleError("resource.acquire gave nothing".into())),
+    };
+    let all = first.resources.unwrap_or(Value::Null);
+    let all = ResourceSet::try_from(all).map_err(|e| ModuleError::new("resource.acquire", e))?;
+    let up = match first.up.as_deref() {
+        Some(text) => ranks(text, &all)?,
+        None => Idset::new(),
+    };
+    Ok(Scheduler {
+        handle: handle.clone(),
+        expiration: all.expiration,
+        pool: Pool::new(all, up),
+        queue: BTreeMap::new(),
+        keys: BTreeMap::new(),
+    })
+}
+
+/// Learn which jobs hold resources, then say that allocations can be asked for.
+async fn hello(sched: &mut Scheduler) -> ModuleResult {
+    #[derive(Deserialize)]
+    struct Holder {
+        id: JobId,
+        #[serde(rename = "R")]
+        r: Option<Value>,
+        free: Option<String>,
+    }
+    let request = json!({ "partial-ok": true });
+    let mut stream = sched
+        .handle
+        .stream("job-manager.sched-hello", Node::Any, &request);
+    while let Some(answer) = stream.next().await {
+        let holder: Holder = answer?.json()?;
+        let r = match holder.r {
+            Some(r) => r,
+            None => {
+                let key = format!("{}.R", holder.id.kvs_path());
+                let bytes = kvs::client::get(&sched.handle, Some(kvs::PRIMARY), &key).await?;
+                serde_json::from_slice(&bytes).map_err(|e| ModuleError::new(&key, e))?
+            }
+        };
+        let mut set = ResourceSet::try_from(r).map_err(|e| ModuleError::new("sched-hello", e))?;
+        if let Some(freed) = holder.free {
+            set.remove_ranks(&ranks(&freed, &set)?);
+        }
+        sched.pool.take(&set);
+    }
+    let ready = json!({ "mode": "unlimited" });
+    sched
+        .handle
+        .rpc("job-manager.sched-ready", Node::Any, &ready)
+        .await?;
+    Ok(())
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
+}
+
+impl Scheduler {
+    fn update(&mut self, msg: &Message) -> ModuleResult {
+        let update: Acquired = msg.json()?;
+        let empty = ResourceSet::new();
+        if let Some(text) = update.up {
+            self.pool.set_up(&ranks(&text, &empty)?);
+        }
+        if let Some(text) = update.down {
+            self.pool.set_down(&ranks(&text, &empty)?);
+        }
+        if let Some(text) = update.shrink {
+            self.pool.shrink(&ranks(&text, &empty)?);
+        }
+        if let Some(expiration) = update.expiration {
+            self.expiration = expiration;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, msg: &Message) {
+        if !msg.is_request() {
+            return;
+        }
+        let result = match msg.topic() {
+            "sched.alloc" => self.enqueue(msg),
+            "sched.free" => self.free(msg),
+            "sched.cancel" => self.cancel(msg),
+            "sched.prioritize" => self.prioritize(msg),
+            "sched.expiration" => {
+                self.handle.respond_ok(msg);
+                Ok(())
+            }
+            "feasibility.check" => {
+                self.handle.respond_result(msg, self.feasible(msg));
+                Ok(())
+            }
+            topic if topic.ends_with(".disconnect") => Ok(()),
+            _ => Err(RpcError::errno(libc::ENOSYS)),
+        };
+        if let Err(e) = result {
+            self.handle.respond_error(msg, &e);
+        }
+    }
+
+    fn answer(&self, request: &Message, id: JobId, kind: u32, key: &str, value: Value) {
+        let mut answer = json!({ "id": id, "type": kind });
+        if !value.is_null() {
+            answer[key] = value;
+        }
+        self.handle.respond(request, &answer);
+    }
+
+    fn enqueue(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            id: JobId,
+            priority: i64,
+            jobspec: Value,
+        }
+        let Request {
+            id,
+            priority,
+            jobspec,
+        } = msg.json()?;
+        match parse(jobspec) {
+            Ok((counts, constraint, duration)) => {
+                let request = msg.clone();
+                let pending = Pending {
+                    request,
+                    counts,
+                    constraint,
+                    duration,
+                    annotated: false,
+                };
+                self.keys.insert(id, (Reverse(priority), id));
+                self.queue.insert((Reverse(priority), id), pending);
+            }
+            Err(why) => self.answer(msg, id, kind::DENY, "note", why.into()),
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            #[serde(rename = "R")]
+            r: Value,
+        }
+        let Request { r } = msg.json()?;
+        let set = ResourceSet::try_from(r).map_err(|e| RpcError::proto(e.to_string()))?;
+        self.pool.release(&set);
+        Ok(())
+    }
+
+    fn cancel(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            id: JobId,
+        }
+        let Request { id } = msg.json()?;
+        let pending = self
+            .keys
+            .remove(&id)
+            .and_then(|key| self.queue.remove(&key));
+        if let Some(pending) = pending {
+            self.answer(&pending.request, id, kind::CANCEL, "", Value::Null);
+        }
+        Ok(())
+    }
+
+    fn prioritize(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            jobs: Vec<(JobId, i64)>,
+        }
+        let Request { jobs } = msg.json()?;
+        for (id, priority) in jobs {
+            let Some(key) = self.keys.get_mut(&id) else {
+                continue;
+            };
+            if let Some(pending) = self.queue.remove(key) {
+                *key = (Reverse(priority), id);
+                self.queue.insert(*key, pending);
+            }
+        }
+        Ok(())
+    }
+
+    fn feasible(&self, msg: &Message) -> Result<Value, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            jobspec: Value,
+        }
+        let invalid = |why: String| RpcError::new(libc::EINVAL, why);
+        let Request { jobspec } = msg.json()?;
+        let (counts, constraint, _) = parse(jobspec).map_err(invalid)?;
+        self.pool
+            .check(&counts, constraint.as_ref())
+            .map_err(|e| invalid(e.to_string()))?;
+        Ok(json!({}))
+    }
+
+    /// Allocate from the head of the queue until one has to wait.
+    fn schedule(&mut self) {
+        while let Some(mut entry) = self.queue.first_entry() {
+            let id = entry.key().1;
+            let pending = entry.get_mut();
+            match self
+                .pool
+                .alloc(&pending.counts, pending.constraint.as_ref())
+            {
+                Ok(mut set) => {
+                    let pending = entry.remove();
+                    self.keys.remove(&id);
+                    set.starttime = now();
+                    set.expiration = match (pending.duration, self.expiration) {
+                        (d, end) if d <= 0.0 => end,
+                        (d, _) => set.starttime + d,
+                    };
+                    let answer = json!({
+                        "id": id,
+                        "type": kind::SUCCESS,
+                        "annotations": { "sched": { "resource_summary": summary(&set), "reason_pending": null } },
+                        "R": set.to_value(),
+                    });
+                    self.handle.respond(&pending.request, &answer);
+                }
+                Err(NoFit::Busy) => {
+                    if !pending.annotated {
+                        pending.annotated = true;
+                        let note =
+                            json!({ "sched": { "reason_pending": NoFit::Busy.to_string() } });
+                        let request = pending.request.clone();
+                        self.answer(&request, id, kind::ANNOTATE, "annotations", note);
+                    }
+                    return;
+                }
+                Err(never) => {
+                    let pending = entry.remove();
+                    self.keys.remove(&id);
+                    let note = never.to_string().into();
+                    self.answer(&pending.request, id, kind::DENY, "note", note);
+                }
+            }
+        }
+    }
+}
+
+/// What a jobspec asks the scheduler for.
+fn parse(jobspec: Value) -> Result<(ResourceCounts, Option<Constraint>, f64), String> {
+    let jobspec = Jobspec::from_value(jobspec).map_err(|e| e.to_string())?;
+    let counts = jobspec.resource_counts().map_err(|e| e.to_string())?;
+    let constraint = match jobspec.constraints() {
+        Some(value) => Some(Constraint::from_value(value).map_err(|e| e.to_string())?),
+        None => None,
+    };
+    Ok((counts, constraint, jobspec.duration()))
+}
+
+/// A line on what was allocated, such as `rank[0-1]/core0`: equal nodes together.
+fn summary(set: &ResourceSet) -> String {
+    let mut groups: Vec<(&Idset, &Idset, Idset)> = Vec::new();
+    for (rank, target) in &set.targets {
+        let same = groups
+            .iter_mut()
+            .find(|(c, g, _)| **c == target.cores && **g == target.gpus);
+        match same {
+            Some((_, _, ranks)) => drop(ranks.insert(*rank)),
+            None => {
+                groups.push((&target.cores, &target.gpus, Idset::from_range(*rank, *rank)));
+            }
+        }
+    }
+    let group = |(cores, gpus, ranks): &(&Idset, &Idset, Idset)| {
+        let mut parts = Vec::new();
+        if !cores.is_empty() {
+            parts.push(format!("core{}", cores.to_string_brackets()));
+        }
+        if !gpus.is_empty() {
+            parts.push(format!("gpu{}", gpus.to_string_brackets()));
+        }
+        format!("rank{}/{}", ranks.to_string_brackets(), parts.join(","))
+    };
+    groups.iter().map(group).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries() {
+        let mut set = ResourceSet::new();
+        for rank in [0, 1, 3] {
+            set.add(
+                rank,
+                "n",
+                &Idset::from_range(0, u32::from(rank != 3)),
+                &Idset::new(),
+            );
+        }
+        assert_eq!(summary(&set), "rank[0-1]/core[0-1] rank3/core0");
+    }
+}

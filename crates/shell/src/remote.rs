@@ -1,0 +1,89 @@
+//! Output on its way from a shell to the leader.
+//!
+//! One request to the leader's `write` method carries all entries that have gathered while the
+//! one before it was under way; the leader answers when it has stored them. The queue is
+//! bounded, so that tasks wait when the leader does not keep up.
+
+use crate::queue;
+use client::{Handle, Node};
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+/// The bound of the queue.
+const QUEUE_BYTES: u32 = 1 << 20;
+/// Entries in one request.
+const BATCH: usize = 1024;
+/// What an entry takes besides its data.
+const ENTRY_BYTES: usize = 64;
+
+enum Parcel {
+    Entry {
+        name: &'static str,
+        context: Map<String, Value>,
+    },
+    /// Answered when everything before is with the leader.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The writing end.
+#[derive(Clone)]
+pub struct Remote {
+    queue: queue::Sender<Parcel>,
+}
+
+impl Remote {
+    /// Starts the task that sends to `topic` of the shell on broker rank `leader`.
+    pub fn start(handle: Handle, topic: String, leader: u32, shell_rank: u32) -> Remote {
+        let (queue, mut parcels) = queue::queue::<Parcel>(QUEUE_BYTES);
+        tokio::spawn(async move {
+            while let Some(first) = parcels.recv().await {
+                let mut batch = vec![first];
+                while batch.len() < BATCH {
+                    match parcels.try_recv() {
+                        Ok(parcel) => batch.push(parcel),
+                        Err(_) => break,
+                    }
+                }
+                let (mut entries, mut flushes) = (Vec::new(), Vec::new());
+                for parcel in batch {
+                    match parcel.item {
+                        Parcel::Entry { name, context } => {
+                            entries.push(json!({"name": name, "context": context}));
+                        }
+                        Parcel::Flush(done) => flushes.push(done),
+                    }
+                }
+                if !entries.is_empty() {
+                    let request = json!({"shell_rank": shell_rank, "entries": entries});
+                    if let Err(e) = handle.rpc(&topic, Node::Rank(leader), &request).await {
+                        eprintln!("flux-shell: ERROR: sending output to the leader shell: {e}");
+                    }
+                }
+                for done in flushes {
+                    // Whoever gave up waiting does not need to know.
+                    let _ = done.send(());
+                }
+            }
+        });
+        Remote { queue }
+    }
+
+    /// Adds an entry, waiting for room.
+    pub async fn send(&self, name: &'static str, context: Map<String, Value>) {
+        let data = context
+            .get("data")
+            .and_then(Value::as_str)
+            .map_or(0, str::len);
+        self.queue
+            .send(Parcel::Entry { name, context }, data + ENTRY_BYTES)
+            .await;
+    }
+
+    /// Waits until the leader has everything.
+    pub async fn flush(&self) {
+        let (done, outcome) = oneshot::channel();
+        self.queue.send(Parcel::Flush(done), 0).await;
+        // An error means that the task has ended with the connection.
+        let _ = outcome.await;
+    }
+}

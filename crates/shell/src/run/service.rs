@@ -1,0 +1,224 @@
+//! What others ask of the shell: the methods of its service, and events.
+//!
+//! Methods of the service, all for the job's owner only:
+//!
+//! | method | from | payload |
+//! |---|---|---|
+//! | `write` | other shells | `{shell_rank, entries:[{name, context}]}` for the output log |
+//! | `stdin` | users; the leader | the context of a data event |
+//! | `doom` | other shells | the first task exit of that shell |
+//! | `tasks-complete` | other shells | `{shell_rank}` |
+//! | `pmi-exchange` | other shells | entries of the PMI key-value store |
+//! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
+
+use super::{Event, FirstExit, Running};
+use crate::{
+    Fatal,
+    log::{Level, event_line},
+    options::InputOptions,
+    output::{self, Sink, Stream},
+};
+use client::Node;
+use formats::IoData;
+use serde_json::{Map, Value, json};
+use std::rc::Rc;
+use tokio::task::spawn_local;
+use wire::{Message, RpcError};
+
+impl Running {
+    pub(super) async fn message(&mut self, message: Message) -> Result<(), Fatal> {
+        if message.is_event() {
+            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0)
+                && let Ok(payload) = message.json::<Value>()
+                && let Some(signum) = payload.get("signum").and_then(Value::as_i64)
+            {
+                self.kill_tasks(signum as i32);
+            }
+            return Ok(());
+        }
+        let uid = nix::unistd::getuid().as_raw();
+        match message.require_user(uid) {
+            Ok(()) => self.request(message).await,
+            Err(e) => {
+                self.shell.handle.respond_error(&message, &e);
+                Ok(())
+            }
+        }
+    }
+
+    async fn request(&mut self, message: Message) -> Result<(), Fatal> {
+        let handle = self.shell.handle.clone();
+        let method = message.topic().rsplit('.').next().unwrap_or("").to_owned();
+        let payload = match message.json::<Map<String, Value>>() {
+            Ok(payload) => payload,
+            Err(e) => {
+                handle.respond_error(&message, &e);
+                return Ok(());
+            }
+        };
+        let rank = || {
+            payload
+                .get("shell_rank")
+                .and_then(Value::as_u64)
+                .map(|r| r as u32)
+        };
+        let bad = |what: &str| RpcError::proto(format!("{method}: {what}"));
+        match method.as_str() {
+            "stdin" => {
+                let outcome = self.stdin(&payload).await;
+                handle.respond_result(&message, outcome.map(|()| json!({})));
+            }
+            "write" if self.is_leader() => match self.write(&payload) {
+                Some(work) => {
+                    spawn_local(async move {
+                        work.await;
+                        handle.respond_ok(&message);
+                    });
+                }
+                None => handle.respond_error(&message, &bad("bad output entry")),
+            },
+            "doom" if self.is_leader() => {
+                self.first_task_exit(Value::Object(payload)).await?;
+            }
+            "tasks-complete" if self.is_leader() => match rank() {
+                Some(rank) => {
+                    self.active_shells.remove(rank);
+                    handle.respond_ok(&message);
+                }
+                None => handle.respond_error(&message, &bad("shell_rank is missing")),
+            },
+            "pmi-exchange" if self.is_leader() => {
+                let entry = |(k, v): (String, Value)| Some((k, v.as_str()?.to_owned()));
+                let entries = payload.into_iter().filter_map(entry).collect();
+                self.gather(entries, Some(message));
+            }
+            "exception" if self.is_leader() => {
+                handle.respond_ok(&message);
+                return self.exception(&payload, rank()).await;
+            }
+            _ => handle.respond_enosys(&message),
+        }
+        Ok(())
+    }
+
+    /// Standard input: recorded and passed on by the leader, given to tasks by all.
+    async fn stdin(&mut self, payload: &Map<String, Value>) -> Result<(), RpcError> {
+        if self.shell.options.input != InputOptions::Service {
+            return Err(RpcError::new(
+                libc::ENOSYS,
+                "standard input is read from a file",
+            ));
+        }
+        let io = IoData::from_context(payload).map_err(|e| RpcError::proto(e.to_string()))?;
+        if let Some(log) = &self.shell.log {
+            self.input.accept(&io)?;
+            log.append("input", "data", Value::Object(payload.clone()))
+                .await;
+            let topic = format!("{}.stdin", self.shell.service);
+            for place in self.shell.info.places.iter().skip(1) {
+                self.shell
+                    .handle
+                    .notify(&topic, Node::Rank(place.broker_rank), payload);
+            }
+        }
+        self.input.deliver(&io);
+        Ok(())
+    }
+
+    /// The work of storing entries that another shell has sent, in their order.
+    fn write(&self, payload: &Map<String, Value>) -> Option<impl Future<Output = ()> + 'static> {
+        let entries = payload.get("entries")?.as_array()?;
+        let work = entries
+            .iter()
+            .map(|entry| self.entry(entry))
+            .collect::<Option<Vec<_>>>()?;
+        let events = self.events.clone();
+        Some(async move {
+            for (entry, sink) in work {
+                if let Some(text) = store(entry, sink).await {
+                    let _ = events.send(Event::Complaint(text));
+                }
+            }
+        })
+    }
+
+    /// An entry of another shell and where it goes.
+    fn entry(&self, entry: &Value) -> Option<(OutputEntry, Sink)> {
+        let context = entry.get("context")?.as_object()?;
+        let stream = context
+            .get("stream")
+            .and_then(Value::as_str)
+            .and_then(Stream::from_name);
+        let sink = self
+            .shell
+            .output
+            .shared(stream.unwrap_or(Stream::Stderr))
+            .or_else(|| {
+                // A leader without tasks has no files open, but the KVS takes everything.
+                let log = self.shell.log.clone()?;
+                let limit = Rc::new(output::Limit::new(u64::MAX));
+                Some(Sink::Kvs { log, limit })
+            })?;
+        let entry = match entry.get("name")?.as_str()? {
+            "data" => OutputEntry::Data(IoData::from_context(context).ok()?),
+            "log" => OutputEntry::Log(context.clone()),
+            _ => return None,
+        };
+        Some((entry, sink))
+    }
+
+    /// job-exec reports on another shell.
+    async fn exception(
+        &mut self,
+        payload: &Map<String, Value>,
+        rank: Option<u32>,
+    ) -> Result<(), Fatal> {
+        if let Some(text) = payload.get("message").and_then(Value::as_str) {
+            self.shell.logger.log(Level::Warning, text).await;
+        }
+        let lost = payload.get("type").and_then(Value::as_str) == Some("lost-shell");
+        let Some(rank) = rank.filter(|_| lost) else {
+            return Ok(());
+        };
+        self.active_shells.remove(rank);
+        let host = self
+            .shell
+            .info
+            .places
+            .get(rank as usize)
+            .map(|p| p.host.clone());
+        let host = host.unwrap_or_else(|| "unknown".into());
+        self.check_exit(FirstExit {
+            what: "shell",
+            rank,
+            host,
+            status: None,
+        })
+    }
+}
+
+/// What another shell has for the output log.
+enum OutputEntry {
+    Data(IoData),
+    Log(Map<String, Value>),
+}
+
+/// Stores an entry of another shell. Returns a complaint for the log, if there is one.
+async fn store(entry: OutputEntry, sink: Sink) -> Option<String> {
+    match (entry, sink) {
+        (OutputEntry::Data(io), Sink::File(_)) if io.data.is_empty() => None,
+        (OutputEntry::Data(io), sink) => sink.write(io).await,
+        (OutputEntry::Log(context), Sink::Kvs { log, .. }) => {
+            log.append("output", "log", Value::Object(context)).await;
+            None
+        }
+        (OutputEntry::Log(context), Sink::File(file)) => {
+            if let Some(line) = event_line(&context) {
+                file.write_line(&line);
+            }
+            None
+        }
+        // The leader has no leader.
+        (OutputEntry::Log(_), Sink::Leader(_)) => None,
+    }
+}
