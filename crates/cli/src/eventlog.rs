@@ -3,7 +3,6 @@
 use formats::Event;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::Value;
 
 use crate::error::Failure;
 use crate::format::date;
@@ -176,9 +175,9 @@ fn iso(t: f64) -> String {
 
 /// Whether a context has `key=value`; the value may be JSON or plain text.
 pub(crate) fn context_matches(event: &Event, key: &str, wanted: &str) -> bool {
-    event.get(key).is_some_and(|value| match value {
-        Value::String(s) => s == wanted || value.to_string() == wanted,
-        other => other.to_string() == wanted,
+    event.get(key).is_some_and(|value| {
+        let json = value.to_string();
+        value.as_str() == Some(wanted) || json == wanted
     })
 }
 

@@ -52,6 +52,7 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 /// All built-in sub-commands, by name.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
+    command("R", "make, combine and read resource sets", rset::run),
     command("alloc", "start an instance on newly allocated resources", alloc::run),
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
@@ -77,7 +78,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
-    command("R", "make, combine and read resource sets", rset::run),
+    command("proxy", "connect to an instance through a local socket", proxy::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),

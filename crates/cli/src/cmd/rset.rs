@@ -248,7 +248,7 @@ fn encode(
 }
 
 fn print(set: &ResourceSet) {
-    outln!("{}", set.to_value());
+    outln!("{}", crate::pyjson::dumps_utf8(&set.to_value()));
 }
 
 pub(crate) fn run(args: Args) -> Outcome {

@@ -198,14 +198,46 @@ impl Request {
     pub(crate) fn send(&self, handle: &Handle) -> Rpc {
         // A jobspec is plain data of ours.
         let text = serde_json::to_string(&self.jobspec).expect("a jobspec is JSON");
-        let userid = nix::unistd::getuid().as_raw();
-        let request = json!({
-            "J": formats::signed::wrap_none(userid, text.as_bytes()),
-            "urgency": self.urgency,
-            "flags": self.flags,
-        });
-        handle.rpc("job-ingest.submit", Node::Any, &request)
+        send_text(handle, &text, self.urgency, self.flags)
     }
+}
+
+/// Submit a jobspec as it is written; the answer is read with [`submitted`].
+pub(crate) fn send_text(handle: &Handle, jobspec: &str, urgency: i64, flags: u32) -> Rpc {
+    let userid = nix::unistd::getuid().as_raw();
+    let request = json!({
+        "J": formats::signed::wrap_none(userid, jobspec.as_bytes()),
+        "urgency": urgency,
+        "flags": flags,
+    });
+    handle.rpc("job-ingest.submit", Node::Any, &request)
+}
+
+/// The number that a word of `--urgency` stands for.
+pub(crate) fn parse_urgency(text: &str) -> Result<i64, Failure> {
+    match text {
+        "default" => Ok(16),
+        "hold" => Ok(0),
+        "expedite" => Ok(31),
+        text => text.parse().map_err(|_| {
+            let known = "a number from 0 to 31, hold, default or expedite";
+            Failure::new(format!("--urgency: '{text}' is not {known}"))
+        }),
+    }
+}
+
+/// The bits that comma-separated words of `--flags` stand for.
+pub(crate) fn parse_flags<'a>(lists: impl IntoIterator<Item = &'a String>) -> Result<u32, Failure> {
+    let mut flags = 0;
+    for flag in lists.into_iter().flat_map(|list| list.split(',')) {
+        flags |= match flag {
+            "debug" => FLAG_DEBUG,
+            "waitable" => FLAG_WAITABLE,
+            "novalidate" => FLAG_NOVALIDATE,
+            _ => return Err(Failure::new(format!("--flags: Unknown flag {flag}"))),
+        };
+    }
+    Ok(flags)
 }
 
 /// The job id a submission was answered with.
@@ -367,8 +399,8 @@ impl Common {
         }
         Ok(Request {
             jobspec,
-            urgency: self.urgency()?,
-            flags: self.flags()?,
+            urgency: parse_urgency(&self.urgency)?,
+            flags: parse_flags(&self.flags)?,
         })
     }
 
@@ -388,31 +420,6 @@ impl Common {
             out.push(json!({ "scheme": "begin-time", "value": format!("{at:?}") }));
         }
         Ok(out)
-    }
-
-    fn urgency(&self) -> Result<i64, Failure> {
-        match self.urgency.as_str() {
-            "default" => Ok(16),
-            "hold" => Ok(0),
-            "expedite" => Ok(31),
-            text => text.parse().map_err(|_| {
-                let known = "a number from 0 to 31, hold, default or expedite";
-                Failure::new(format!("--urgency: '{text}' is not {known}"))
-            }),
-        }
-    }
-
-    fn flags(&self) -> Result<u32, Failure> {
-        let mut flags = 0;
-        for flag in self.flags.iter().flat_map(|f| f.split(',')) {
-            flags |= match flag {
-                "debug" => FLAG_DEBUG,
-                "waitable" => FLAG_WAITABLE,
-                "novalidate" => FLAG_NOVALIDATE,
-                _ => return Err(Failure::new(format!("--flags: Unknown flag {flag}"))),
-            };
-        }
-        Ok(flags)
     }
 
     /// Fill in replacement fields.

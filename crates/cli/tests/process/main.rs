@@ -2,4 +2,5 @@
 
 mod common;
 mod jobs;
+mod queries;
 mod start;

@@ -7,6 +7,7 @@ mod info;
 mod kill;
 mod list;
 mod manage;
+mod submit;
 mod taskmap;
 mod wait;
 
@@ -64,6 +65,8 @@ enum Command {
     Stats,
     /// Set a job's urgency
     Urgency(manage::Urgency),
+    /// Submit a jobspec
+    Submit(submit::Submit),
     /// Attach data to a job
     Memo(manage::Memo),
     /// Remove inactive jobs for good
@@ -100,6 +103,7 @@ pub(crate) fn run(args: Args) -> Outcome {
             Command::Last(c) => c.run(&handle().await?).await,
             Command::Stats => info::stats(&handle().await?).await,
             Command::Urgency(c) => c.run(&handle().await?).await,
+            Command::Submit(c) => c.run(&handle().await?).await,
             Command::Memo(c) => c.run(&handle().await?).await,
             Command::Purge(c) => c.run(&handle().await?).await,
             // A task map given as text needs no instance.
