@@ -32,7 +32,7 @@ struct Options {
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse()?;
     let named = |s: &&str| **s == options.severity;
-    let Some(severity) = SEVERITIES.iter().position(|s| named(&s)) else {
+    let Some(severity) = SEVERITIES.iter().position(named) else {
         let known = SEVERITIES.join(", ");
         let text = format!(
             "unknown severity '{}': use one of {known}",
