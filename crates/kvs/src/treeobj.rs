@@ -150,6 +150,7 @@ impl Dir {
     }
 
     /// Takes entries that are sorted by name, without duplicates.
+    #[cfg(feature = "module")]
     pub(crate) fn from_sorted(entries: Vec<(Arc<str>, TreeObj)>) -> Dir {
         debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
         Dir { entries }
@@ -200,6 +201,7 @@ impl Dir {
     }
 
     /// Estimate of the memory this directory takes, for cache accounting.
+    #[cfg(feature = "module")]
     pub(crate) fn weight(&self) -> usize {
         let of = |obj: &TreeObj| match obj {
             TreeObj::Val(text) => text.len(),

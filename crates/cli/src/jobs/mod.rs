@@ -1,11 +1,13 @@
 //! Jobs as the listing commands show them: what is asked of `job-list`, and what the answers say.
 
+mod fields;
 mod info;
 mod query;
 mod reason;
 mod stats;
 
-pub(crate) use info::{HEADINGS, Instance, Job, attributes, now};
+pub(crate) use fields::{HEADINGS, attributes};
+pub(crate) use info::{Instance, Job, now};
 pub(crate) use query::{Filter, Query, parse_user};
 pub(crate) use reason::signal_name;
 pub(crate) use stats::Stats;

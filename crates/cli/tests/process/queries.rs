@@ -45,7 +45,7 @@ fn jobs_are_listed_and_told_apart() {
                   flux jobs -a --sort=name -no '{name} {status_abbrev} {returncode} {contextual_info}' | sed s/$(hostname)/HOST/
                   flux jobs --filter=failed -no '{name} {inactive_reason}'
                   flux job status $id; echo $?
-                  flux job eventlog $id | awk '{print $2}' | tr '\\n' ' '; echo
+                  flux job eventlog $id | awk '{print $2}' | paste -sd,
                   flux pgrep -no '{name}' sl
                   flux cancel --all; flux queue drain; flux jobs --stats-only; echo $?";
     let run = instance(1, script);
@@ -55,7 +55,7 @@ fn jobs_are_listed_and_told_apart() {
     true CD 0 HOST
     bad Exit 3
     0
-    submit validate depend priority alloc start finish release free clean 
+    submit,validate,depend,priority,alloc,start,finish,release,free,clean
     sleep
     0 running, 1 completed, 2 failed, 0 pending, 0 inactive purged
     1
@@ -69,9 +69,9 @@ fn queues_and_resources_are_shown() {
                   flux queue stop -m maintenance; flux queue status
                   flux resource info | sed 's/[0-9]* Cores/N Cores/'
                   flux resource drain 1 broken disk
-                  flux resource status -s drain -o '{state} {ranks} {reason}' -n
+                  flux resource status -s drain -no '{state} {ranks} {reason}.'
                   flux resource undrain 1
-                  flux resource list -s free,down -no '{state} {ranks}'
+                  flux resource list -s free,down -no '{state} {nnodes} {ranks}.'
                   flux resource R | flux R decode --ranks
                   flux hostlist --count instance";
     insta::assert_snapshot!(instance(2, script).ok(), @r"
@@ -79,10 +79,10 @@ fn queues_and_resources_are_shown() {
     Job submission is enabled
     Scheduling is stopped: maintenance
     2 Nodes, N Cores, 0 GPUs
-    draining  
-    drained 1 broken disk
-    free 0-1
-    down 
+    draining  .
+    drained 1 broken disk.
+    free 2 0-1.
+    down 0 .
     0-1
     2
     ");

@@ -500,13 +500,13 @@ mod tests {
              drained        3
             drained* bad    7
         ");
-        insta::assert_snapshot!(show(Some("offline"), "{state:>12} {up.ascii} {nodelist}"), @r"
-               STATE UP NODELIST
-              avail* n n6
-            exclude* n 
-             torpid* n 
-        housekeeping* n 
-            drained* n n7
+        insta::assert_snapshot!(show(Some("offline"), "{state:>12} {up.ascii} {nnodes}"), @r"
+               STATE UP NNODES
+              avail* n 1
+            exclude* n 0
+             torpid* n 0
+        housekeeping* n 0
+            drained* n 1
         ");
         assert!(show(Some("foo"), "{state}").starts_with("Invalid resource state foo"));
     }
