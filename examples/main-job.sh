@@ -17,6 +17,6 @@ printf '\n$ flux submit -N4 -n%s build/allreduce\n' "$tasks"
 job=$(flux submit -N4 -n$tasks build/allreduce)
 echo "$job"
 say flux job attach "$job"
-say flux job wait-event "$job" clean
+flux job wait-event "$job" clean >/dev/null
 say flux job eventlog -H "$job"
 say flux jobs -a
