@@ -30,7 +30,7 @@ fn the_store_is_read_and_written() {
 fn watches_end_at_their_count() {
     let script = "flux kvs put k=1
                   flux kvs get --watch --count=3 k >out &
-                  while ! grep -q 1 out; do :; done
+                  while ! grep -qs 1 out; do :; done
                   flux kvs put k=2
                   while ! grep -q 2 out; do :; done
                   flux kvs put k=3; wait; cat out";
