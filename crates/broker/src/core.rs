@@ -27,7 +27,7 @@ use wire::{Message, RpcError};
 use crate::attrs::Attrs;
 use crate::core::log::LogRing;
 use crate::host::{Ended, Host};
-use crate::program::{Program, exit_code, spawn_error_code};
+use crate::program::{self, Program, exit_code, spawn_error_code};
 use crate::router::{Input, RouterHandle};
 use crate::state::State;
 
@@ -232,8 +232,7 @@ impl Core {
                         status = child.wait() => status,
                         Ok(signum) = &mut rx => {
                             if let Some(pid) = child.id() {
-                                // SAFETY: the child has not been reaped yet, so the pid is its own.
-                                unsafe { libc::kill(pid as i32, signum) };
+                                program::signal(pid, signum);
                             }
                             child.wait().await
                         }

@@ -1,6 +1,7 @@
 //! The initial program of rank 0: the command given to `flux start`, or the user's shell.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -65,6 +66,9 @@ impl Program {
     }
 
     /// Start it with `env` set on top of the broker's own environment.
+    ///
+    /// It leads a process group of its own, so that all of it can be signalled, unless it may use a
+    /// terminal: there it has to stay in the foreground group.
     pub(crate) fn spawn(&self, env: &[(String, Option<String>)]) -> std::io::Result<Child> {
         let mut cmd = self.command();
         for name in FOREIGN {
@@ -75,6 +79,9 @@ impl Program {
                 Some(value) => cmd.env(name, value),
                 None => cmd.env_remove(name),
             };
+        }
+        if !has_terminal() {
+            cmd.process_group(0);
         }
         // SAFETY: prctl is async-signal-safe and touches nothing but the child's own signal.
         unsafe {
@@ -95,6 +102,23 @@ impl Program {
             Self::Shell => "shell",
             Self::Line(line) => line,
             Self::Words(words) => &words[0],
+        }
+    }
+}
+
+fn has_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Signal a program that has not been reaped yet, with all of its process group.
+pub(crate) fn signal(pid: u32, signum: i32) {
+    let pid = pid as i32;
+    // SAFETY: the caller has not reaped the process, so neither pid nor group has been reused.
+    unsafe {
+        if has_terminal() {
+            libc::kill(pid, signum);
+        } else {
+            libc::killpg(pid, signum);
         }
     }
 }
