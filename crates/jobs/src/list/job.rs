@@ -166,6 +166,9 @@ impl Job {
             }
             "flux-restart" => self.revert(time),
             "alloc" => {
+                if let Some(annotations) = event.get("annotations") {
+                    self.annotations = Some(annotations.clone());
+                }
                 self.read_resources();
                 self.enter(JobState::Run, time);
             }
@@ -454,7 +457,9 @@ pub(crate) mod tests {
         job.set_resources(json!({"version": 1, "execution": {
             "R_lite": [{"rank": "1-2", "children": {"core": "0-2"}}],
             "starttime": 7.0, "expiration": 97.0, "nodelist": ["n[1-2]"]}}));
-        job.apply(&event(7.0, "alloc", json!({})));
+        let summary = json!({"sched": {"resource_summary": "rank[1-2]/core[0-2]"}});
+        job.apply(&event(7.0, "alloc", json!({"annotations": summary})));
+        assert_eq!(job.annotations, Some(summary));
         assert_eq!(job.nodelist.as_deref(), Some("n[1-2]"));
         assert_eq!((job.nnodes, job.expiration), (Some(2), Some(97.0)));
         job.apply(&event(7.5, "resource-update", json!({"expiration": 100.0})));

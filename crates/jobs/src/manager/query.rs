@@ -73,6 +73,8 @@ impl Manager {
             "active_jobs": self.jobs.len(),
             "inactive_jobs": self.inactive,
             "max_jobid": self.max_id,
+            // Housekeeping is not there yet, so nothing ever runs in it.
+            "housekeeping": { "running": {} },
         })
     }
 }
