@@ -36,7 +36,8 @@ type Sink = Box<dyn Fn(Message) -> bool + Send + Sync>;
 
 struct Inner {
     out: Sink,
-    pending: Mutex<HashMap<u32, Pending>>,
+    /// `None` once the connection is gone: nothing can be waited for any more.
+    pending: Mutex<Option<HashMap<u32, Pending>>>,
     next_tag: AtomicU32,
     inbox_tx: Mutex<Option<UnboundedSender<Message>>>,
     inbox_rx: Mutex<Option<UnboundedReceiver<Message>>>,
@@ -83,6 +84,9 @@ impl Deliver {
             return;
         }
         let mut pending = lock(&self.0.pending);
+        let Some(pending) = pending.as_mut() else {
+            return;
+        };
         let tag = msg.matchtag();
         match pending.get(&tag) {
             Some(Pending::Many(tx)) => {
@@ -101,10 +105,10 @@ impl Deliver {
         }
     }
 
-    /// End the inbox and fail everything pending with ECONNRESET.
+    /// End the inbox and fail everything pending, and all that follows, with ECONNRESET.
     pub fn close(&self) {
         lock(&self.0.inbox_tx).take();
-        lock(&self.0.pending).clear();
+        lock(&self.0.pending).take();
     }
 
     /// End the inbox only, as a request to shut down; calls still work.
@@ -128,7 +132,7 @@ impl Handle {
         let (inbox_tx, inbox_rx) = unbounded_channel();
         let inner = Arc::new(Inner {
             out: Box::new(out),
-            pending: Mutex::new(HashMap::new()),
+            pending: Mutex::new(Some(HashMap::new())),
             next_tag: AtomicU32::new(1),
             inbox_tx: Mutex::new(Some(inbox_tx)),
             inbox_rx: Mutex::new(Some(inbox_rx)),
@@ -205,15 +209,24 @@ impl Handle {
         }
     }
 
+    /// Wait for responses with `tag`. Dropped at once, and so failed, without a connection.
+    fn expect(&self, tag: u32, pending: Pending) {
+        if let Some(map) = lock(&self.0.pending).as_mut() {
+            map.insert(tag, pending);
+        }
+    }
+
     pub(crate) fn forget(&self, tag: u32) {
-        lock(&self.0.pending).remove(&tag);
+        if let Some(map) = lock(&self.0.pending).as_mut() {
+            map.remove(&tag);
+        }
     }
 
     /// Start a call with a raw payload.
     pub fn rpc_raw(&self, topic: &str, node: Node, payload: Option<Bytes>) -> Rpc {
         let tag = self.next_tag();
         let (tx, rx) = oneshot::channel();
-        lock(&self.0.pending).insert(tag, Pending::One(tx));
+        self.expect(tag, Pending::One(tx));
         if !(self.0.out)(self.make_request(topic, node, 0, tag, payload)) {
             self.forget(tag);
         }
@@ -247,7 +260,7 @@ impl Handle {
         let (tx, rx) = unbounded_channel();
         match json_payload(payload) {
             Ok(bytes) => {
-                lock(&self.0.pending).insert(tag, Pending::Many(tx));
+                self.expect(tag, Pending::Many(tx));
                 let msg = self.make_request(topic, node, Flags::STREAMING, tag, Some(bytes));
                 if !(self.0.out)(msg) {
                     self.forget(tag);
@@ -369,5 +382,56 @@ impl Handle {
             .call("attr.get", Node::Any, &json!({ "name": name }))
             .await?;
         Ok(answer.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handle whose messages go nowhere.
+    fn silent() -> (Handle, Deliver) {
+        Handle::with_sink(|_| true)
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_fails_calls_before_and_after() {
+        let (handle, deliver) = silent();
+        let before = handle.rpc("a.b", Node::Any, &json!({}));
+        let mut stream = handle.stream("a.c", Node::Any, &json!({}));
+        let mut inbox = handle.inbox().unwrap();
+        deliver.close();
+        assert_eq!(before.await.unwrap_err().errno, libc::ECONNRESET);
+        assert_eq!(
+            stream.next().await.unwrap().unwrap_err().errno,
+            libc::ECONNRESET
+        );
+        assert!(inbox.recv().await.is_none());
+        let after = handle.rpc("a.b", Node::Any, &json!({}));
+        assert_eq!(after.await.unwrap_err().errno, libc::ECONNRESET);
+        let mut stream = handle.stream("a.c", Node::Any, &json!({}));
+        assert_eq!(
+            stream.next().await.unwrap().unwrap_err().errno,
+            libc::ECONNRESET
+        );
+    }
+
+    #[tokio::test]
+    async fn streams_end_with_enodata_and_untagged_responses_go_to_the_inbox() {
+        let (tx, mut sent) = tokio::sync::mpsc::unbounded_channel();
+        let (handle, deliver) = Handle::with_sink(move |msg| tx.send(msg).is_ok());
+        let mut inbox = handle.inbox().unwrap();
+        let mut stream = handle.stream("s.t", Node::Rank(3), &json!({}));
+        let request = sent.recv().await.unwrap();
+        deliver.deliver(request.response(0, None));
+        deliver.deliver(request.error_response(&RpcError::errno(libc::ENODATA)));
+        assert!(stream.next().await.unwrap().is_ok());
+        assert!(stream.next().await.is_none());
+        assert!(stream.next().await.is_none());
+        handle.request_untagged("sched.alloc", &json!({})).unwrap();
+        let request = sent.recv().await.unwrap();
+        assert_eq!(request.matchtag(), 0);
+        deliver.deliver(request.response(0, None));
+        assert!(inbox.recv().await.unwrap().is_response());
     }
 }
