@@ -244,7 +244,9 @@ mod tests {
     #[test]
     fn a_process_that_is_left_behind_is_found_and_killed() {
         let marker = "E2E_SELF=leave";
-        let script = "setsid sleep 1000 >/dev/null 2>&1 & exit 0";
+        // A process shows no environment while it executes a program: wait until it is there.
+        let script = "setsid sleep 1000 >/dev/null 2>&1 &
+            until grep -qs sleep /proc/$!/comm && grep -qs E2E_SELF /proc/$!/environ; do :; done";
         let leave = || run(sh(script, marker), Duration::from_secs(30), marker);
         let panic = catch_unwind(leave).unwrap_err();
         let text = panic.downcast_ref::<String>().unwrap();

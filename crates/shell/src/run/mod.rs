@@ -241,7 +241,7 @@ impl Running {
                 },
                 wait_status: None,
                 message: format!(
-                    "task {} (host {}): start failed: {}: {}",
+                    "task {} on {}: cannot start {}: {}",
                     tag.rank,
                     shell.hostname,
                     argv.first().map_or("", String::as_str),
@@ -497,7 +497,7 @@ impl Running {
         } = exit;
         Fatal {
             code: exit.status.map_or(1, |s| WaitStatus(s).exit_code()),
-            message: format!("{name}: {what} rank {rank} on host {host} {did}{how} and {why}"),
+            message: format!("{what} {rank} of {name} on {host} {did}{how}; job ended, as {why}"),
             wait_status: exit.status,
         }
     }
