@@ -61,3 +61,28 @@ fn a_script_from_standard_input_is_wrapped() {
         cat out";
     site.script(1, script).success().expect_stdout("wrapped\n");
 }
+
+/// What `flux uri`, `flux proxy`, `flux --parent` and recursive listings reach.
+#[test]
+fn levels_reach_each_other() {
+    let site = Site::new();
+    let script = site.write(
+        "inner.sh",
+        "#!/bin/sh\nflux run -n1 --job-name=child sh -c 'echo up >up; while [ ! -e down ]; do :; done'\n\
+         flux --parent getattr size\n",
+    );
+    let outer = format!(
+        "id=$(flux batch -n1 --output=out {})
+        flux job wait-event $id memo >/dev/null
+        while [ ! -e up ]; do :; done
+        flux proxy $(flux uri $id) flux getattr instance-level
+        flux proxy $id flux jobs -no {{name}}
+        flux jobs --recursive -no '{{name}}' | grep -c child
+        touch down
+        flux job attach $id
+        cat out",
+        script.display()
+    );
+    let out = site.script(2, &outer).success();
+    out.expect_stdout("1\nchild\n1\n2\n");
+}

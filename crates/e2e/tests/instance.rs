@@ -92,3 +92,28 @@ fn an_instance_that_is_told_to_end_leaves_nothing() {
     assert_ne!(out.code(), 0, "{out}");
     out.expect_stdout("running\n");
 }
+
+/// The initial program may end before the instance has looked at its resources, or while the last
+/// brokers are being welcomed.
+#[test]
+fn instances_may_be_very_short() {
+    let site = Site::new();
+    for _ in 0..10 {
+        site.flux(["start", "-s8", "true"]).success();
+    }
+}
+
+#[test]
+fn configuration_comes_from_the_command_line() {
+    let site = Site::new();
+    let out = site.flux([
+        "start",
+        "--conf=a.b=1",
+        "--conf=a.c=word",
+        "flux",
+        "module",
+        "list",
+    ]);
+    out.success();
+    site.flux(["start", "--conf==", "true"]).expect_code(1);
+}

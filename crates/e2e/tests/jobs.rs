@@ -162,3 +162,21 @@ fn mpi_programs_span_brokers() {
         .success();
     assert!(out.stdout.contains("over 2 ranks, sum[0] = 1,"), "{out}");
 }
+
+#[test]
+fn the_time_limit_is_kept() {
+    let site = Site::new();
+    let out = site
+        .script(1, "flux run -t 0.2s sleep 1000")
+        .expect_code(142);
+    assert!(out.stderr.contains("type=timeout"), "{out}");
+}
+
+#[test]
+fn allocations_are_annotated() {
+    let site = Site::new();
+    let script = "flux run -n1 true; flux jobs -ano '{annotations.sched.resource_summary}'";
+    site.script(1, script)
+        .success()
+        .expect_stdout("rank0/core0\n");
+}
