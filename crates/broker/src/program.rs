@@ -7,27 +7,6 @@ use std::process::ExitStatus;
 
 use tokio::process::{Child, Command};
 
-/// Variables that belong to an enclosing job or launcher and must not reach the program.
-const FOREIGN: &[&str] = &[
-    "FLUX_JOB_ID",
-    "FLUX_JOB_ID_PATH",
-    "FLUX_JOB_SIZE",
-    "FLUX_JOB_NNODES",
-    "FLUX_JOB_TMPDIR",
-    "FLUX_TASK_RANK",
-    "FLUX_TASK_LOCAL_ID",
-    "FLUX_KVS_NAMESPACE",
-    "FLUX_PROXY_REMOTE",
-    "FLUX_TERMINUS_SESSION",
-    "PMI_FD",
-    "PMI_RANK",
-    "PMI_SIZE",
-    "PMI_SPAWNED",
-    "PMI_PORT",
-    "PMI_ID",
-    "SLURM_JOB_ID",
-];
-
 /// What the initial program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -71,7 +50,7 @@ impl Program {
     /// terminal: there it has to stay in the foreground group.
     pub(crate) fn spawn(&self, env: &[(String, Option<String>)]) -> std::io::Result<Child> {
         let mut cmd = self.command();
-        for name in FOREIGN {
+        for name in formats::job::VARIABLES {
             cmd.env_remove(name);
         }
         for (name, value) in env {

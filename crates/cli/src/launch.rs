@@ -28,23 +28,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::environment::block_on;
 use crate::error::{Context, Failure, Outcome};
 
-/// Variables of an enclosing job or launcher that would mislead a new instance's brokers.
-const FOREIGN: &[&str] = &[
-    "FLUX_JOB_ID",
-    "FLUX_JOB_ID_PATH",
-    "FLUX_JOB_SIZE",
-    "FLUX_JOB_NNODES",
-    "FLUX_JOB_TMPDIR",
-    "FLUX_TASK_RANK",
-    "FLUX_TASK_LOCAL_ID",
-    "FLUX_KVS_NAMESPACE",
-    "FLUX_URI",
-    "FLUX_PROXY_REMOTE",
-    "PMI_SPAWNED",
-    "PMI_PORT",
-    "PMI_ID",
-];
-
 /// Whose end makes the launcher give the others `exit_timeout`, and whose code counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ExitMode {
@@ -156,7 +139,8 @@ fn spawn(
 ) -> std::io::Result<tokio::process::Child> {
     let mut cmd = Command::new(&words[0]);
     cmd.args(&words[1..]);
-    for name in FOREIGN {
+    // A test instance has no parent.
+    for name in formats::job::VARIABLES.iter().chain(&["FLUX_URI"]) {
         cmd.env_remove(name);
     }
     cmd.env("PMI_FD", fd.as_raw_fd().to_string());

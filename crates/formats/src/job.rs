@@ -2,6 +2,27 @@
 
 use std::{fmt, str::FromStr};
 
+/// Environment variables that describe an enclosing job or parallel launcher. What starts anew, an
+/// instance or a job shell, must not inherit them.
+pub const VARIABLES: &[&str] = &[
+    "FLUX_JOB_ID",
+    "FLUX_JOB_ID_PATH",
+    "FLUX_JOB_SIZE",
+    "FLUX_JOB_NNODES",
+    "FLUX_JOB_TMPDIR",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "FLUX_KVS_NAMESPACE",
+    "FLUX_PROXY_REMOTE",
+    "FLUX_TERMINUS_SESSION",
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "PMI_SPAWNED",
+    "PMI_PORT",
+    "PMI_ID",
+];
+
 /// A state of a job. The numbers are bits, so that a set of states is a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]

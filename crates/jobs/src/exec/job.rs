@@ -195,7 +195,7 @@ impl Job {
             .pointer("/attributes/system/exec/job_shell")
             .and_then(Value::as_str)
             .unwrap_or(&self.site.shell);
-        let foreign = |name: &str| name.starts_with("FLUX_JOB_") || name.starts_with("PMI_");
+        let foreign = |name: &str| formats::job::VARIABLES.contains(&name);
         let mut env: HashMap<String, String> = std::env::vars()
             .filter(|(name, _)| !foreign(name))
             .collect();
