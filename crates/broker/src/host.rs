@@ -95,18 +95,19 @@ impl Host {
         let names: Vec<&str> = self.specs.iter().filter(here).map(|s| s.name).collect();
         names
             .into_iter()
-            .try_for_each(|name| self.load(name, name, Vec::new()))
+            .try_for_each(|name| self.load(None, name, Vec::new()))
     }
 
-    /// Start the module that `path` names as `name`.
+    /// Start the module that `path` names, as `name` or under its own.
     pub(crate) fn load(
         &mut self,
-        name: &str,
+        name: Option<&str>,
         path: &str,
         args: Vec<String>,
     ) -> Result<(), RpcError> {
         let file = path.rsplit('/').next().unwrap_or(path);
         let stem = file.strip_suffix(".so").unwrap_or(file);
+        let name = name.unwrap_or(stem);
         let Some(spec) = self.specs.iter().find(|s| s.name == stem) else {
             let text = format!("module {path} is not one of the broker's built-in modules");
             return Err(RpcError::new(libc::ENOENT, text));

@@ -12,7 +12,6 @@ mod boot;
 mod connector;
 mod core;
 pub mod host;
-mod hosts;
 mod program;
 mod router;
 pub mod run;

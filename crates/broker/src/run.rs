@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use formats::hostlist::Hostlist;
 use overlay::Topology;
 use overlay::handshake::{Hello, PROTOCOL};
 use overlay::topology::Shape;
@@ -16,7 +17,6 @@ use crate::boot::{self, Card, Launcher};
 use crate::connector;
 use crate::core::{Core, SERVICES, Setup};
 use crate::host::{Host, ModuleSpec};
-use crate::hosts::hostlist;
 use crate::program::Program;
 use crate::router::{self, Input};
 
@@ -277,7 +277,8 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     set_attributes(&mut attrs, rank, &topology, shape, &rundir.path);
     attrs.fix("local-uri", &local_uri);
     attrs.fix("hostname", &host);
-    attrs.fix("hostlist", hostlist(&neighbours.hostnames));
+    let hostlist: Hostlist = neighbours.hostnames.into_iter().collect();
+    attrs.fix("hostlist", hostlist.to_string());
     attrs.fix("broker.boot-method", method);
     attrs.fix("instance-level", enclosing.level.to_string());
     attrs.fix("jobid-path", &enclosing.path);

@@ -3,10 +3,12 @@
 //! A data event carries bytes of one stream for one or more tasks. Bytes that are UTF-8 stand
 //! as they are; others are base64, marked by `encoding`.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The context of a `data` event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The context of a `data` event, also the `io` object of RFC 42.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Map<String, Value>", try_from = "Map<String, Value>")]
 pub struct IoData {
     /// `stdin`, `stdout` or `stderr`.
     pub stream: String,
@@ -26,6 +28,20 @@ pub enum IoDataError {
     Encoding(String),
     #[error("data event: data is not valid base64")]
     Base64,
+}
+
+impl From<IoData> for Map<String, Value> {
+    fn from(io: IoData) -> Self {
+        io.to_context()
+    }
+}
+
+impl TryFrom<Map<String, Value>> for IoData {
+    type Error = IoDataError;
+
+    fn try_from(map: Map<String, Value>) -> Result<Self, IoDataError> {
+        Self::from_context(&map)
+    }
 }
 
 impl IoData {

@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Inbox, Node, RpcStream};
 use formats::constraint::Constraint;
+use formats::eventlog;
 use formats::idset::Idset;
 use formats::jobid::JobId;
 use formats::jobspec::{Jobspec, ResourceCounts};
@@ -164,9 +165,7 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
 }
 
 fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+    eventlog::timestamp(SystemTime::now())
 }
 
 impl Scheduler {

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use client::Handle;
 use client::module::{Context, ModuleResult};
+use formats::iodata::IoData;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -11,8 +13,7 @@ use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Process, Report};
 use crate::protocol::{
-    ExecRequest, ExecResponse, FLAG_STDERR, FLAG_STDOUT, FLAG_WAITABLE, Io, KillRequest,
-    WriteRequest,
+    ExecRequest, ExecResponse, FLAG_STDERR, FLAG_STDOUT, FLAG_WAITABLE, KillRequest, WriteRequest,
 };
 
 struct Entry {
@@ -110,7 +111,12 @@ impl State {
                     FLAG_STDERR
                 };
                 if streaming && flags & wanted != 0 {
-                    let io = Io::new(stream, rank, &data, data.is_empty());
+                    let io = IoData {
+                        stream: stream.to_owned(),
+                        rank: rank.to_string(),
+                        eof: data.is_empty(),
+                        data: data.to_vec(),
+                    };
                     let pid = *pid_rx.borrow();
                     handle.respond(&request, &ExecResponse::Output { pid, io });
                 }
@@ -165,7 +171,7 @@ impl State {
         let mine =
             |e: &&Entry| e.request.matchtag() == matchtag && e.request.sender() == msg.sender();
         if let Some(entry) = self.entries.values().find(mine) {
-            let data = io.bytes()?;
+            let data = Bytes::from(io.data);
             // The process may have ended by now.
             if !data.is_empty() {
                 let _ = entry.process.control.send(Control::Input(data));

@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use formats::iodata::IoData;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use wire::RpcError;
 
 /// Ask for stdout.
 pub const FLAG_STDOUT: u32 = 1;
@@ -52,55 +49,6 @@ pub struct ExecRequest {
     pub flags: u32,
 }
 
-/// A piece of a stream (RFC 24 data object).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Io {
-    /// `stdin`, `stdout`, `stderr` or a channel.
-    pub stream: String,
-    /// Rank, as text.
-    pub rank: String,
-    /// The bytes, as text or encoded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<String>,
-    /// `base64` where the bytes are no UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<String>,
-    /// The stream has ended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub eof: bool,
-}
-
-impl Io {
-    /// A piece of data; empty `bytes` with `eof` is the bare end of the stream.
-    pub fn new(stream: &str, rank: u32, bytes: &[u8], eof: bool) -> Self {
-        let (data, encoding) = match std::str::from_utf8(bytes) {
-            Ok("") => (None, None),
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (Some(STANDARD.encode(bytes)), Some("base64".to_owned())),
-        };
-        Self {
-            stream: stream.to_owned(),
-            rank: rank.to_string(),
-            data,
-            encoding,
-            eof,
-        }
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> Result<Bytes, RpcError> {
-        let data = self.data.clone().unwrap_or_default();
-        match self.encoding.as_deref() {
-            None | Some("UTF-8") => Ok(Bytes::from(data)),
-            Some("base64") => STANDARD
-                .decode(data)
-                .map(Bytes::from)
-                .map_err(|e| RpcError::proto(format!("io.data: {e}"))),
-            Some(other) => Err(RpcError::proto(format!("io.encoding: unknown {other:?}"))),
-        }
-    }
-}
-
 /// A response of `exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -118,7 +66,7 @@ pub enum ExecResponse {
         #[serde(default)]
         pid: i32,
         /// The data.
-        io: Io,
+        io: IoData,
     },
     /// Write credit.
     #[serde(rename = "add-credit")]
@@ -139,7 +87,7 @@ pub struct WriteRequest {
     /// Matchtag of the exec request.
     pub matchtag: u32,
     /// What to write.
-    pub io: Io,
+    pub io: IoData,
 }
 
 /// Request of `kill`.
@@ -158,7 +106,6 @@ pub struct KillRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn responses_have_the_shape_of_rfc42() {
@@ -171,21 +118,15 @@ mod tests {
             json(&ExecResponse::Finished { status: 256 }),
             r#"{"type":"finished","status":256}"#
         );
-        let io = Io::new("stdout", 3, b"hi\n", false);
+        let io = IoData {
+            stream: "stdout".into(),
+            rank: "3".into(),
+            data: b"hi\n".to_vec(),
+            eof: false,
+        };
         assert_eq!(
             json(&ExecResponse::Output { pid: 7, io }),
             r#"{"type":"output","pid":7,"io":{"stream":"stdout","rank":"3","data":"hi\n"}}"#
         );
-    }
-
-    proptest! {
-        #[test]
-        fn io_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..100), eof: bool) {
-            let io = Io::new("stdout", 0, &bytes, eof);
-            let text = serde_json::to_string(&io).unwrap();
-            let back: Io = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(&back, &io);
-            prop_assert_eq!(&back.bytes().unwrap()[..], &bytes[..]);
-        }
     }
 }

@@ -16,9 +16,7 @@ pub(super) fn load(host: &mut Host, msg: &Message) -> Result<Value, RpcError> {
     }
     msg.require_owner()?;
     let Request { path, name, args } = msg.json()?;
-    let file = path.rsplit('/').next().unwrap_or(&path);
-    let stem = file.strip_suffix(".so").unwrap_or(file);
-    host.load(name.as_deref().unwrap_or(stem), &path, args)?;
+    host.load(name.as_deref(), &path, args)?;
     Ok(Value::Null)
 }
 

@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use client::{Handle, Node, RpcStream};
 use formats::Idset;
+use formats::iodata::IoData;
 use formats::job::WaitStatus;
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
@@ -84,7 +83,7 @@ enum Response {
     },
     Stopped,
     Output {
-        io: Io,
+        io: IoData,
     },
     #[serde(rename = "add-credit")]
     AddCredit {
@@ -93,28 +92,6 @@ enum Response {
     Finished {
         status: i32,
     },
-}
-
-/// A piece of a stream (RFC 24).
-#[derive(Deserialize)]
-struct Io {
-    stream: String,
-    data: Option<String>,
-    encoding: Option<String>,
-    #[serde(default)]
-    eof: bool,
-}
-
-impl Io {
-    fn bytes(&self) -> Result<Vec<u8>, Failure> {
-        let data = self.data.as_deref().unwrap_or("");
-        match self.encoding.as_deref() {
-            Some("base64") => STANDARD
-                .decode(data)
-                .map_err(|e| Failure::new(format!("output is not base64: {e}"))),
-            _ => Ok(data.as_bytes().to_vec()),
-        }
-    }
 }
 
 /// A process somewhere.
@@ -362,18 +339,12 @@ impl Session<'_> {
             if let Some(credit) = &mut process.credit {
                 *credit -= data.len() as i64;
             }
-            let mut io = json!({ "stream": "stdin", "rank": rank.to_string() });
-            match std::str::from_utf8(data) {
-                Ok("") => {}
-                Ok(text) => io["data"] = text.into(),
-                Err(_) => {
-                    io["data"] = STANDARD.encode(data).into();
-                    io["encoding"] = "base64".into();
-                }
-            }
-            if eof {
-                io["eof"] = true.into();
-            }
+            let io = IoData {
+                stream: "stdin".into(),
+                rank: rank.to_string(),
+                data: data.to_vec(),
+                eof,
+            };
             let request = json!({ "matchtag": process.tag, "io": io });
             self.handle.notify(&topic, Node::Rank(*rank), &request);
         }
@@ -441,7 +412,7 @@ impl Session<'_> {
             }
             Response::Output { io } => {
                 let which = usize::from(io.stream == "stderr");
-                let bytes = io.bytes()?;
+                let bytes = io.data;
                 if !self.options.label_io {
                     print(which, &bytes);
                     return Ok(());
@@ -509,10 +480,10 @@ mod tests {
         let r: Response =
             serde_json::from_str(r#"{"type":"add-credit","channels":{"stdin":9}}"#).unwrap();
         assert!(matches!(r, Response::AddCredit { channels } if channels["stdin"] == 9));
-        let io: Io = serde_json::from_str(
+        let io: IoData = serde_json::from_str(
             r#"{"stream":"stdout","rank":"0","data":"aGk=","encoding":"base64"}"#,
         )
         .unwrap();
-        assert_eq!(io.bytes().unwrap(), b"hi");
+        assert_eq!(io.data, b"hi");
     }
 }

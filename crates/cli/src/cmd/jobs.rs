@@ -234,7 +234,7 @@ async fn fetch(
     with_instance: bool,
 ) -> Result<Listing, Failure> {
     let (found, errors) = query.fetch(handle).await?;
-    let now = now();
+    let now = crate::jobs::now();
     let mut jobs: Vec<Job> = found.into_iter().map(|j| Job::new(j, now)).collect();
     let truncated = options.count > 0 && jobs.len() as i64 > options.count;
     if truncated {
@@ -247,10 +247,6 @@ async fn fetch(
         eprintln!("{error}");
     }
     Ok(Listing { jobs, truncated })
-}
-
-fn now() -> f64 {
-    formats::eventlog::timestamp(std::time::SystemTime::now())
 }
 
 /// Ask running instances for their own resources and jobs. Those that do not answer are left out.
@@ -407,7 +403,7 @@ fn from_stdin() -> Result<Listing, Failure> {
     for (i, line) in std::io::stdin().lines().enumerate() {
         let attrs = serde_json::from_str(&line?)
             .map_err(|e| Failure::new(format!("JSON input error: line {}: {e}", i + 1)))?;
-        jobs.push(Job::new(attrs, now()));
+        jobs.push(Job::new(attrs, crate::jobs::now()));
     }
     Ok(Listing {
         jobs,
@@ -443,7 +439,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 async fn list(options: &Options, format: Format) -> Outcome {
-    let mut query = options.query(&format.fields(), now())?;
+    let mut query = options.query(&format.fields(), crate::jobs::now())?;
     let handle = match options.from_stdin && !options.stats && !options.stats_only {
         true => None,
         false => Some(Handle::open(None).await?),

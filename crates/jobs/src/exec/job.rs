@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use client::{Handle, Node};
 use formats::fsd;
+use formats::iodata::IoData;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
 use serde::Deserialize;
@@ -294,18 +293,13 @@ async fn watch(handle: Handle, rank: u32, command: Value, tx: UnboundedSender<(u
             pid: i32,
         },
         Output {
-            io: Io,
+            io: IoData,
         },
         Finished {
             status: i32,
         },
         #[serde(other)]
         Other,
-    }
-    #[derive(Deserialize)]
-    struct Io {
-        data: Option<String>,
-        encoding: Option<String>,
     }
     // The receiver lives as long as the job's task; after it nobody wants to know.
     let send = |event| drop(tx.send((rank, event)));
@@ -314,20 +308,8 @@ async fn watch(handle: Handle, rank: u32, command: Value, tx: UnboundedSender<(u
     while let Some(answer) = stream.next().await {
         match answer.and_then(|msg| msg.json()) {
             Ok(Response::Started { pid }) => send(ShellEvent::Started(pid)),
-            Ok(Response::Output {
-                io:
-                    Io {
-                        data: Some(data),
-                        encoding,
-                    },
-            }) => {
-                let text = match encoding.as_deref() {
-                    Some("base64") => STANDARD
-                        .decode(&data)
-                        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                        .unwrap_or(data),
-                    _ => data,
-                };
+            Ok(Response::Output { io }) if !io.data.is_empty() => {
+                let text = String::from_utf8_lossy(&io.data).into_owned();
                 send(ShellEvent::Output(text));
             }
             Ok(Response::Finished { status: code }) => status = Some(code),
