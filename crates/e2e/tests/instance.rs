@@ -117,3 +117,11 @@ fn configuration_comes_from_the_command_line() {
     out.success();
     site.flux(["start", "--conf==", "true"]).expect_code(1);
 }
+
+/// More input than a process is given credit for at once.
+#[test]
+fn exec_passes_input_of_any_size_and_kind() {
+    let site = Site::new();
+    let script = "head -c 300000 /dev/urandom >data; flux exec -r 1 cat <data | cmp - data";
+    site.script(2, script).success();
+}

@@ -13,8 +13,18 @@ use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Process, Report};
 use crate::protocol::{
-    ExecRequest, ExecResponse, FLAG_STDERR, FLAG_STDOUT, FLAG_WAITABLE, KillRequest, WriteRequest,
+    ExecRequest, ExecResponse, FLAG_CREDIT, FLAG_STDERR, FLAG_STDOUT, FLAG_WAITABLE, KillRequest,
+    WriteRequest,
 };
+
+/// Bytes of input that may be on their way to one process.
+const INPUT_WINDOW: usize = 64 * 1024;
+
+/// Permission to send `bytes` more of input.
+fn credit(bytes: usize) -> ExecResponse {
+    let channels = HashMap::from([("stdin".to_owned(), bytes as i64)]);
+    ExecResponse::AddCredit { channels }
+}
 
 struct Entry {
     process: Process,
@@ -100,6 +110,7 @@ impl State {
         let rank = self.handle.rank();
         cmd.env.insert("FLUX_URI".into(), self.local_uri.clone());
         let streaming = msg.is_streaming();
+        let with_credit = streaming && flags & FLAG_CREDIT != 0;
         let (handle, request, ends) = (self.handle.clone(), msg.clone(), self.finished.clone());
         // Known before anything is reported.
         let (pid_tx, pid_rx) = tokio::sync::watch::channel(0);
@@ -121,6 +132,11 @@ impl State {
                     handle.respond(&request, &ExecResponse::Output { pid, io });
                 }
             }
+            Report::Consumed(bytes) => {
+                if with_credit {
+                    handle.respond(&request, &credit(bytes));
+                }
+            }
             // The service has ended if nobody listens.
             Report::Finished(status) => {
                 let pid = *pid_rx.borrow();
@@ -131,6 +147,9 @@ impl State {
         let pid = process.pid;
         pid_tx.send_replace(pid);
         self.handle.respond(msg, &ExecResponse::Started { pid });
+        if with_credit {
+            self.handle.respond(msg, &credit(INPUT_WINDOW));
+        }
         process.begin();
         let entry = Entry {
             process,

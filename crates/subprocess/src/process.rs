@@ -29,6 +29,8 @@ pub(crate) enum Control {
 #[derive(Debug)]
 pub(crate) enum Report {
     Output(&'static str, Bytes),
+    /// So many bytes of input have been taken by the process's pipe.
+    Consumed(usize),
     Finished(i32),
 }
 
@@ -97,7 +99,11 @@ pub(crate) fn start(
     let out = tokio::spawn(read("stdout", stdout, opened.clone(), report.clone()));
     let err = tokio::spawn(read("stderr", stderr, opened.clone(), report.clone()));
     tokio::spawn(async move {
-        let status = attend(child, pid, stdin, rx).await;
+        let consumed = report.clone();
+        let status = attend(child, pid, stdin, rx, move |n| {
+            consumed(Report::Consumed(n))
+        })
+        .await;
         // Output first, so that `finished` is the last word.
         let _ = tokio::join!(out, err);
         wait_open(opened).await;
@@ -155,6 +161,7 @@ async fn attend(
     pid: i32,
     mut stdin: Option<ChildStdin>,
     mut rx: UnboundedReceiver<Control>,
+    consumed: impl Fn(usize) + Send + 'static,
 ) -> i32 {
     let (input_tx, mut input_rx) = unbounded_channel::<Option<Bytes>>();
     let feeder = tokio::spawn(async move {
@@ -164,6 +171,7 @@ async fn attend(
             if pipe.write_all(&data).await.is_err() {
                 break;
             }
+            consumed(data.len());
         }
     });
     let status = loop {
@@ -216,7 +224,7 @@ mod tests {
         loop {
             match rx.recv().await.unwrap() {
                 Report::Output("stdout", data) => out.extend_from_slice(&data),
-                Report::Output(..) => {}
+                Report::Output(..) | Report::Consumed(_) => {}
                 Report::Finished(status) => return (out, status),
             }
         }
