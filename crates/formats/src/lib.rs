@@ -13,6 +13,7 @@ pub mod iodata;
 pub mod job;
 pub mod jobid;
 pub mod jobspec;
+pub mod resource_event;
 pub mod resource_set;
 pub mod signed;
 pub mod taskmap;
