@@ -129,9 +129,9 @@ pub fn fit_to_brokers(set: &ResourceSet, hosts: &Hostlist, size: u32) -> Option<
         return None;
     }
     let by_name =
-        all_different(hosts) && set.targets.values().all(|t| hosts.find(&t.host).is_some());
+        all_different(hosts) && set.targets().iter().all(|t| hosts.find(&t.host).is_some());
     let mut next = 0;
-    let mut fitted = set.rerank(|_, target| {
+    let mut fitted = set.rerank(|target| {
         next += 1;
         match hosts.find(&target.host) {
             Some(rank) if by_name => rank as u32,
@@ -152,11 +152,11 @@ fn all_different(hosts: &Hostlist) -> bool {
 /// Matches a configured set to the instance's hosts, if each of its targets has one: ranks in
 /// the configuration are only its order.
 pub fn rerank_configured(set: ResourceSet, hosts: &Hostlist) -> ResourceSet {
-    if !all_different(hosts) || set.targets.values().any(|t| hosts.find(&t.host).is_none()) {
+    if !all_different(hosts) || set.targets().iter().any(|t| hosts.find(&t.host).is_none()) {
         return set;
     }
     // `find` succeeds for each, as just checked; the old rank stands in for the impossible.
-    set.rerank(|rank, t| hosts.find(&t.host).map_or(rank, |r| r as u32))
+    set.rerank(|t| hosts.find(&t.host).map_or(t.rank, |r| r as u32))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 mod begin;
 mod config;
-mod constraint;
 mod environment;
 mod files;
 mod pattern;
@@ -18,6 +17,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use client::{Handle, Node, Rpc};
+use formats::constraint::query::Syntax;
 use formats::idset::Idset;
 use formats::jobspec::{JobspecBuilder, PerResource, parse_dependency, parse_key_value};
 use formats::{JobId, Jobspec};
@@ -376,7 +376,10 @@ impl Common {
         }
         b = b.dependencies(self.dependencies()?);
         if !self.requires.is_empty() {
-            b = b.constraints(constraint::parse(&self.requires.join(" "))?);
+            let text = self.requires.join(" ");
+            let constraints = Syntax::requires().parse(&text);
+            let fault = |e| Failure::new(format!("--requires='{text}': {e}"));
+            b = b.constraints(constraints.map_err(fault)?);
         }
         for text in &self.setopt {
             let (key, value) = key_value("--setopt", text)?;

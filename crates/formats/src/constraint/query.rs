@@ -43,7 +43,7 @@ pub enum QueryError {
     End(String),
     #[error("Invalid token '{token}' at position {position}")]
     Token { token: String, position: usize },
-    #[error("Illegal character '{c}' at position {position}")]
+    #[error("Illegal character {c:?} at position {position}")]
     Character { c: char, position: usize },
     #[error("Unclosed parenthesis in position {0}")]
     Unclosed(usize),
@@ -490,7 +490,7 @@ mod tests {
             ("a and(b)", "a&b"),
             ("a'b'\"c\"", "a b c"),
             ("op: (x y)", "op:x y"),
-            ("and-a", "and -a"),
+            ("b and-a", "b & -a"),
         ] {
             assert_eq!(named(text), named(same), "{text}");
         }
@@ -527,7 +527,22 @@ mod tests {
         let fails = |text: &str| Syntax::requires().parse(text).unwrap_err().to_string();
         insta::assert_snapshot!(
             ["", "(a", "a)", "(a))", "a or", "or", "()", "x!:1", "a 'b", "rank:", "rank:''", "-(a)", "a --b", "a\u{a0}b"]
-                .map(fails).join("\n"), @"");
+                .map(fails).join("\n"), @r#"
+        Unexpected end of input in ''
+        Unclosed parenthesis in position 0
+        Mismatched parentheses starting at position 1.
+        Mismatched parentheses starting at position 3.
+        Unexpected end of input in 'a or'
+        Invalid token 'or' at position 0
+        Invalid token ')' at position 1
+        invalid character '!' in operator 'x!:'
+        Unclosed quote "'" at position 2
+        Missing argument to token 'rank:'
+        Missing argument to token 'rank:'
+        Invalid token '(' at position 1
+        Invalid token '-' at position 3
+        Illegal character '\u{a0}' at position 1
+        "#);
         let bare = Syntax::new().parse("a").unwrap_err().to_string();
         assert_eq!(bare, "Missing required operator in \"a\"");
         let deep = "(".repeat(200) + "a" + &")".repeat(200);

@@ -346,7 +346,7 @@ impl Leader {
         let Some(all) = &mut self.discovered else {
             return;
         };
-        all.append(found);
+        all.merge(found);
         if all.nnodes() == self.handle.size() as usize
             && let Some(set) = self.discovered.take()
         {
