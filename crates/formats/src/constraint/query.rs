@@ -49,7 +49,7 @@ pub enum QueryError {
     Unclosed(usize),
     #[error("Mismatched parentheses starting at position {0}.")]
     Mismatched(usize),
-    #[error("Unclosed quote {quote:?} at position {position}", quote = quote.to_string())]
+    #[error("Unclosed quote {q}{quote}{q} at position {position}", q = if *quote == '"' { '\'' } else { '"' })]
     Quote { quote: char, position: usize },
     #[error("Missing argument to token '{0}'")]
     Argument(String),
@@ -338,6 +338,11 @@ impl Lexer {
 /// What is read and not yet reduced.
 enum Step {
     Value(Value),
+    /// A term whose meaning is looked at when the next token is known to be one.
+    Term {
+        text: String,
+        negated: bool,
+    },
     And,
     Or,
     Not,
@@ -355,6 +360,7 @@ impl Parser<'_> {
     fn run(mut self) -> Result<Value, QueryError> {
         loop {
             let found = self.lexer.next()?;
+            self.settle()?;
             let level = found.as_ref().map_or(0, |f| f.token.level());
             while self.reduce(level) {}
             let Some(found) = found else { break };
@@ -364,6 +370,20 @@ impl Parser<'_> {
             (Some(Step::Value(value)), true) => Ok(value),
             _ => Err(self.unexpected(None)),
         }
+    }
+
+    /// Gives the last term its meaning.
+    fn settle(&mut self) -> Result<(), QueryError> {
+        if let Some(Step::Term { text, negated }) = self.stack.last() {
+            let value = self.syntax.term(text)?;
+            let value = match negated {
+                true => json!({ "not": [value] }),
+                false => value,
+            };
+            self.stack.pop();
+            self.stack.push(Step::Value(value));
+        }
+        Ok(())
     }
 
     fn unexpected(&self, found: Option<Found>) -> QueryError {
@@ -383,12 +403,14 @@ impl Parser<'_> {
         let has_value = matches!(self.stack.last(), Some(Step::Value(_)));
         let minus = matches!(self.stack.last(), Some(Step::Minus));
         let step = match &found.token {
-            Token::Term(text) if minus => {
-                self.stack.pop();
-                Step::Value(json!({ "not": [self.syntax.term(text)?] }))
+            Token::Term(text) => {
+                let (text, negated) = (text.clone(), minus);
+                if minus {
+                    self.stack.pop();
+                }
+                Step::Term { text, negated }
             }
             _ if minus => return Err(self.unexpected(Some(found))),
-            Token::Term(text) => Step::Value(self.syntax.term(text)?),
             Token::Open => Step::Open,
             Token::Not => Step::Not,
             Token::Minus => Step::Minus,

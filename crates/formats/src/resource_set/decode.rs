@@ -174,7 +174,14 @@ fn targets(entries: &[RawEntry]) -> Result<Vec<Target>, ResourceSetError> {
         if targets.len() + ranks.len() > MAX_TARGETS {
             return Err(fault(place(), Fault::TooMany));
         }
-        let children = match known.get(&entry.children) {
+        let like_last = targets.last().filter(|(_, last, _)| {
+            // Neighbours are often alike: compare before hashing.
+            *last + 1 == i && entries[*last].children == entry.children
+        });
+        let children = match like_last
+            .map(|(.., c)| c)
+            .or_else(|| known.get(&entry.children))
+        {
             Some(children) => children.clone(),
             None => {
                 let children = Arc::new(children(&entry.children, i)?);

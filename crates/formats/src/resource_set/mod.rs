@@ -27,7 +27,7 @@ pub use ops::{Overlap, PropertyError, RerankError, property_fault};
 
 use crate::{Hostlist, Idset};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 /// The resources a target holds: ids by type. An id set that is empty counts as absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -95,12 +95,16 @@ impl Children {
         (!ids.is_empty()).then_some(ids)
     }
 
-    /// Types with their ids: cores, gpus, then the others by name. No type is without ids.
+    /// Types with their ids: cores first, then by name. No type is without ids.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Idset)> {
-        let other = self.other.iter().map(|(kind, ids)| (kind.as_str(), ids));
-        [("core", &self.cores), ("gpu", &self.gpus)]
+        let from = |range| self.other.range::<str, (Bound<&str>, Bound<&str>)>(range);
+        let before = from((Bound::Unbounded, Bound::Excluded("gpu")));
+        let after = from((Bound::Excluded("gpu"), Bound::Unbounded));
+        [("core", &self.cores)]
             .into_iter()
-            .chain(other)
+            .chain(before.map(|(kind, ids)| (kind.as_str(), ids)))
+            .chain([("gpu", &self.gpus)])
+            .chain(after.map(|(kind, ids)| (kind.as_str(), ids)))
             .filter(|(_, ids)| !ids.is_empty())
     }
 }

@@ -196,15 +196,16 @@ impl ResourceSet {
     }
 
     /// Adds all of `other`, which may have what is there already. The hosts of ranks in both
-    /// sets stay as they are; scheduler data is taken if there was none.
+    /// sets stay as they are if they are known; scheduler data is taken if there was none.
     pub fn merge(&mut self, other: &ResourceSet) {
         let mut union = Memo::new(Children::union);
         let mut targets = Vec::with_capacity(self.targets.len() + other.targets.len());
         merge(&self.targets, &other.targets, |a, b| {
             targets.extend(match (a, b) {
                 (Some(a), Some(b)) => Some(Target {
+                    rank: a.rank,
+                    host: if a.host.is_empty() { &b.host } else { &a.host }.clone(),
                     children: union.apply(&a.children, &b.children),
-                    ..a.clone()
                 }),
                 (a, b) => a.or(b).cloned(),
             });
