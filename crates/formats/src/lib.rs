@@ -5,6 +5,7 @@
 
 pub mod batch_directives;
 pub mod constraint;
+pub mod count;
 pub mod eventlog;
 pub mod fsd;
 pub mod hostlist;
@@ -14,10 +15,12 @@ pub mod job;
 pub mod jobid;
 pub mod jobspec;
 pub mod resource_set;
+pub mod shape;
 pub mod signed;
 pub mod taskmap;
 
 pub use constraint::Constraint;
+pub use count::Count;
 pub use eventlog::Event;
 pub use hostlist::Hostlist;
 pub use idset::Idset;
