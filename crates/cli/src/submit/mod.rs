@@ -20,7 +20,7 @@ use std::str::FromStr;
 use client::{Handle, Node, Rpc};
 use formats::idset::Idset;
 use formats::jobspec::{JobspecBuilder, PerResource, parse_dependency, parse_key_value};
-use formats::{JobId, Jobspec};
+use formats::{JobId, Jobspec, Urgency};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -184,7 +184,7 @@ const FLAG_NOVALIDATE: u32 = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) jobspec: Jobspec,
-    urgency: i64,
+    urgency: Urgency,
     flags: u32,
 }
 
@@ -203,7 +203,7 @@ impl Request {
 }
 
 /// Submit a jobspec as it is written; the answer is read with [`submitted`].
-pub(crate) fn send_text(handle: &Handle, jobspec: &str, urgency: i64, flags: u32) -> Rpc {
+pub(crate) fn send_text(handle: &Handle, jobspec: &str, urgency: Urgency, flags: u32) -> Rpc {
     let userid = nix::unistd::getuid().as_raw();
     let request = json!({
         "J": formats::signed::wrap_none(userid, jobspec.as_bytes()),
@@ -213,17 +213,10 @@ pub(crate) fn send_text(handle: &Handle, jobspec: &str, urgency: i64, flags: u32
     handle.rpc("job-ingest.submit", Node::Any, &request)
 }
 
-/// The number that a word of `--urgency` stands for.
-pub(crate) fn parse_urgency(text: &str) -> Result<i64, Failure> {
-    match text {
-        "default" => Ok(16),
-        "hold" => Ok(0),
-        "expedite" => Ok(31),
-        text => text.parse().map_err(|_| {
-            let known = "a number from 0 to 31, hold, default or expedite";
-            Failure::new(format!("--urgency: '{text}' is not {known}"))
-        }),
-    }
+/// What a word of `--urgency` stands for.
+pub(crate) fn parse_urgency(text: &str) -> Result<Urgency, Failure> {
+    text.parse()
+        .map_err(|e| Failure::new(format!("--urgency: {e}")))
 }
 
 /// The bits that comma-separated words of `--flags` stand for.

@@ -76,7 +76,7 @@ fn jobspec(input: &Value) -> Answer {
     Ok(json!(true))
 }
 
-pub fn answer(op: &str, input: &Value) -> Option<Answer> {
+pub(crate) fn answer(op: &str, input: &Value) -> Option<Answer> {
     let (family, name) = op.split_once('.')?;
     Some(match (family, name) {
         ("idset", name) => idset(name, input),
