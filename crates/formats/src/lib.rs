@@ -34,7 +34,7 @@ pub use idset::Idset;
 pub use iodata::IoData;
 pub use job::{JobResult, JobState};
 pub use jobid::JobId;
-pub use jobspec::Jobspec;
+pub use jobspec::{Jobspec, JobspecBuilder};
 pub use resource_set::ResourceSet;
 pub use taskmap::Taskmap;
 pub use urgency::Urgency;

@@ -11,6 +11,7 @@ mod environment;
 mod files;
 mod pattern;
 mod rlimit;
+mod shape;
 pub(crate) mod template;
 pub(crate) mod watch;
 
@@ -65,6 +66,8 @@ pub(crate) struct Common {
     /// Do not start before this time
     #[arg(long, value_name = "+FSD|TIME", allow_hyphen_values = true)]
     begin_time: Vec<String>,
+    #[command(flatten)]
+    resources: shape::Resources,
     #[command(flatten)]
     env: EnvRules,
     /// Pass on a resource limit: NAME, NAME=VALUE, or -PATTERN not to
@@ -325,6 +328,9 @@ impl Common {
             None => std::env::current_dir()?.to_string_lossy().into_owned(),
         };
         let mut b = builder.environment(env.variables).cwd(&cwd);
+        if let Some(resources) = self.resources.read()? {
+            b = b.resources(resources);
+        }
         if let Some(text) = &self.time_limit {
             let seconds = match text.parse::<f64>() {
                 Ok(minutes) => minutes * 60.,
@@ -552,6 +558,7 @@ impl Nested {
         ) {
             (Some(slots), _) => slots,
             (None, Some(nodes)) => nodes,
+            (None, None) if common.resources.given() => 1,
             (None, None) => {
                 return Err(Failure::new(
                     "Number of slots to allocate must be specified",

@@ -6,6 +6,7 @@
 
 mod builder;
 mod parse;
+mod v1;
 
 pub use crate::count::{Count, CountRange};
 pub use builder::{BuildError, JobspecBuilder, PerResource, parse_dependency, parse_key_value};
