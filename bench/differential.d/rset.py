@@ -8,6 +8,11 @@ answered by the Python class that `--requires` uses.
 import ctypes
 import json
 import sys
+from pathlib import Path
+
+PACKAGE = "formats"
+# Questions of all kinds for each that the others ask of a kind.
+KINDS = 20
 
 
 def idset(rng, top, least=0):
@@ -200,7 +205,7 @@ def config(rng):
 
 
 def cases(rng, n):
-    for _ in range(n):
+    for _ in range(KINDS * n):
         roll = rng.random()
         if roll < 0.22:
             yield "r.parse", rset(rng)
@@ -295,7 +300,9 @@ class Upstream:
             function.restype, function.argtypes = result, args
 
         declare(self.jansson, "json_loads", c_void_p, c_char_p, c_size_t, c_void_p)
+        declare(self.jansson, "json_delete", None, c_void_p)
         declare(self.idset, "idset_decode", c_void_p, c_char_p)
+        declare(self.idset, "idset_destroy", None, c_void_p)
         p = c_void_p
         for name, result, args in [
             ("rlist_create", p, []), ("rlist_destroy", None, [p]), ("rlist_from_json", p, [p, p]),
@@ -313,13 +320,24 @@ class Upstream:
         from flux.job._utils import MiniConstraintParser
 
         self.queries = MiniConstraintParser
+        self.sets, self.values, self.idsets = set(), set(), set()
+
+    def free(self):
+        """Frees what the last answer was made of."""
+        for pointer in self.sets:
+            self.lib.rlist_destroy(pointer)
+        for pointer in self.values:
+            self.jansson.json_delete(pointer)
+        for pointer in self.idsets:
+            self.idset.idset_destroy(pointer)
+        self.sets, self.values, self.idsets = set(), set(), set()
 
     def json(self, value):
-        """A JSON value. These and the sets are never freed: the run is short."""
         # JSON_DECODE_ANY
         value = self.jansson.json_loads(json.dumps(value).encode(), 4, None)
         if not value:
             raise ValueError("not JSON")
+        self.values.add(value)
         return value
 
     def text(self, pointer):
@@ -330,7 +348,9 @@ class Upstream:
         return text
 
     def ids(self, text):
-        return self.good(self.idset.idset_decode(text.encode()), "idset")
+        ids = self.good(self.idset.idset_decode(text.encode()), "idset")
+        self.idsets.add(ids)
+        return ids
 
     def good(self, pointer, what="failed"):
         if not pointer:
@@ -338,9 +358,12 @@ class Upstream:
         return pointer
 
     def set(self, value):
-        return self.good(self.lib.rlist_from_json(self.json(value), ctypes.create_string_buffer(1024)), "no R")
+        rl = self.lib.rlist_from_json(self.json(value), ctypes.create_string_buffer(1024))
+        self.sets.add(self.good(rl, "no R"))
+        return rl
 
     def all(self, rl):
+        self.sets.add(rl)
         r = json.loads(self.text(self.lib.rlist_encode(rl)))
         ranks = sorted(x for e in r["execution"]["R_lite"] for x in decode(e["rank"]))
         return {
@@ -420,12 +443,6 @@ class Upstream:
 _upstream = None
 
 
-def start(build):
-    """Loads upstream's libraries from its build folder."""
-    global _upstream
-    _upstream = Upstream(build)
-
-
 def untyped(r):
     """Whether upstream takes an R with a member of another type than RFC 20 says for an empty one."""
     execution = r.get("execution") if isinstance(r, dict) else None
@@ -464,38 +481,89 @@ def unlisted(c):
     return False
 
 
-def kept(op, input):
-    """The difference of rset-kept.json that this question runs into, if any."""
-    if op == "r.parse":
-        if untyped(input):
-            return "types"
-        if empty_target(input):
-            return "empty targets"
-    if op.startswith("constraint."):
-        if unlisted(input if op == "constraint.validate" else input["arg"]):
-            return "types"
+def forbidden(op, input):
+    """Whether a property has a name that only RFC 20 forbids."""
+    if op == "r.set_property":
+        return "!" in input["arg"][0]
+    try:
+        return any("!" in name for name in input["execution"].get("properties", {}))
+    except (TypeError, KeyError, AttributeError):
+        return False
+
+
+KEPT = {k["id"]: k for k in json.loads((Path(__file__).parent / "rset-kept.json").read_text())}
+
+
+def short(answer):
+    answer["short"] = sorted(answer["short"].split())
+
+
+def without(*keys):
+    def change(answer):
+        for key in keys:
+            answer["R"]["execution"].pop(key, None)
+
+    return change
+
+
+# What may differ in an answer, by the reason.
+CHANGES = [
+    ("short", lambda op: True, short),
+    ("times", lambda op: op not in ("r.parse", "r.remap"), without("starttime", "expiration")),
+    ("nslots", lambda op: op != "r.parse", without("nslots")),
+    ("properties", lambda op: op in ("r.union", "r.add"), without("properties")),
+    ("intersected", lambda op: op == "r.intersect", without("properties")),
+]
+
+
+def kept(op, input, ours, theirs):
+    """Which of the differences in rset-kept.json explain this one."""
+    found = explained(op, input, ours, theirs)
+    return found and "; ".join(KEPT[name]["what"] for name in found)
+
+
+def explained(op, input, ours, theirs):
+    if "error" in ours and "ok" in theirs:
+        if op == "r.parse" and untyped(input):
+            return ["types"]
+        if op in ("constraint.validate", "constraint.match"):
+            value = input if op == "constraint.validate" else input["arg"]
+            return ["values"] if unlisted(value) else None
+        return ["exclamation"] if forbidden(op, input) else None
+    if "ok" not in ours or "ok" not in theirs:
+        return None
+    a, b = ours["ok"], theirs["ok"]
+    if op == "query.message" and a and b:
+        same = a.split()[:2] == b.split()[:2]
+        return ["messages"] if same and a.startswith(("Unclosed quote", "Mismatched", "Illegal")) else None
+    if not (isinstance(a, dict) and "R" in a):
+        return None
+    if op == "r.parse" and empty_target(input):
+        return ["empty"]
+    if op == "constraint.match" and unlisted(input["arg"]):
+        return ["values"]
+    a, b = json.loads(json.dumps([a, b]))
+    reasons = []
+    for name, applies, change in CHANGES:
+        if applies(op):
+            before = a == b, [a["R"] != b["R"], a["short"] != b["short"]]
+            change(a), change(b)
+            if [a["R"] != b["R"], a["short"] != b["short"]] != before[1]:
+                reasons.append(name)
+            if a == b:
+                return reasons
     return None
 
 
+def setup(build):
+    """Loads upstream's libraries from its build folder."""
+    global _upstream
+    _upstream = Upstream(build)
+
+
 def upstream(op, input):
-    """Upstream's answer; ValueError if it refuses."""
-    return _upstream.answer(op, input)
-
-
-def normal(op, value):
-    """An answer without what may differ: see rset-kept.json."""
-    if op == "query.message" and value and value.startswith(("Unclosed quote", "Mismatched", "Illegal")):
-        return " ".join(value.split()[:2])
-    if not (isinstance(value, dict) and "R" in value):
-        return value
-    value = json.loads(json.dumps(value))
-    value["short"] = sorted(value["short"].split())
-    execution = value["R"]["execution"]
-    if op in ("r.union", "r.add", "r.intersect"):
-        execution.pop("properties", None)
-    if op not in ("r.parse", "r.remap", "r.rerank", "r.set_property", "r.remove_ranks"):
-        for key in ("starttime", "expiration"):
-            execution.pop(key, None)
-    if op != "r.parse":
-        execution.pop("nslots", None)
-    return value
+    """Upstream's answer; an exception if it refuses."""
+    try:
+        return _upstream.answer(op, input)
+    finally:
+        _upstream.free()

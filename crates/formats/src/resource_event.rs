@@ -1,42 +1,41 @@
 //! Resource events: the entries of the resource eventlog and journal, RFC 44.
 //!
-//! One variant for each event with a struct of its context. Members that the RFC does not define
-//! are kept in `extra`, and events it does not define in [`ResourceEvent::Unknown`], so that
-//! reading and writing a log of a newer version loses nothing.
+//! [`ResourceEvent`] is made from an [`crate::Event`] and back. Keys that the RFC does not name are
+//! kept in `extra`, events it does not name in [`ResourceEvent::Other`], so that reading and
+//! writing a log of a newer version loses nothing.
+//!
+//! ```
+//! use formats::{Event, resource_event::ResourceEvent};
+//!
+//! let line = r#"{"timestamp":1.0,"name":"drain","context":{"idset":"0-1","nodelist":"n[0-1]","overwrite":0,"by":7}}"#;
+//! let event = Event::decode(line)?;
+//! let ResourceEvent::Drain(drain) = ResourceEvent::try_from(&event)? else { panic!() };
+//! assert_eq!((drain.idset.len(), &drain.reason), (2, &None));
+//! assert_eq!(ResourceEvent::Drain(drain).to_event(1.0).encode().trim_end(), line);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-use crate::{Event, Hostlist, Idset};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use crate::event_enum::event_enum;
+pub use crate::event_enum::{EventError, Other, Plain};
+use crate::{Hostlist, Idset};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// An event of the resource service.
-///
-/// ```
-/// use formats::{Event, resource_event::ResourceEvent};
-///
-/// let line = r#"{"timestamp":1.0,"name":"drain","context":{"idset":"0-1","nodelist":"n[0-1]","overwrite":0,"by":7}}"#;
-/// let event = Event::decode(line)?;
-/// let ResourceEvent::Drain(drain) = ResourceEvent::try_from(&event)? else { panic!() };
-/// assert_eq!((drain.idset.len(), &drain.reason), (2, &None));
-/// assert_eq!(ResourceEvent::Drain(drain).to_event(1.0).encode().trim_end(), line);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub enum ResourceEvent {
-    Restart(Restart),
-    ResourceDefine(ResourceDefine),
-    ResourceUpdate(ResourceUpdate),
-    Drain(Drain),
-    Undrain(Drain),
-    Online(Targets),
-    Offline(Targets),
-    Torpid(Targets),
-    Lively(Targets),
-    /// Events up to this time were dropped from the journal.
-    Truncate,
-    Unknown {
-        name: String,
-        context: Option<Map<String, Value>>,
-    },
+event_enum! {
+    /// An event of the resource service.
+    ResourceEvent {
+        Restart(Restart) = "restart",
+        ResourceDefine(ResourceDefine) = "resource-define",
+        ResourceUpdate(ResourceUpdate) = "resource-update",
+        Drain(Drain) = "drain",
+        Undrain(Drain) = "undrain",
+        Online(Targets) = "online",
+        Offline(Targets) = "offline",
+        Torpid(Targets) = "torpid",
+        Lively(Targets) = "lively",
+        /// Events up to this time were dropped from the journal.
+        Truncate(Plain) = "truncate",
+    }
 }
 
 /// The resource service has started.
@@ -112,14 +111,6 @@ pub struct Targets {
     pub extra: Map<String, Value>,
 }
 
-/// Why an event does not have the context its name demands.
-#[derive(Debug, thiserror::Error)]
-#[error("resource event {name}: context: {source}")]
-pub struct ResourceEventError {
-    pub name: String,
-    pub source: serde_json::Error,
-}
-
 impl Method {
     pub fn as_str(&self) -> &str {
         match self {
@@ -178,84 +169,10 @@ impl<'de> Deserialize<'de> for Overwrite {
     }
 }
 
-impl TryFrom<&Event> for ResourceEvent {
-    type Error = ResourceEventError;
-
-    fn try_from(event: &Event) -> Result<ResourceEvent, ResourceEventError> {
-        fn read<T: DeserializeOwned>(event: &Event) -> Result<T, ResourceEventError> {
-            let context = event.context.clone().unwrap_or_default();
-            T::deserialize(Value::Object(context)).map_err(|source| ResourceEventError {
-                name: event.name.clone(),
-                source,
-            })
-        }
-
-        Ok(match event.name.as_str() {
-            "restart" => ResourceEvent::Restart(read(event)?),
-            "resource-define" => ResourceEvent::ResourceDefine(read(event)?),
-            "resource-update" => ResourceEvent::ResourceUpdate(read(event)?),
-            "drain" => ResourceEvent::Drain(read(event)?),
-            "undrain" => ResourceEvent::Undrain(read(event)?),
-            "online" => ResourceEvent::Online(read(event)?),
-            "offline" => ResourceEvent::Offline(read(event)?),
-            "torpid" => ResourceEvent::Torpid(read(event)?),
-            "lively" => ResourceEvent::Lively(read(event)?),
-            "truncate" => ResourceEvent::Truncate,
-            name => ResourceEvent::Unknown {
-                name: name.to_owned(),
-                context: event.context.clone(),
-            },
-        })
-    }
-}
-
-impl ResourceEvent {
-    /// The event's name in the log.
-    pub fn name(&self) -> &str {
-        match self {
-            ResourceEvent::Restart(_) => "restart",
-            ResourceEvent::ResourceDefine(_) => "resource-define",
-            ResourceEvent::ResourceUpdate(_) => "resource-update",
-            ResourceEvent::Drain(_) => "drain",
-            ResourceEvent::Undrain(_) => "undrain",
-            ResourceEvent::Online(_) => "online",
-            ResourceEvent::Offline(_) => "offline",
-            ResourceEvent::Torpid(_) => "torpid",
-            ResourceEvent::Lively(_) => "lively",
-            ResourceEvent::Truncate => "truncate",
-            ResourceEvent::Unknown { name, .. } => name,
-        }
-    }
-
-    /// The log entry of the event.
-    pub fn to_event(&self, timestamp: f64) -> Event {
-        fn context(value: impl Serialize) -> Option<Map<String, Value>> {
-            match serde_json::to_value(value).expect("contexts hold only JSON values") {
-                Value::Object(map) => Some(map),
-                _ => None,
-            }
-        }
-
-        let mut event = Event::new(timestamp, self.name());
-        event.context = match self {
-            ResourceEvent::Restart(c) => context(c),
-            ResourceEvent::ResourceDefine(c) => context(c),
-            ResourceEvent::ResourceUpdate(c) => context(c),
-            ResourceEvent::Drain(c) | ResourceEvent::Undrain(c) => context(c),
-            ResourceEvent::Online(c)
-            | ResourceEvent::Offline(c)
-            | ResourceEvent::Torpid(c)
-            | ResourceEvent::Lively(c) => context(c),
-            ResourceEvent::Truncate => None,
-            ResourceEvent::Unknown { context, .. } => context.clone(),
-        };
-        event
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     /// The examples of RFC 44, and what may come besides.
     #[test]
@@ -285,17 +202,14 @@ mod tests {
             let line = format!(r#"{{"timestamp":1.5,"name":"{name}","context":{context}}}"#) + "\n";
             let typed = ResourceEvent::try_from(&Event::decode(&line).unwrap()).unwrap();
             assert_eq!(typed.name(), name);
-            assert_eq!(
-                matches!(typed, ResourceEvent::Unknown { .. }),
-                name == "party"
-            );
+            assert_eq!(matches!(typed, ResourceEvent::Other(_)), name == "party");
             assert_eq!(typed.to_event(1.5).encode(), line);
         }
         let event = Event::new(2., "truncate");
         let typed = ResourceEvent::try_from(&event).unwrap();
         assert_eq!(
             (&typed, typed.to_event(2.)),
-            (&ResourceEvent::Truncate, event)
+            (&ResourceEvent::Truncate(Plain::default()), event)
         );
     }
 
@@ -311,10 +225,10 @@ mod tests {
             fails("online", serde_json::json!({"idset": "1-0"})),
             fails("resource-define", Value::Null),
         ].join("\n"), @r"
-        resource event restart: context: missing field `online`
-        resource event drain: context: overwrite must be 0, 1 or 2, found 3
-        resource event online: context: idset '1-0': '1-0' is not an id or a range such as 2-5
-        resource event resource-define: context: missing field `method`
+        event restart: missing field `online`
+        event drain: overwrite must be 0, 1 or 2, found 3
+        event online: idset '1-0': '1-0' is not an id or a range such as 2-5
+        event resource-define: missing field `method`
         ");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 type Answer = Result<Value, String>;
 
 /// Our answer, or `None` if the question is not one of ours.
-pub fn answer(op: &str, input: &Value) -> Option<Answer> {
+pub(crate) fn answer(op: &str, input: &Value) -> Option<Answer> {
     Some(match op {
         "r.parse" => set(input).map(|r| all(&r)),
         "r.union" => two(input, |a, b| Ok(all(&a.union(&b)))),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use client::{Handle, Message, RpcError};
 use formats::Event;
 use formats::eventlog::timestamp;
-use formats::resource_event::ResourceEvent;
+use formats::resource_event::{Plain, ResourceEvent};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kvs::Txn;
@@ -81,7 +81,7 @@ impl Reslog {
             // The first entry says up to when events were dropped.
             self.journal.pop_front();
             if let Some(first) = self.journal.front_mut() {
-                *first = ResourceEvent::Truncate.to_event(first.timestamp);
+                *first = ResourceEvent::Truncate(Plain::default()).to_event(first.timestamp);
             }
         }
     }
