@@ -114,7 +114,7 @@ def constraint(rng, depth=0):
             values.append(rng.choice(["a|b", "!x", "x^", "^", "", 3, None, "a(b"]))
         return {"properties": values}
     if roll < 0.5:
-        values = [rng.choice(["n[0-6]", "n3", "login-[000,005,10]", "x", ""]) for _ in range(rng.randint(0, 2))]
+        values = [rng.choice(["n[0-6]", "n3", "login-[000,005,010]", "x", ""]) for _ in range(rng.randint(0, 2))]
         if rng.random() < 0.05:
             values.append(rng.choice(["n[", 3]))
         return {"hostlist": values}

@@ -108,7 +108,9 @@ impl Constraint {
                 }
             }),
             Constraint::Hosts(list) => {
-                let named = set.targets().iter().filter(|t| list.contains(&t.host));
+                let index = list.index();
+                let named = set.targets().iter();
+                let named = named.filter(|t| index.contains(&t.host));
                 named.map(|t| t.rank).collect()
             }
             Constraint::Ranks(ranks) => ranks.intersection(all),

@@ -6,7 +6,7 @@
 //! target without any resource is never kept, so an empty set is a set without targets. All
 //! operations are linear merges over ranks.
 //!
-//! [`decode`] reads JSON and says where a fault is, `encode` writes it, `ops` is the algebra,
+//! `decode` reads JSON, `fault` says where it is wrong, `encode` writes it, `ops` is the algebra,
 //! [`verify`] compares a node with what it should have, [`config`] makes a set of configuration
 //! entries, [`hwloc`] of a node's XML topology. [`jgf`] (RFC 40) and [`treepool`] (RFC 49) are
 //! typed views of the scheduler's own data.
@@ -14,6 +14,7 @@
 pub mod config;
 mod decode;
 mod encode;
+mod fault;
 mod host;
 pub mod hwloc;
 pub mod jgf;
@@ -21,7 +22,7 @@ mod ops;
 pub mod treepool;
 pub mod verify;
 
-pub use decode::{Fault, ResourceSetError};
+pub use fault::{Fault, ResourceSetError};
 pub use host::HostName;
 pub use ops::{Overlap, PropertyError, RerankError, property_fault};
 

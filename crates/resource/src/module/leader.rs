@@ -364,21 +364,20 @@ impl Leader {
         }
     }
 
+    fn note_targets(&mut self, event: fn(Targets) -> ResourceEvent, idset: Idset) {
+        if !idset.is_empty() {
+            let extra = Map::new();
+            self.log.note(&event(Targets { idset, extra }));
+        }
+    }
+
     fn set_online(&mut self, online: Idset) {
         if online == self.inventory.online {
             return;
         }
         let (came, left) = self.inventory.set_online(online);
-        let changes: [(fn(Targets) -> ResourceEvent, Idset); 2] = [
-            (ResourceEvent::Online, came),
-            (ResourceEvent::Offline, left),
-        ];
-        for (event, idset) in changes {
-            if !idset.is_empty() {
-                let extra = Map::new();
-                self.log.note(&event(Targets { idset, extra }));
-            }
-        }
+        self.note_targets(ResourceEvent::Online, came);
+        self.note_targets(ResourceEvent::Offline, left);
         let up = self.inventory.online.len();
         let handle = &self.handle;
         self.waitups.retain(|(want, msg)| {
