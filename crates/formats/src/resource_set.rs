@@ -152,12 +152,18 @@ impl TryFrom<RawR> for ResourceSet {
             }
         }
         targets.retain(|_, target| !target.is_empty());
+        let kept: Idset = targets.keys().copied().collect();
+        let mut properties = exec.properties;
+        properties.retain(|_, on| {
+            *on = on.intersection(&kept);
+            !on.is_empty()
+        });
         Ok(ResourceSet {
             targets,
             starttime: exec.starttime,
             expiration: exec.expiration,
             nslots: exec.nslots,
-            properties: exec.properties,
+            properties,
             scheduling: raw.scheduling,
         })
     }
