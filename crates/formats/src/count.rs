@@ -264,7 +264,11 @@ impl FromStr for Count {
                 None => Err(CountError::Syntax(text.to_owned())),
             };
         }
-        range(inner).map(Count::Range)
+        // A range of one value is that value.
+        range(inner).map(|range| match range.max {
+            Some(max) if max == range.min => Count::Fixed(max),
+            _ => Count::Range(range),
+        })
     }
 }
 
@@ -272,7 +276,6 @@ impl FromStr for Count {
 impl fmt::Display for CountRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.max {
-            Some(max) if max == self.min => return write!(f, "{max}"),
             Some(max) => write!(f, "{}-{max}", self.min)?,
             None => write!(f, "{}+", self.min)?,
         }

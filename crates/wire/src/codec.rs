@@ -49,6 +49,9 @@ pub enum DecodeError {
     /// The route delimiter is missing.
     #[error("message route stack has no delimiter")]
     Delimiter,
+    /// A hop without a name: only a terminating NUL.
+    #[error("message route stack has a hop without a name")]
+    EmptyRoute,
     /// Topic or route is not UTF-8.
     #[error("message {0} is not valid UTF-8")]
     Utf8(&'static str),
@@ -200,7 +203,11 @@ impl Message {
                 return Err(DecodeError::Routes);
             }
             for part in rest[..n].iter().rev() {
-                routes.push(text(part, "route")?);
+                let route = text(part, "route")?;
+                if route.is_empty() {
+                    return Err(DecodeError::EmptyRoute);
+                }
+                routes.push(route);
             }
             rest = &rest[n + 1..];
         }
