@@ -188,7 +188,7 @@ fn parse(value: &Value, place: &str) -> Result<Constraint, ConstraintError> {
             for item in strings() {
                 let (i, text) = item?;
                 if let Some(c) = text.chars().find(|c| "!&'\"`|()".contains(*c)) {
-                    let message = format!("character {c:?} is not allowed in property '{text}'");
+                    let message = format!("invalid character '{c}' in property \"{text}\"");
                     return Err(error(&at(i), message));
                 }
                 let name = text.strip_prefix('^');
@@ -292,7 +292,7 @@ mod tests {
             ),
             (
                 json!({"properties": ["a|b"]}),
-                "constraint.properties[0]: character '|' is not allowed in property 'a|b'",
+                "constraint.properties[0]: invalid character '|' in property \"a|b\"",
             ),
             (json!({"or": 1}), "constraint.or: must be a list"),
         ] {

@@ -5,7 +5,7 @@ mod local;
 mod parse_config;
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use formats::resource_set::{RerankError, property_fault, verify};
@@ -13,7 +13,7 @@ use formats::{Constraint, Hostlist, Idset, ResourceSet};
 use serde_json::json;
 
 use crate::args::Args;
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Outcome, strerror};
 use crate::output::outln;
 
 /// Make, combine and read resource sets; sets are read from standard input.
@@ -91,8 +91,15 @@ fn named<T>(what: impl Display, result: Result<T, impl Display>) -> Result<T, Fa
 fn read(path: &str) -> Result<String, Failure> {
     match path {
         "-" => named("standard input", std::io::read_to_string(std::io::stdin())),
-        path => named(path, std::fs::read_to_string(path)),
+        path => file(path.as_ref()),
     }
+}
+
+fn file(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let why = e.raw_os_error().map_or_else(|| e.to_string(), strerror);
+        Failure::new(format!("{}: {why}", path.display()))
+    })
 }
 
 fn idset(what: &str, text: &str) -> Result<Idset, Failure> {
@@ -197,8 +204,11 @@ impl Decode {
     fn select(&self, mut set: ResourceSet) -> Result<ResourceSet, Failure> {
         if let Some(list) = &self.properties {
             let names: Vec<&str> = list.split(',').filter(|p| !p.is_empty()).collect();
-            let constraint = Constraint::from_value(&json!({ "properties": names }))
-                .map_err(|e| Failure::new(format!("Invalid property {e}")))?;
+            let constraint =
+                Constraint::from_value(&json!({ "properties": names })).map_err(|e| {
+                    let why = e.message;
+                    Failure::new(format!("Invalid property constraint: {why}"))
+                })?;
             set = set.satisfying(&constraint);
         }
         if let Some(text) = &self.include {
@@ -368,7 +378,7 @@ mod tests {
         0
         {"version": 1, "execution": {"R_lite": [{"rank": "1", "children": {"core": "0-1"}}], "starttime": 0.0, "expiration": 0.0, "nodelist": ["n1"], "properties": {"x": "1", "y": "1"}}}
         Invalid ranks option: 'x'
-        Invalid property constraint.properties[0]: character '|' is not allowed in property 'a|b'
+        Invalid property constraint: invalid character '|' in property "a|b"
         "#);
     }
 

@@ -8,7 +8,7 @@ use formats::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::named;
+use super::{file, named};
 use crate::error::Failure;
 
 #[derive(Deserialize)]
@@ -21,7 +21,7 @@ struct Table {
 /// One file, TOML or JSON, or all `*.toml` of a directory.
 fn configuration(path: &Path) -> Result<Value, Failure> {
     if !path.is_dir() {
-        return file(path);
+        return table(path);
     }
     let what = path.display();
     let entries = named(&what, std::fs::read_dir(path))?;
@@ -33,14 +33,14 @@ fn configuration(path: &Path) -> Result<Value, Failure> {
     files.sort();
     let mut all = Value::Object(Map::new());
     for path in files {
-        update(&mut all, file(&path)?);
+        update(&mut all, table(&path)?);
     }
     Ok(all)
 }
 
-fn file(path: &Path) -> Result<Value, Failure> {
+fn table(path: &Path) -> Result<Value, Failure> {
     let what = path.display();
-    let text = named(&what, std::fs::read_to_string(path))?;
+    let text = file(path)?;
     match path.extension() {
         Some(e) if e == "json" => named(what, serde_json::from_str(&text)),
         _ => named(what, toml::from_str(&text)),
@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path) -> Result<ResourceSet, Failure> {
         }
         (None, Some(path)) => {
             let what = path.display();
-            let text = named(&what, std::fs::read_to_string(path))?;
+            let text = file(path)?;
             named(what, text.parse())?
         }
         (None, None) => {
@@ -83,7 +83,7 @@ pub(super) fn read(path: &Path) -> Result<ResourceSet, Failure> {
     };
     if let Some(path) = &table.scheduling {
         let what = format!("resource.scheduling: {}", path.display());
-        let text = named(&what, std::fs::read_to_string(path))?;
+        let text = file(path)?;
         let scheduling: Value = named(what, serde_json::from_str(&text))?;
         set.scheduling = Some(Arc::new(scheduling));
     }
@@ -135,7 +135,7 @@ mod tests {
         Config file error: resource.config or resource.path must be defined
         Config file error: there is no table [resource]
         Config file error: resource.config[0].cores: idset 'x': 'x' is not an id or a range such as 2-5
-        DIR/none: No such file or directory (os error 2)
+        DIR/none: No such file or directory
         "#);
     }
 }
