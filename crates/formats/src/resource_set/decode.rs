@@ -56,9 +56,13 @@ struct RawEntry<'a> {
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The types of an entry with their ids, in the order of the text.
-#[derive(PartialEq, Eq, Hash)]
-struct RawChildren<'a>(Vec<(Text<'a>, Text<'a>)>);
+/// The types of an entry with their ids. The usual ones need no allocation.
+#[derive(Default, PartialEq, Eq, Hash)]
+struct RawChildren<'a> {
+    core: Option<Text<'a>>,
+    gpu: Option<Text<'a>>,
+    other: Vec<(Text<'a>, Text<'a>)>,
+}
 
 /// `null` is not the same as absent.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
@@ -77,11 +81,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawChildren<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut types = Vec::with_capacity(2);
-                while let Some(entry) = map.next_entry()? {
-                    types.push(entry);
+                let mut types = RawChildren::default();
+                while let Some(kind) = map.next_key::<Text>()? {
+                    let ids = map.next_value()?;
+                    match &*kind.0 {
+                        "core" => types.core = Some(ids),
+                        "gpu" => types.gpu = Some(ids),
+                        _ => types.other.push((kind, ids)),
+                    }
                 }
-                Ok(RawChildren(types))
+                Ok(types)
             }
         }
 
@@ -90,16 +99,23 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawChildren<'a> {
 }
 
 fn children(raw: &RawChildren, i: usize) -> Result<Children, ResourceSetError> {
-    let mut children = Children::default();
-    for (Text(kind), Text(text)) in &raw.0 {
-        let ids: Idset = text
-            .parse()
-            .map_err(|e: IdsetError| fault(format!("{}.children.{kind}", entry_place(i)), e))?;
-        match &**kind {
-            "core" => children.cores = ids,
-            "gpu" => children.gpus = ids,
-            _ if ids.is_empty() => {}
-            _ => drop(children.other.insert(kind.to_string(), ids)),
+    let ids = |kind: &str, text: &str| -> Result<Idset, ResourceSetError> {
+        let place = || format!("{}.children.{kind}", entry_place(i));
+        text.parse().map_err(|e: IdsetError| fault(place(), e))
+    };
+    let usual = |kind: &str, text: &Option<Text>| match text {
+        Some(Text(text)) => ids(kind, text),
+        None => Ok(Idset::new()),
+    };
+    let mut children = Children {
+        cores: usual("core", &raw.core)?,
+        gpus: usual("gpu", &raw.gpu)?,
+        other: BTreeMap::new(),
+    };
+    for (Text(kind), Text(text)) in &raw.other {
+        let ids = ids(kind, text)?;
+        if !ids.is_empty() {
+            children.other.insert(kind.to_string(), ids);
         }
     }
     Ok(children)
