@@ -258,10 +258,12 @@ impl FromStr for Count {
                 return Err(CountError::Syntax(text.to_owned()));
             }
             let set: Idset = inner.parse()?;
-            return match set.first() {
-                Some(1..) => Ok(Count::Set(set)),
-                Some(0) => Err(CountError::Zero(text.to_owned())),
-                None => Err(CountError::Syntax(text.to_owned())),
+            return match set.ranges() {
+                [] => Err(CountError::Syntax(text.to_owned())),
+                [(0, _), ..] => Err(CountError::Zero(text.to_owned())),
+                // 2,3,4 is the range 2-4.
+                [(first, last)] => range(&format!("{first}-{last}")).map(Count::Range),
+                _ => Ok(Count::Set(set)),
             };
         }
         // A range of one value is that value.
@@ -343,6 +345,7 @@ mod tests {
             ("1+:10:*", "1+:10:*", vec![1, 10, 100]),
             ("4,9,16-17", "4,9,16-17", vec![4, 9, 16, 17]),
             ("7-7:3", "7", vec![7]),
+            ("2,3,4", "2-4", vec![2, 3, 4]),
         ] {
             let count: Count = text.parse().unwrap();
             assert_eq!(count.to_string(), shown);
