@@ -90,18 +90,22 @@ fn same_text(n: u64, a: usize, b: usize) -> bool {
 }
 
 impl Hostlist {
+    /// A list without hosts.
     pub fn new() -> Hostlist {
         Hostlist::default()
     }
 
+    /// How many hosts, duplicates included.
     pub fn len(&self) -> usize {
         self.runs.iter().map(Run::len).sum()
     }
 
+    /// Whether there are no hosts.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
+    /// The hosts in order.
     pub fn iter(&self) -> impl Iterator<Item = String> + '_ {
         self.runs
             .iter()
@@ -140,6 +144,7 @@ impl Hostlist {
         None
     }
 
+    /// Whether a host is in the list. O(r) in ranges; see [`Hostlist::index`].
     pub fn contains(&self, host: &str) -> bool {
         self.find(host).is_some()
     }

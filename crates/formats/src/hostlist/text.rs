@@ -10,6 +10,7 @@ const MAX_SINGLE: u64 = 1 << 18;
 
 /// Why a string is not a hostlist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum HostlistError {
     #[error("hostlist '{0}': brackets do not match")]
     Brackets(String),

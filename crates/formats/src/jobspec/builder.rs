@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// Options that do not make a job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum BuildError {
     #[error("job command is missing")]
     NoCommand,
@@ -56,7 +57,9 @@ enum Shape {
 /// `--tasks-per-node`, `--tasks-per-core`: run `count` tasks on each resource of `kind`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PerResource {
+    /// `node` or `core`.
     pub kind: String,
+    /// Tasks on each.
     pub count: u32,
 }
 
@@ -180,6 +183,7 @@ impl JobspecBuilder {
         self
     }
 
+    /// Sets the environment of tasks.
     pub fn environment<K: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -192,19 +196,23 @@ impl JobspecBuilder {
         self
     }
 
+    /// Sets the working directory of tasks.
     pub fn cwd(mut self, path: &str) -> JobspecBuilder {
         self.system.insert("cwd".into(), json!(path));
         self
     }
 
+    /// Sets the name of the job.
     pub fn name(self, name: &str) -> JobspecBuilder {
         self.attribute("job.name", json!(name))
     }
 
+    /// Sets the queue.
     pub fn queue(self, queue: &str) -> JobspecBuilder {
         self.attribute("queue", json!(queue))
     }
 
+    /// Sets the bank to charge.
     pub fn bank(self, bank: &str) -> JobspecBuilder {
         self.attribute("bank", json!(bank))
     }
@@ -218,6 +226,7 @@ impl JobspecBuilder {
         }
     }
 
+    /// Reads standard input of all tasks from a file.
     pub fn input(self, path: &str) -> JobspecBuilder {
         self.file_stream("input", "stdin", path, false)
     }
@@ -245,6 +254,7 @@ impl JobspecBuilder {
         }
     }
 
+    /// Writes output as it comes, not line by line.
     pub fn unbuffered(self) -> JobspecBuilder {
         self.shell_option("output.stdout.buffer.type", json!("none"))
             .shell_option("output.stderr.buffer.type", json!("none"))
@@ -263,6 +273,7 @@ impl JobspecBuilder {
         self.shell_option("signal", json!({"signum": signum, "timeleft": timeleft}))
     }
 
+    /// Sets the dependencies, RFC 26; none are left out.
     pub fn dependencies(self, entries: Vec<Value>) -> JobspecBuilder {
         if entries.is_empty() {
             self
@@ -271,6 +282,7 @@ impl JobspecBuilder {
         }
     }
 
+    /// Sets the constraint on resources, RFC 31.
     pub fn constraints(self, constraint: Value) -> JobspecBuilder {
         self.attribute("constraints", constraint)
     }
@@ -316,6 +328,7 @@ impl JobspecBuilder {
         self
     }
 
+    /// Makes the jobspec.
     pub fn build(mut self) -> Result<Jobspec, BuildError> {
         if self.command.is_empty() {
             return Err(BuildError::NoCommand);
