@@ -2,6 +2,7 @@
 
 use super::v1::CANONICAL;
 use super::{Attributes, Count, Jobspec, Resource, Task, TaskCount, set_path};
+use crate::Dependency;
 use serde_json::{Map, Value, json};
 
 /// Options that do not make a job.
@@ -274,11 +275,11 @@ impl JobspecBuilder {
     }
 
     /// Sets the dependencies, RFC 26; none are left out.
-    pub fn dependencies(self, entries: Vec<Value>) -> JobspecBuilder {
+    pub fn dependencies(self, entries: &[Dependency]) -> JobspecBuilder {
         if entries.is_empty() {
             self
         } else {
-            self.attribute("dependencies", entries.into())
+            self.attribute("dependencies", json!(entries))
         }
     }
 
@@ -475,37 +476,4 @@ pub fn parse_key_value(text: &str) -> (&str, Value) {
             serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned())),
         ),
     }
-}
-
-/// A dependency entry (RFC 26) from `SCHEME:VALUE[?KEY=VAL[&KEY=VAL]]`.
-pub fn parse_dependency(uri: &str) -> Option<Value> {
-    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
-    let (value, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if scheme.is_empty()
-        || !scheme
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-    {
-        return None;
-    }
-    let mut entry = Map::new();
-    entry.insert("scheme".into(), json!(scheme));
-    entry.insert("value".into(), json!(value));
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=')?;
-        let value = match value.parse::<i64>() {
-            Ok(n) => json!(n),
-            Err(_) => value
-                .parse::<f64>()
-                .map_or_else(|_| json!(value), |n| json!(n)),
-        };
-        match entry.get_mut(key) {
-            None => {
-                entry.insert(key.to_owned(), value);
-            }
-            Some(Value::Array(list)) => list.push(value),
-            Some(first) => *first = json!([first.take(), value]),
-        }
-    }
-    Some(entry.into())
 }

@@ -9,7 +9,7 @@ mod parse;
 mod v1;
 
 pub use crate::count::{Count, CountRange};
-pub use builder::{BuildError, JobspecBuilder, PerResource, parse_dependency, parse_key_value};
+pub use builder::{BuildError, JobspecBuilder, PerResource, parse_key_value};
 pub use parse::JobspecError;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
