@@ -7,6 +7,7 @@ pub mod archive;
 pub mod batch_directives;
 pub mod constraint;
 pub mod count;
+pub mod dependency;
 mod event_enum;
 pub mod eventlog;
 pub mod exec_event;
@@ -29,6 +30,7 @@ pub mod urgency;
 
 pub use constraint::Constraint;
 pub use count::Count;
+pub use dependency::Dependency;
 pub use eventlog::Event;
 pub use hostlist::Hostlist;
 pub use idset::Idset;

@@ -19,9 +19,10 @@ use std::str::FromStr;
 
 use client::{Handle, Node, Rpc};
 use formats::constraint::query::Syntax;
+use formats::dependency::DependencyError;
 use formats::idset::Idset;
-use formats::jobspec::{JobspecBuilder, PerResource, parse_dependency, parse_key_value};
-use formats::{JobId, Jobspec, Urgency};
+use formats::jobspec::{JobspecBuilder, PerResource, parse_key_value};
+use formats::{Dependency, JobId, Jobspec, Urgency};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -373,7 +374,7 @@ impl Common {
         if let Some(text) = taskmap {
             b = b.taskmap(text);
         }
-        b = b.dependencies(self.dependencies()?);
+        b = b.dependencies(&self.dependencies()?);
         if !self.requires.is_empty() {
             let text = self.requires.join(" ");
             let constraints = Syntax::requires().parse(&text);
@@ -406,20 +407,24 @@ impl Common {
         })
     }
 
-    fn dependencies(&self) -> Result<Vec<Value>, Failure> {
+    fn dependencies(&self) -> Result<Vec<Dependency>, Failure> {
         let mut out = Vec::new();
         for uri in &self.dependency {
-            let entry = parse_dependency(uri);
-            out.push(
-                entry.ok_or_else(|| Failure::new(format!("Invalid dependency URI \"{uri}\"")))?,
-            );
+            let entry = uri.parse().map_err(|e: DependencyError| {
+                Failure::new(format!("Invalid dependency URI \"{uri}\": {}", e.why))
+            })?;
+            out.push(entry);
         }
         let now = jiff::Zoned::now();
         for text in &self.begin_time {
             let at = begin::parse(text, &now).ok_or_else(|| {
                 Failure::new(format!("--begin-time: Invalid datetime: \"{text}\""))
             })?;
-            out.push(json!({ "scheme": "begin-time", "value": format!("{at:?}") }));
+            out.push(Dependency {
+                scheme: "begin-time".into(),
+                value: format!("{at:?}"),
+                extra: serde_json::Map::new(),
+            });
         }
         Ok(out)
     }
@@ -654,7 +659,7 @@ mod tests {
         --flags: Unknown flag x
         --urgency: 'high' is not a number from 0 to 31, hold, default or expedite
         --begin-time: Invalid datetime: "never"
-        Invalid dependency URI ":a"
+        Invalid dependency URI ":a": a dependency is written SCHEME:VALUE[?KEY=VALUE…]
         node count must not be greater than task count
         "#
         );
