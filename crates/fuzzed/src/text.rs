@@ -1,6 +1,11 @@
 //! Formats that are lines of text.
 
-use formats::{Count, Hostlist, Idset, JobId, Taskmap, batch_directives, fsd, shape, signed};
+use formats::constraint::query::Syntax;
+use formats::resource_set::hwloc::Node;
+use formats::{
+    Constraint, Count, Dependency, Hostlist, Idset, JobId, Taskmap, batch_directives, fsd, shape,
+    signed,
+};
 
 fn utf8(data: &[u8]) -> &str {
     std::str::from_utf8(data).unwrap_or_default()
@@ -114,4 +119,29 @@ pub(crate) fn signed(data: &[u8]) {
         let back = signed::unwrap(&again).expect("what is written can be read");
         assert_eq!((back.userid, back.payload), (signed.userid, signed.payload));
     }
+}
+
+pub(crate) fn dependency(data: &[u8]) {
+    if let Ok(dependency) = utf8(data).parse::<Dependency>() {
+        let value = serde_json::to_value(&dependency).expect("a dependency is JSON");
+        let back: Dependency = serde_json::from_value(value).expect("what is written can be read");
+        assert_eq!(back, dependency);
+        let _ = dependency.requirement();
+    }
+}
+
+pub(crate) fn query(data: &[u8]) {
+    if let Ok(value) = Syntax::requires().parse(utf8(data)) {
+        // Values of operators are checked when the constraint is read.
+        if let Ok(constraint) = Constraint::from_value(&value) {
+            assert_eq!(
+                Constraint::from_value(&constraint.to_value()),
+                Ok(constraint)
+            );
+        }
+    }
+}
+
+pub(crate) fn hwloc(data: &[u8]) {
+    let _ = Node::parse(utf8(data));
 }

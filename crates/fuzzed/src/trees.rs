@@ -4,7 +4,9 @@ use formats::exec_event::ExecEvent;
 use formats::iodata::IoData;
 use formats::job_event::JobEvent;
 use formats::queues::Queues;
-use formats::{Jobspec, ResourceSet, archive::Archive, eventlog};
+use formats::resource_event::ResourceEvent;
+use formats::resource_set::{jgf::Graph, treepool::TreePool, verify};
+use formats::{Constraint, Jobspec, ResourceSet, archive::Archive, eventlog};
 use serde_json::{Map, Value};
 
 fn json(data: &[u8]) -> Value {
@@ -26,6 +28,10 @@ pub(crate) fn eventlog(data: &[u8]) {
     for event in &events {
         if let Ok(typed) = JobEvent::try_from(event) {
             let again = JobEvent::try_from(&typed.to_event(event.timestamp));
+            assert_eq!(again.expect("what is written can be read"), typed);
+        }
+        if let Ok(typed) = ResourceEvent::try_from(event) {
+            let again = ResourceEvent::try_from(&typed.to_event(event.timestamp));
             assert_eq!(again.expect("what is written can be read"), typed);
         }
         if let Ok(typed) = ExecEvent::try_from(event) {
@@ -105,5 +111,61 @@ pub(crate) fn queues(data: &[u8]) {
             assert_eq!(queues.assign(Some(name)), Ok(Some(name.as_str())));
             let _ = (queues.policy(Some(name)), queues.properties(name));
         }
+    }
+}
+
+pub(crate) fn constraint(data: &[u8]) {
+    // A constraint, or a constraint and an R.
+    let (constraint, set) = match json(data) {
+        Value::Array(list) if list.len() == 2 => {
+            let mut list = list.into_iter();
+            (
+                list.next().unwrap_or_default(),
+                list.next().unwrap_or_default(),
+            )
+        }
+        one => (one, Value::Null),
+    };
+    let Ok(constraint) = Constraint::from_value(&constraint) else {
+        return;
+    };
+    assert_eq!(
+        Constraint::from_value(&constraint.to_value()),
+        Ok(constraint.clone())
+    );
+    let Ok(set) = ResourceSet::try_from(set) else {
+        return;
+    };
+    if set.nnodes() > 1000 {
+        return;
+    }
+    let ranks = constraint.ranks_of(&set);
+    for target in set.targets() {
+        let has = |name: &str| set.has_property(target.rank, name);
+        let matches = constraint.matches(&target.host, target.rank, &has);
+        assert_eq!(matches, ranks.contains(target.rank), "rank {}", target.rank);
+    }
+}
+
+pub(crate) fn config_r(data: &[u8]) {
+    let value = json(data);
+    if let Ok(set) = ResourceSet::from_config(&value)
+        && set.nnodes() <= 1000
+    {
+        let back = ResourceSet::try_from(set.to_value()).expect("what is written can be read");
+        assert_eq!(back.to_string(), set.to_string());
+    }
+    let _ = verify::Config::from_value(&value);
+}
+
+pub(crate) fn scheduling(data: &[u8]) {
+    let value = json(data);
+    if let Ok(Some(graph)) = Graph::from_scheduling(&value) {
+        let back = Graph::from_scheduling(&graph.to_scheduling());
+        assert_eq!(back.expect("what is written can be read"), Some(graph));
+    }
+    if let Ok(Some(pool)) = TreePool::from_scheduling(&value) {
+        let back = TreePool::from_scheduling(&pool.to_scheduling());
+        assert_eq!(back.expect("what is written can be read"), Some(pool));
     }
 }

@@ -161,6 +161,11 @@ impl Hostlist {
     }
 
     fn push_run(&mut self, prefix: &str, numbers: Option<Numbers>) {
+        // One form for one text: a number without leading zeros has no padding.
+        let numbers = numbers.map(|n| Numbers {
+            width: if n.is_padded() { n.width } else { 1 },
+            ..n
+        });
         if let Some(new) = numbers
             && let Some(Run {
                 prefix: last,
@@ -376,6 +381,7 @@ mod tests {
         fn text_round_trips(hosts in prop::collection::vec("[a-c]{0,1}[0-1]{0,2}[0-9]{1,2}|[a-z]{1,3}", 0..30)) {
             let list: Hostlist = hosts.iter().collect();
             prop_assert_eq!(list.iter().collect::<Vec<_>>(), hosts.clone());
+            prop_assert_eq!(list.to_string().parse::<Hostlist>().unwrap(), list.clone());
             prop_assert_eq!(expand(&list.to_string()), hosts);
         }
     }
