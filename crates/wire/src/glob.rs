@@ -141,8 +141,11 @@ fn member(text: &str) -> Option<(char, &str)> {
     Some((c, &text[c.len_utf8()..]))
 }
 
+/// A name and its members.
+type Class = (&'static str, fn(char) -> bool);
+
 /// Character classes of C, with the members they have in the C locale.
-const CLASSES: &[(&str, fn(char) -> bool)] = &[
+const CLASSES: &[Class] = &[
     ("alnum", |c| c.is_ascii_alphanumeric()),
     ("alpha", |c| c.is_ascii_alphabetic()),
     ("blank", |c| c == ' ' || c == '\t'),
