@@ -97,31 +97,34 @@ impl Handle {
     /// # }
     /// ```
     pub async fn events(&self, prefixes: &[&str]) -> Result<Events, RpcError> {
+        // Its drop undoes what has been done.
+        let mut events = self.event_queue();
+        for &topic in prefixes {
+            lock(&self.0.receivers).subscriptions.add(topic, events.key);
+            self.ask(Node::Any, &Subscribe { topic }).await?;
+            events.prefixes.push(topic.to_owned());
+        }
+        Ok(events)
+    }
+
+    fn event_queue(&self) -> Events {
         let (tx, rx) = mpsc::channel(CAPACITY);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut receivers = lock(&self.0.receivers);
-        receivers.last_key += 1;
-        let key = receivers.last_key;
         let queue = Queue {
             tx,
             lost: lost.clone(),
         };
+        let mut receivers = lock(&self.0.receivers);
+        receivers.last_key += 1;
+        let key = receivers.last_key;
         receivers.queues.insert(key, queue);
-        drop(receivers);
-        // From here on its drop undoes what has been done.
-        let mut events = Events {
+        Events {
             handle: self.clone(),
             key,
             prefixes: Vec::new(),
             rx,
             lost,
-        };
-        for &topic in prefixes {
-            lock(&self.0.receivers).subscriptions.add(topic, key);
-            self.ask(Node::Any, &Subscribe { topic }).await?;
-            events.prefixes.push(topic.to_owned());
         }
-        Ok(events)
     }
 
     /// Receive events whose topic starts with `prefix` ("" is all) in the inbox.

@@ -102,6 +102,8 @@ impl Responder {
 type Last = Result<Option<Bytes>, RpcError>;
 type Handler = Arc<dyn Fn(Message, Responder) -> BoxFuture<'static, Last> + Send + Sync>;
 
+type Notice = Box<dyn Fn(&Message) + Send + Sync>;
+
 struct Method {
     allow: u32,
     streaming: bool,
@@ -138,7 +140,7 @@ pub struct Service {
     name: String,
     methods: HashMap<String, Method>,
     cancel: Option<String>,
-    on_disconnect: Option<Box<dyn Fn(&Message) + Send + Sync>>,
+    on_disconnect: Option<Notice>,
 }
 
 impl Service {

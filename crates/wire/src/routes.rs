@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::Text;
 
 /// Hops kept without allocation: a request from a client to its own broker has one.
-const INLINE: usize = 2;
+const INLINE: usize = 1;
 
 /// A stack of hops; the last is the most recent. Nearly always short, so kept inline.
 ///

@@ -1,10 +1,10 @@
 //! `flux dmesg`: the broker's log, whose entries are RFC 5424 lines.
 
 use clap::Parser;
+use client::services::log::{Clear, Dmesg};
 use client::{Handle, Node};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::json;
 
 use crate::args::Args;
 use crate::environment::block_on;
@@ -170,19 +170,18 @@ pub(crate) fn run(args: Args) -> Outcome {
                 zone: TimeZone::system(),
                 last: None,
             };
-            let request = json!({
-                "follow": options.follow || options.new,
-                "nobacklog": options.new,
-            });
-            let mut stream = handle.stream("log.dmesg", Node::Any, &request);
-            while let Some(entry) = stream.next().await {
-                let entry = entry?;
-                let text = String::from_utf8_lossy(entry.payload().map_or(&[], |p| &p[..]));
+            let request = Dmesg {
+                follow: options.follow || options.new,
+                nobacklog: options.new,
+            };
+            let mut entries = handle.dmesg(&request);
+            while let Some(entry) = entries.next().await {
+                let text = entry?;
                 output::write(&(printer.line(&text) + "\n"));
             }
         }
         if options.clear || options.read_clear {
-            handle.rpc("log.clear", Node::Any, &json!({})).await?;
+            handle.ask(Node::Any, &Clear {}).await?;
         }
         Ok(0)
     })
