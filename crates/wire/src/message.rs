@@ -388,10 +388,15 @@ impl Message {
         self.routes.as_slice().last()
     }
 
+    /// Make room for hops: requests and responses have a route delimiter also without hops.
+    pub fn enable_routes(&mut self) {
+        self.flags.0 |= Flags::ROUTE;
+    }
+
     /// Record a hop.
     pub fn push_route(&mut self, id: Text) {
         self.routes.push(id);
-        self.flags.0 |= Flags::ROUTE;
+        self.enable_routes();
     }
 
     /// Take the most recent hop off.
