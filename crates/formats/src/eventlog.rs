@@ -1,9 +1,11 @@
 //! Eventlogs: the append-only lists of JSON lines of RFC 18.
 //!
 //! One event is one compact JSON object and a newline, its keys in the order `timestamp`,
-//! `name`, `context`. The context is kept as a JSON map because each event name defines its own.
+//! `name`, `context`. The context is kept as a JSON map because each event name defines its own;
+//! [`crate::job_event`] and [`crate::exec_event`] give the contexts of jobs types. Other keys of an
+//! entry are passed over.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +15,11 @@ pub struct Event {
     /// Seconds since the Unix epoch.
     pub timestamp: f64,
     pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "object"
+    )]
     pub context: Option<Map<String, Value>>,
 }
 
@@ -25,12 +31,15 @@ pub enum EventlogError {
         line: usize,
         source: serde_json::Error,
     },
-    #[error("eventlog line {line}: event name must not be empty")]
-    EmptyName { line: usize },
     #[error("eventlog line {line}: timestamp {timestamp} must not be negative")]
     Timestamp { line: usize, timestamp: f64 },
     #[error("eventlog line {line}: the last line does not end in a newline")]
     Unterminated { line: usize },
+}
+
+/// A context that is there is an object, not null.
+fn object<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    Map::deserialize(d).map(Some)
 }
 
 /// `t` as the seconds an event carries.
@@ -84,9 +93,6 @@ impl Event {
 fn decode_line(text: &str, line: usize) -> Result<Event, EventlogError> {
     let event: Event =
         serde_json::from_str(text).map_err(|source| EventlogError::Json { line, source })?;
-    if event.name.is_empty() {
-        return Err(EventlogError::EmptyName { line });
-    }
     if event.timestamp < 0. {
         return Err(EventlogError::Timestamp {
             line,
@@ -149,8 +155,8 @@ mod tests {
                 "eventlog line 3: missing field `timestamp` at line 1 column 2",
             ),
             (
-                "{\"timestamp\":1,\"name\":\"\"}\n",
-                "eventlog line 3: event name must not be empty",
+                "{\"timestamp\":1,\"name\":\"a\",\"context\":null}\n",
+                "eventlog line 3: invalid type: null, expected a map at line 1 column 40",
             ),
             (
                 "{\"timestamp\":-1,\"name\":\"a\"}\n",

@@ -8,39 +8,66 @@
 pub struct FsdError(pub String);
 
 /// Parses a duration to seconds.
+///
+/// ```
+/// use formats::fsd;
+/// assert_eq!(fsd::parse("1.5h"), Ok(5400.));
+/// assert_eq!(fsd::format(5400.), "1.5h");
+/// ```
 pub fn parse(text: &str) -> Result<f64, FsdError> {
     let error = || FsdError(text.to_owned());
-    let number_len = text
-        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
-        .len();
-    // The letters of "inf" and "infinity" are the number, not a unit, and take no unit.
-    if text
-        .strip_prefix('+')
-        .unwrap_or(text)
-        .starts_with(['i', 'I'])
-    {
-        let name = text.trim_start_matches('+').to_ascii_lowercase();
-        return if name == "inf" || name == "infinity" {
-            Ok(f64::INFINITY)
-        } else {
-            Err(error())
-        };
+    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    if ["inf", "infinity"].contains(&unsigned.to_ascii_lowercase().as_str()) {
+        return Ok(f64::INFINITY);
     }
-    let (number, unit) = text.split_at(number_len);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.,
-        "m" => 60.,
-        "h" => 3600.,
-        "d" => 86400.,
-        _ => return Err(error()),
-    };
-    let value: f64 = number.parse().map_err(|_| error())?;
+    let (number, scale) = [
+        ("ms", 1e-3),
+        ("s", 1.),
+        ("m", 60.),
+        ("h", 3600.),
+        ("d", 86400.),
+    ]
+    .into_iter()
+    .find_map(|(unit, scale)| Some((unsigned.strip_suffix(unit)?, scale)))
+    .unwrap_or((unsigned, 1.));
+    // A hexadecimal number may end in d: then it has no unit.
+    let value = hexadecimal(unsigned)
+        .map(|value| (value, 1.))
+        .or_else(|| Some((hexadecimal(number).or_else(|| decimal(number))?, scale)));
+    let (value, scale) = value.ok_or_else(error)?;
     if value >= 0. {
         Ok(value * scale)
     } else {
         Err(error())
     }
+}
+
+/// Decimal digits, with a fraction and an exponent or not; `-0` is as good as 0.
+fn decimal(text: &str) -> Option<f64> {
+    let plain = text.starts_with(|c: char| c.is_ascii_digit() || "-.".contains(c));
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// The form of C99 that starts with `0x`: hexadecimal digits, binary exponent after `p`.
+fn hexadecimal(text: &str) -> Option<f64> {
+    let body = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))?;
+    let (mantissa, exponent) = match body.split_once(['p', 'P']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (body, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let digits = |text: &str| {
+        text.chars().try_fold(0f64, |value, c| {
+            Some(value * 16. + f64::from(c.to_digit(16)?))
+        })
+    };
+    let fraction = digits(fraction)? / 16f64.powi(fraction.len() as i32);
+    Some((digits(whole)? + fraction) * 2f64.powi(exponent))
 }
 
 /// Formats seconds with the largest unit below the value, six significant digits.
@@ -101,6 +128,10 @@ mod tests {
             ("inf", f64::INFINITY),
             ("INF", f64::INFINITY),
             ("infinity", f64::INFINITY),
+            ("0x10", 16.),
+            ("0x1.8p1m", 180.),
+            ("0xd", 13.),
+            ("-0", 0.),
         ] {
             assert_eq!(parse(text), Ok(want), "{text}");
         }
@@ -109,7 +140,8 @@ mod tests {
     #[test]
     fn refuses_what_is_no_duration() {
         for text in [
-            "", "s", "-1", "-1s", "1S", "1 s", "1x", "nan", "infs", "inf s", "1m30s",
+            "", "s", "ms", "++1", "0x", "0xg", "0x1p", "-inf", "e3", "-1", "-1s", "1S", "1 s",
+            "1x", "nan", "infs", "inf s", "1m30s",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -3,27 +3,38 @@
 //! Everything here is a value: no I/O, no clock, no async. Each module parses one format into a
 //! validated type and writes it back, so the rest of the tree never handles the raw text twice.
 
+pub mod archive;
 pub mod batch_directives;
 pub mod constraint;
+pub mod count;
+mod event_enum;
 pub mod eventlog;
+pub mod exec_event;
 pub mod fsd;
 pub mod hostlist;
 pub mod idset;
 pub mod iodata;
 pub mod job;
+pub mod job_event;
+pub mod job_schema;
 pub mod jobid;
 pub mod jobspec;
+pub mod queues;
 pub mod resource_set;
+pub mod shape;
 pub mod signed;
 pub mod taskmap;
+pub mod urgency;
 
 pub use constraint::Constraint;
+pub use count::Count;
 pub use eventlog::Event;
 pub use hostlist::Hostlist;
 pub use idset::Idset;
 pub use iodata::IoData;
 pub use job::{JobResult, JobState};
 pub use jobid::JobId;
-pub use jobspec::Jobspec;
+pub use jobspec::{Jobspec, JobspecBuilder};
 pub use resource_set::ResourceSet;
 pub use taskmap::Taskmap;
+pub use urgency::Urgency;

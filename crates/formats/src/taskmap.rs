@@ -318,8 +318,11 @@ impl Taskmap {
         Ok(Taskmap { blocks })
     }
 
-    /// The value of the PMI-1 key `PMI_process_mapping`.
+    /// The value of the PMI-1 key `PMI_process_mapping`; empty when the mapping is unknown.
     pub fn to_pmi(&self) -> String {
+        if self.is_unknown() {
+            return String::new();
+        }
         let mut text = String::from("(vector");
         for b in &self.blocks {
             for _ in 0..b.repeat {
@@ -331,8 +334,11 @@ impl Taskmap {
         text
     }
 
-    /// Reads a PMI-1 process mapping.
+    /// Reads a PMI-1 process mapping; an empty one says that the mapping is unknown.
     pub fn from_pmi(text: &str) -> Result<Taskmap, TaskmapError> {
+        if text.is_empty() {
+            return Ok(Taskmap::new());
+        }
         let bad = || TaskmapError::Pmi(text.to_owned());
         let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let inner = compact

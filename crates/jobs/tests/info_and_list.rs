@@ -4,6 +4,7 @@
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node};
 use formats::JobId;
+use formats::job_schema::JobKey;
 use kvs::Txn;
 use serde_json::{Value, json};
 use testbed::{Instance, Running};
@@ -107,7 +108,7 @@ async fn lookups_are_for_the_owner_and_the_submitter() {
         .await
         .unwrap_err();
     assert_eq!(e.to_string(), "invalid job id");
-    let log = format!("{}.eventlog", ID.kvs_path());
+    let log = ID.key(JobKey::Eventlog);
     post(
         &owner,
         None,
@@ -144,7 +145,7 @@ async fn eventlogs_are_followed_to_their_end() {
     let bed = Bed::new();
     let h = bed.instance.client(0);
     make_job(&h).await;
-    let log = format!("{}.eventlog", ID.kvs_path());
+    let log = ID.key(JobKey::Eventlog);
     let watch = |h: &Handle, path: &str, flags: u32| {
         let request = json!({"id": ID.0, "path": path, "flags": flags});
         h.stream("job-info.eventlog-watch", Node::Any, &request)
@@ -187,7 +188,7 @@ async fn eventlogs_are_followed_to_their_end() {
     assert!(cancelled.next().await.is_none());
 
     // It ends: the namespace moves to the primary one.
-    let copy = format!("{}.guest.output", ID.kvs_path());
+    let copy = ID.key(JobKey::InGuest("output"));
     for name in ["header", "data", "last"] {
         post(&h, None, &copy, name, json!({})).await;
     }

@@ -9,6 +9,7 @@ use client::{Handle, Inbox, Node, RpcStream};
 use formats::constraint::Constraint;
 use formats::eventlog;
 use formats::idset::Idset;
+use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use formats::jobspec::{Jobspec, ResourceCounts};
 use formats::resource_set::ResourceSet;
@@ -145,7 +146,7 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         let r = match holder.r {
             Some(r) => r,
             None => {
-                let key = format!("{}.R", holder.id.kvs_path());
+                let key = holder.id.key(JobKey::R);
                 let bytes = kvs::client::get(&sched.handle, Some(kvs::PRIMARY), &key).await?;
                 serde_json::from_slice(&bytes).map_err(|e| ModuleError::new(&key, e))?
             }

@@ -1,117 +1,52 @@
 //! Files carried in the jobspec (`attributes.system.files`, RFC 37), unpacked into the job's
 //! temporary directory before its tasks start. Batch scripts travel this way.
 
-use formats::iodata::base64_decode;
+use formats::archive::{Archive, ArchiveError, Entry, Object};
 use serde_json::Value;
 use std::{
     fs, io,
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Component, Path, PathBuf},
+    path::Path,
 };
 
 /// Why a file could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    #[error("jobspec files: {0}: key '{1}' is missing or of the wrong type")]
-    Key(String, &'static str),
-    #[error("jobspec files: {0:?} is not a path below the job's directory")]
-    Path(String),
-    #[error("jobspec files: {path}: encoding '{encoding}' is not supported; use utf-8 or base64")]
-    Encoding { path: String, encoding: String },
-    #[error("jobspec files: {0}: data is not valid base64")]
-    Base64(String),
-    #[error("jobspec files: {0}: only regular files, directories and symbolic links are supported")]
-    Kind(String),
+    #[error("jobspec files: {0}")]
+    Archive(#[from] ArchiveError),
     #[error("jobspec files: {path}: {source}")]
     Io { path: String, source: io::Error },
 }
 
-const TYPE_MASK: u64 = 0o170000;
-const REGULAR: u64 = 0o100000;
-const DIRECTORY: u64 = 0o040000;
-const SYMLINK: u64 = 0o120000;
-
-/// Unpacks an archive, a dictionary by path or a list of objects that name theirs, below `dir`.
+/// Unpacks an archive below `dir`.
 pub fn extract(dir: &Path, files: &Value) -> Result<(), FilesError> {
-    let list: Vec<(&str, &Value)> = match files {
-        Value::Object(map) => map
-            .iter()
-            .map(|(path, entry)| (path.as_str(), entry))
-            .collect(),
-        Value::Array(list) => list
-            .iter()
-            .map(|entry| {
-                (
-                    entry.get("path").and_then(Value::as_str).unwrap_or(""),
-                    entry,
-                )
-            })
-            .collect(),
-        _ => return Err(FilesError::Key("archive".into(), "files")),
-    };
-    list.into_iter()
-        .try_for_each(|(path, entry)| extract_one(dir, path, entry))
+    let archive = Archive::from_value(files)?;
+    archive.entries.iter().try_for_each(|entry| {
+        write(dir, entry).map_err(|source| FilesError::Io {
+            path: entry.path.clone(),
+            source,
+        })
+    })
 }
 
-/// A path that cannot leave the directory.
-fn safe_path(dir: &Path, path: &str) -> Result<PathBuf, FilesError> {
-    let relative = Path::new(path);
-    let plain = relative
-        .components()
-        .all(|c| matches!(c, Component::Normal(_)));
-    if path.is_empty() || !plain {
-        return Err(FilesError::Path(path.to_owned()));
-    }
-    Ok(dir.join(relative))
-}
-
-fn extract_one(dir: &Path, path: &str, entry: &Value) -> Result<(), FilesError> {
-    let target = safe_path(dir, path)?;
-    let io_error = |source| FilesError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let mode = entry
-        .get("mode")
-        .and_then(Value::as_u64)
-        .ok_or_else(|| FilesError::Key(path.to_owned(), "mode"))?;
-    let permissions = fs::Permissions::from_mode(mode as u32 & 0o7777);
-    let data = entry.get("data");
+fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
+    let target = dir.join(&entry.path);
     if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(io_error)?;
+        fs::create_dir_all(parent)?;
     }
-    match mode & TYPE_MASK {
-        DIRECTORY => {
-            fs::create_dir_all(&target).map_err(io_error)?;
-            fs::set_permissions(&target, permissions).map_err(io_error)
+    match &entry.object {
+        Object::Symlink(link) => return symlink(link, &target),
+        Object::Directory => fs::create_dir_all(&target)?,
+        Object::Empty(size) => fs::File::create(&target)?.set_len(*size)?,
+        Object::Json(value) => fs::write(&target, serde_json::to_vec(value)?)?,
+        Object::Text(text) => fs::write(&target, text)?,
+        Object::Binary(bytes) => fs::write(&target, bytes)?,
+        Object::Blobs { .. } => {
+            let why = "its content is in the content store, which a job cannot read";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
-        SYMLINK => {
-            let link = data.and_then(Value::as_str);
-            let link = link.ok_or_else(|| FilesError::Key(path.to_owned(), "data"))?;
-            symlink(link, &target).map_err(io_error)
-        }
-        REGULAR => {
-            let encoding = entry.get("encoding").and_then(Value::as_str);
-            let bytes = match (encoding, data) {
-                (None, None) => Vec::new(),
-                (None, Some(json)) => serde_json::to_vec(json).map_err(|e| io_error(e.into()))?,
-                (Some("utf-8"), Some(Value::String(text))) => text.clone().into_bytes(),
-                (Some("base64"), Some(Value::String(text))) => {
-                    base64_decode(text).ok_or_else(|| FilesError::Base64(path.to_owned()))?
-                }
-                (Some("utf-8" | "base64"), _) => {
-                    return Err(FilesError::Key(path.to_owned(), "data"));
-                }
-                (Some(other), _) => {
-                    let (path, encoding) = (path.to_owned(), other.to_owned());
-                    return Err(FilesError::Encoding { path, encoding });
-                }
-            };
-            fs::write(&target, bytes).map_err(io_error)?;
-            fs::set_permissions(&target, permissions).map_err(io_error)
-        }
-        _ => Err(FilesError::Kind(path.to_owned())),
     }
+    fs::set_permissions(&target, fs::Permissions::from_mode(entry.permissions))
 }
 
 #[cfg(test)]
@@ -156,7 +91,7 @@ mod tests {
             ("x", json!({"mode": 4480})),
             (
                 "x",
-                json!({"mode": 33152, "data": "x", "encoding": "blobvec"}),
+                json!({"mode": 33152, "size": 1, "data": [[0, 1, "sha1-00"]], "encoding": "blobvec"}),
             ),
             (
                 "x",

@@ -1,5 +1,6 @@
 //! Jobspecs from submission options, equal to those of `flux submit`, `run`, `alloc`, `batch`.
 
+use super::v1::CANONICAL;
 use super::{Attributes, Count, Jobspec, Resource, Task, TaskCount, set_path};
 use serde_json::{Map, Value, json};
 
@@ -24,12 +25,14 @@ pub enum BuildError {
     NodesAlone,
     #[error("must specify node or core count with per-resource options")]
     NoResources,
+    #[error("the resources hold no slot for the tasks")]
+    NoSlot,
     #[error("batch script {0:?} does not appear to start with '#!'")]
     NotAScript(String),
 }
 
 /// How the slots of a job are asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Shape {
     /// A slot for each task.
     PerTask {
@@ -46,6 +49,8 @@ enum Shape {
         gpus_per_node: u32,
         exclusive: bool,
     },
+    /// A request as it stands.
+    Explicit(Vec<Resource>),
 }
 
 /// `--tasks-per-node`, `--tasks-per-core`: run `count` tasks on each resource of `kind`.
@@ -161,6 +166,12 @@ impl JobspecBuilder {
             }
             None => self,
         }
+    }
+
+    /// A request that is taken as it stands, with a task for each slot.
+    pub fn resources(mut self, resources: Vec<Resource>) -> JobspecBuilder {
+        self.shape = Shape::Explicit(resources);
+        self
     }
 
     /// The time limit in seconds.
@@ -316,11 +327,12 @@ impl JobspecBuilder {
             self = self.file("script", json!(script), 0o700);
         }
         let (resources, count) = self.shape.build()?;
-        Ok(Jobspec {
-            resources: vec![resources],
+        let slot = first_slot(&resources).ok_or(BuildError::NoSlot)?.to_owned();
+        let mut jobspec = Jobspec {
+            resources,
             tasks: vec![Task {
                 command: self.command,
-                slot: "task".into(),
+                slot,
                 count,
                 extra: Map::new(),
             }],
@@ -329,8 +341,20 @@ impl JobspecBuilder {
                 user: self.user,
             },
             version: 1,
-        })
+        };
+        if jobspec.check_v1().is_err() {
+            jobspec.version = CANONICAL;
+        }
+        Ok(jobspec)
     }
+}
+
+/// The label of the first slot, from the top down.
+fn first_slot(level: &[Resource]) -> Option<&str> {
+    level.iter().find_map(|resource| match &resource.label {
+        Some(label) if resource.kind == "slot" => Some(label.as_str()),
+        _ => first_slot(&resource.with),
+    })
 }
 
 fn resource(kind: &str, count: u32, with: Vec<Resource>) -> Resource {
@@ -365,8 +389,9 @@ fn tree(nodes: Option<u32>, exclusive: bool, slots: u32, cores: u32, gpus: u32) 
 }
 
 impl Shape {
-    fn build(&self) -> Result<(Resource, TaskCount), BuildError> {
-        match *self {
+    fn build(self) -> Result<(Vec<Resource>, TaskCount), BuildError> {
+        match self {
+            Shape::Explicit(resources) => Ok((resources, TaskCount::PerSlot(1))),
             Shape::PerTask {
                 tasks,
                 cores,
@@ -383,7 +408,8 @@ impl Shape {
                     if exclusive {
                         return Err(BuildError::ExclusiveWithoutNodes);
                     }
-                    return Ok((tree(None, false, tasks, cores, gpus), TaskCount::PerSlot(1)));
+                    let slots = tree(None, false, tasks, cores, gpus);
+                    return Ok((vec![slots], TaskCount::PerSlot(1)));
                 };
                 if n > tasks {
                     return Err(BuildError::MoreNodesThanTasks);
@@ -393,10 +419,8 @@ impl Shape {
                     0 => TaskCount::PerSlot(1),
                     _ => TaskCount::Total(tasks),
                 };
-                Ok((
-                    tree(nodes, exclusive, tasks.div_ceil(n), cores, gpus),
-                    count,
-                ))
+                let nodes = tree(nodes, exclusive, tasks.div_ceil(n), cores, gpus);
+                Ok((vec![nodes], count))
             }
             Shape::PerResource {
                 cores,
@@ -422,7 +446,7 @@ impl Shape {
                     (None, None) => return Err(BuildError::NoResources),
                 };
                 let resources = tree(nodes, exclusive, slots, slot_cores, gpus_per_node);
-                Ok((resources, TaskCount::PerSlot(1)))
+                Ok((vec![resources], TaskCount::PerSlot(1)))
             }
         }
     }

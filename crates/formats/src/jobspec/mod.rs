@@ -6,7 +6,9 @@
 
 mod builder;
 mod parse;
+mod v1;
 
+pub use crate::count::{Count, CountRange};
 pub use builder::{BuildError, JobspecBuilder, PerResource, parse_dependency, parse_key_value};
 pub use parse::JobspecError;
 
@@ -42,25 +44,6 @@ pub struct Resource {
     /// Keys of RFC 14 that version 1 does not interpret.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
-}
-
-/// How many of a resource are requested.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Count {
-    Fixed(u32),
-    Range(CountRange),
-    /// One of several counts.
-    Set(crate::Idset),
-}
-
-/// `min` to `max` in steps made by `operator` and `operand`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CountRange {
-    pub min: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max: Option<u32>,
-    pub operator: char,
-    pub operand: u32,
 }
 
 /// The program and how many copies of it to run.
@@ -109,27 +92,6 @@ impl ResourceCounts {
     /// Slots on each requested node; `None` when nodes are not named.
     pub fn slots_per_node(&self) -> Option<u32> {
         (self.nnodes > 0).then(|| self.nslots / self.nnodes)
-    }
-}
-
-impl Count {
-    /// The least count that satisfies the request.
-    pub fn min(&self) -> u32 {
-        match self {
-            Count::Fixed(n) => *n,
-            Count::Range(range) => range.min,
-            Count::Set(set) => set.first().unwrap_or(0),
-        }
-    }
-}
-
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Count::Fixed(n) => n.serialize(s),
-            Count::Range(range) => range.serialize(s),
-            Count::Set(set) => set.serialize(s),
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! runs this for every submitted job.
 
 use super::{Attributes, Count, CountRange, Jobspec, Resource, Task, TaskCount};
+use crate::count::{CountError, Operator};
 use crate::{Hostlist, Idset};
 use serde_json::{Map, Value};
 use std::str::FromStr;
@@ -123,86 +124,18 @@ fn range(map: &Map<String, Value>, at: &At) -> Result<CountRange, JobspecError> 
     let operand = number("operand")?;
     let operator = match map.get("operator") {
         None => None,
-        Some(Value::String(text)) if ["+", "*", "^"].contains(&text.as_str()) => {
-            text.chars().next()
-        }
-        Some(_) => return Err(At::Key(at, "operator").error("must be one of \"+\", \"*\", \"^\"")),
+        Some(symbol) => match symbol.as_str().and_then(Operator::from_symbol) {
+            Some(operator) => Some(operator),
+            None => {
+                return Err(At::Key(at, "operator").error("must be one of \"+\", \"*\", \"^\""));
+            }
+        },
     };
     if operand.is_some() != operator.is_some() {
         return Err(at.error("'operand' and 'operator' go together"));
     }
-    let range = CountRange {
-        min,
-        max: number("max")?,
-        operator: operator.unwrap_or('+'),
-        operand: operand.unwrap_or(1),
-    };
-    check_range(range, at)
-}
-
-fn check_range(range: CountRange, at: &At) -> Result<CountRange, JobspecError> {
-    if range.max.is_some_and(|max| max < range.min) {
-        return Err(at.error("'max' must not be less than 'min'"));
-    }
-    if range.operator != '+' && range.operand < 2 {
-        return Err(at.error("'operand' must be at least 2 for '*' and '^'"));
-    }
-    if range.operator == '^' && range.min < 2 {
-        return Err(at.error("'min' must be at least 2 for '^'"));
-    }
-    Ok(range)
-}
-
-/// A count in text: an idset, or `MIN-MAX[:OPERAND[:OPERATOR]]`, or `MIN+[:…]`.
-fn count_text(text: &str, at: &At) -> Result<Count, JobspecError> {
-    let bad = || {
-        at.error(format!(
-            "'{text}' is neither an idset nor a range such as 2-8:2:*"
-        ))
-    };
-    let inner = text
-        .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(n) = inner.parse::<u32>() {
-        return if n > 0 {
-            Ok(Count::Fixed(n))
-        } else {
-            Err(at.error("must be positive, found 0"))
-        };
-    }
-    if let Ok(set) = Idset::from_str(text)
-        && set.first().is_some_and(|first| first > 0)
-    {
-        return Ok(Count::Set(set));
-    }
-    let mut parts = inner.split(':');
-    let bounds = parts.next().ok_or_else(bad)?;
-    let number = |t: &str| t.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(bad);
-    let (min, max) = match bounds.strip_suffix('+') {
-        Some(min) => (number(min)?, None),
-        None => {
-            let (min, max) = bounds.split_once('-').ok_or_else(bad)?;
-            (number(min)?, Some(number(max)?))
-        }
-    };
-    let operand = parts.next().map(number).transpose()?;
-    let operator = match parts.next() {
-        None | Some("+") => '+',
-        Some("*") => '*',
-        Some("^") => '^',
-        Some(_) => return Err(bad()),
-    };
-    if parts.next().is_some() {
-        return Err(bad());
-    }
-    let range = CountRange {
-        min,
-        max,
-        operator,
-        operand: operand.unwrap_or(1),
-    };
-    check_range(range, at).map(Count::Range)
+    let (operator, operand) = (operator.unwrap_or(Operator::Add), operand.unwrap_or(1));
+    CountRange::new(min, number("max")?, operator, operand).map_err(|e| at.error(e.to_string()))
 }
 
 fn count(value: Value, kind_of_resource: &str, at: &At) -> Result<Count, JobspecError> {
@@ -215,7 +148,9 @@ fn count(value: Value, kind_of_resource: &str, at: &At) -> Result<Count, Jobspec
         }
         Value::Number(_) => positive(&value, at).map(Count::Fixed),
         Value::Object(map) => range(&map, at).map(Count::Range),
-        Value::String(text) => count_text(&text, at),
+        Value::String(text) => text
+            .parse()
+            .map_err(|e: CountError| at.error(e.to_string())),
         other => Err(at.error(format!(
             "must be an integer or a range, found {}",
             kind(&other)
@@ -339,8 +274,9 @@ fn check_system(system: &Map<String, Value>, at: &At) -> Result<(), JobspecError
     let at_env = At::Key(at, "environment");
     if let Some(environment) = system.get("environment").and_then(Value::as_object) {
         for (name, value) in environment {
-            if !value.is_string() {
-                let message = format!("must be a string, found {}", kind(value));
+            // null unsets a variable.
+            if !value.is_string() && !value.is_null() {
+                let message = format!("must be a string or null, found {}", kind(value));
                 return Err(At::Key(&at_env, name).error(message));
             }
         }
@@ -413,12 +349,9 @@ fn check_constraint(value: &Value, at: &At) -> Result<(), JobspecError> {
     Ok(())
 }
 
-fn attributes(value: Option<Value>, version: u32) -> Result<Attributes, JobspecError> {
+fn attributes(value: Value, version: u32) -> Result<Attributes, JobspecError> {
     let at = At::Key(&At::Root, "attributes");
-    let mut map = match value {
-        Some(value) => object(value, &at)?,
-        None => Map::new(),
-    };
+    let mut map = object(value, &at)?;
     let at_system = At::Key(&at, "system");
     let system = match map.shift_remove("system") {
         Some(value) => object(value, &at_system)?,
@@ -478,6 +411,13 @@ fn check_v1(jobspec: &Jobspec) -> Result<(), JobspecError> {
     Ok(())
 }
 
+impl Resource {
+    /// Checks a list of resource vertices, the `resources` of a jobspec.
+    pub fn list_from_value(value: Value) -> Result<Vec<Resource>, JobspecError> {
+        resources(value, &At::Key(&At::Root, "resources"))
+    }
+}
+
 impl Jobspec {
     /// Checks a document and takes it apart.
     pub fn from_value(value: Value) -> Result<Jobspec, JobspecError> {
@@ -503,7 +443,7 @@ impl Jobspec {
         if tasks.is_empty() {
             return Err(at_tasks.error("must not be empty"));
         }
-        let attributes = attributes(map.shift_remove("attributes"), version)?;
+        let attributes = attributes(required(&mut map, "attributes", &root)?, version)?;
         if let Some(key) = map.keys().next() {
             return Err(root.error(format!(
                 "unknown key '{key}'; a jobspec has resources, tasks, attributes and version"

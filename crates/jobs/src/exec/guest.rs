@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use client::Handle;
 use formats::eventlog::{self, Event};
+use formats::job_schema::{EXEC_EVENTLOG, JobKey};
 use formats::jobid::JobId;
 use kvs::{TreeObj, Txn};
 use serde_json::Value;
@@ -35,11 +36,7 @@ impl Guest {
     pub(super) async fn create(&self, userid: u32) -> Result<(), RpcError> {
         kvs::client::namespace_create(&self.handle, &self.name, userid).await?;
         let mut txn = Txn::new();
-        txn.symlink(
-            &format!("{}.guest", self.id.kvs_path()),
-            Some(&self.name),
-            ".",
-        );
+        txn.symlink(&self.id.key(JobKey::Guest), Some(&self.name), ".");
         kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn)
             .await
             .map(drop)
@@ -51,7 +48,7 @@ impl Guest {
         events: &[(&str, Value)],
     ) -> impl Future<Output = Result<(), RpcError>> + Send + use<> {
         let mut txn = Txn::new();
-        txn.append("exec.eventlog", encode(events).as_bytes());
+        txn.append(EXEC_EVENTLOG, encode(events).as_bytes());
         let commit = kvs::client::commit(&self.handle, Some(&self.name), &txn);
         async move { commit.await.map(drop) }
     }
@@ -60,7 +57,7 @@ impl Guest {
     pub(super) async fn finish(&self) -> Result<(), RpcError> {
         let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;
         let mut txn = Txn::new();
-        let key = format!("{}.guest", self.id.kvs_path());
+        let key = self.id.key(JobKey::Guest);
         txn.put_treeobj(&key, TreeObj::DirRef(root.rootref));
         kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn).await?;
         kvs::client::namespace_remove(&self.handle, &self.name).await

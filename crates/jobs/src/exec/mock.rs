@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use formats::fsd;
+use formats::job_schema::{EXEC_EVENTLOG, JobKey};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -66,7 +67,7 @@ pub(super) async fn run(
     ]);
     let mut txn = kvs::Txn::new();
     txn.put_raw(
-        &format!("{}.guest.exec.eventlog", start.id.kvs_path()),
+        &start.id.key(JobKey::InGuest(EXEC_EVENTLOG)),
         log.as_bytes(),
     );
     let stored = kvs::client::commit(&site.handle, Some(kvs::PRIMARY), &txn);

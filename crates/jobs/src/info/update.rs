@@ -1,6 +1,7 @@
 //! `job-info.update-watch`: R or the jobspec of a job, and again after each update to it.
 
 use client::{Message, RpcError};
+use formats::job_schema::JobKey;
 use formats::{Event, JobId};
 use kvs::client::WatchItem;
 use kvs::flags;
@@ -43,7 +44,7 @@ async fn watch(shared: &Shared, msg: &Message) -> Result<(), RpcError> {
     let text = shared.get(id, &req.key).await?;
     let mut object: Value = serde_json::from_str(&text)
         .map_err(|e| RpcError::new(libc::EINVAL, format!("{}: stored value: {e}", req.key)))?;
-    let key = format!("{}.eventlog", id.kvs_path());
+    let key = id.key(JobKey::Eventlog);
     let flags = flags::WATCH_APPEND | flags::WATCH_INITIAL_SENTINEL;
     let mut log = kvs::client::watch(&shared.handle, Some(kvs::PRIMARY), &key, flags);
     // The log so far is taken in as a whole before the first answer.

@@ -5,6 +5,7 @@
 //! namespace is removed; the watch moves along and no event is sent twice or lost.
 
 use client::{Message, RpcError};
+use formats::job_schema::JobKey;
 use formats::{Event, JobId};
 use kvs::client::{Watch, WatchItem};
 use kvs::flags;
@@ -196,7 +197,7 @@ async fn guest(out: &mut Output<'_>, id: JobId, path: &str, flags: u32) -> Resul
         }
     }
     out.skip = out.sent;
-    let key = format!("{}.guest.{path}", id.kvs_path());
+    let key = id.key(JobKey::InGuest(path));
     let mut watch = kvs::client::read_blobs(&out.shared.handle, Some(kvs::PRIMARY), &key);
     copy(out, &mut watch, |_| false).await?;
     if flags & INITIAL_SENTINEL != 0 {
@@ -207,7 +208,7 @@ async fn guest(out: &mut Output<'_>, id: JobId, path: &str, flags: u32) -> Resul
 
 /// Waits for the job to start; ENODATA if it ends without.
 async fn wait_started(shared: &Shared, id: JobId) -> Result<(), RpcError> {
-    let key = format!("{}.eventlog", id.kvs_path());
+    let key = id.key(JobKey::Eventlog);
     let mut watch = kvs::client::watch_append(&shared.handle, Some(kvs::PRIMARY), &key, false);
     while let Some(data) = watch.next().await {
         for line in String::from_utf8_lossy(&data?).lines() {

@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Node};
+use formats::Urgency;
 use formats::eventlog::{self, Event};
+use formats::job_schema::JobKey;
 use formats::jobid::{Fluid, JobId};
 use formats::jobspec::Jobspec;
 use futures::future::BoxFuture;
@@ -26,9 +28,6 @@ pub const FLAG_WAITABLE: i32 = 4;
 /// Skip validation (owner only).
 pub const FLAG_NOVALIDATE: i32 = 8;
 
-const URGENCY_MAX: i32 = 31;
-/// Urgencies above the default are for the owner.
-const URGENCY_DEFAULT: i32 = 16;
 /// Jobs in one commit: bounds the size of a KVS transaction.
 const BATCH: usize = 1000;
 
@@ -38,7 +37,7 @@ struct Accepted {
     signed: String,
     /// Without environment.
     jobspec: Value,
-    urgency: i32,
+    urgency: Urgency,
     flags: i32,
     id: JobId,
     submit: Event,
@@ -164,8 +163,8 @@ impl Ingest {
         struct Request {
             #[serde(rename = "J")]
             signed: String,
-            #[serde(default = "default_urgency")]
-            urgency: i32,
+            #[serde(default)]
+            urgency: Urgency,
             #[serde(default)]
             flags: i32,
         }
@@ -236,18 +235,13 @@ impl Ingest {
     }
 }
 
-fn default_urgency() -> i32 {
-    URGENCY_DEFAULT
-}
-
-/// Range of urgency (RFC 30), and who may use it.
-pub(crate) fn check_urgency(urgency: i32, owner: bool) -> Result<(), RpcError> {
-    if !(0..=URGENCY_MAX).contains(&urgency) {
-        let text = format!("urgency must be from 0 to {URGENCY_MAX}, found {urgency}");
-        return Err(RpcError::new(libc::EINVAL, text));
-    }
-    if urgency > URGENCY_DEFAULT && !owner {
-        let text = format!("only the instance owner can use an urgency above {URGENCY_DEFAULT}");
+/// Who may use an urgency (RFC 30).
+pub(crate) fn check_urgency(urgency: Urgency, owner: bool) -> Result<(), RpcError> {
+    if !urgency.is_for_guests() && !owner {
+        let text = format!(
+            "only the instance owner can use an urgency above {}",
+            Urgency::DEFAULT
+        );
         return Err(RpcError::new(libc::EINVAL, text));
     }
     Ok(())
@@ -271,13 +265,15 @@ async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
     let mut jobs = Vec::with_capacity(batch.len());
     let mut requests = Vec::with_capacity(batch.len());
     for job in batch {
-        let path = job.id.kvs_path();
-        txn.put_raw(&format!("{path}.J"), job.signed.as_bytes());
+        txn.put_raw(&job.id.key(JobKey::J), job.signed.as_bytes());
         txn.put_raw(
-            &format!("{path}.jobspec"),
+            &job.id.key(JobKey::Jobspec),
             job.jobspec.to_string().as_bytes(),
         );
-        txn.append(&format!("{path}.eventlog"), job.submit.encode().as_bytes());
+        txn.append(
+            &job.id.key(JobKey::Eventlog),
+            job.submit.encode().as_bytes(),
+        );
         jobs.push(json!({
             "id": job.id,
             "userid": job.request.userid(),

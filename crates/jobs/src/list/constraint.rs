@@ -302,7 +302,11 @@ mod tests {
     fn job() -> Job {
         let mut job = Job::new(1);
         job.set_jobspec(super::super::job::tests::jobspec("q"));
-        job.apply(&event(10.0, "submit", json!({"userid": 5, "urgency": 16})));
+        job.apply(&event(
+            10.0,
+            "submit",
+            json!({"userid": 5, "urgency": 16, "flags": 0}),
+        ));
         job.apply(&event(11.0, "validate", json!({})));
         job
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use formats::job_event::{self, JobEvent};
 use formats::{Event, Idset, JobResult, JobState, Jobspec, ResourceSet};
 use serde_json::{Map, Value};
 
@@ -140,67 +141,65 @@ impl Job {
     /// Takes one event in. Events that say nothing new, or that make no sense, change nothing.
     pub fn apply(&mut self, event: &Event) -> Effect {
         let time = event.timestamp;
-        let int = |key: &str| event.get(key).and_then(Value::as_i64);
-        match event.name.as_str() {
-            "submit" => {
+        let Ok(typed) = JobEvent::try_from(event) else {
+            return Effect::Kept;
+        };
+        match typed {
+            JobEvent::Submit(submit) => {
                 self.times.submit = time;
-                self.userid = int("userid").unwrap_or(-1) as u32;
-                self.urgency = int("urgency").unwrap_or(0);
+                self.userid = submit.userid;
+                self.urgency = submit.urgency.get().into();
                 self.read_jobspec();
             }
-            "invalidate" => return Effect::Dropped,
-            "validate" => {
+            JobEvent::Invalidate(_) => return Effect::Dropped,
+            JobEvent::Validate(_) => {
                 self.read_jobspec();
                 self.enter(JobState::Depend, time);
             }
-            "depend" => self.enter(JobState::Priority, time),
-            "priority" => {
-                self.priority = int("priority").unwrap_or(self.priority);
+            JobEvent::Depend(_) => self.enter(JobState::Priority, time),
+            JobEvent::Priority(event) => {
+                self.priority = event.priority.into();
                 if self.state == JobState::Priority {
                     self.enter(JobState::Sched, time);
                 }
             }
-            "urgency" => {
-                self.urgency = int("urgency").unwrap_or(self.urgency);
+            JobEvent::Urgency(event) => {
+                self.urgency = event.urgency.get().into();
                 self.revert(time);
             }
-            "flux-restart" => self.revert(time),
-            "alloc" => {
-                if let Some(annotations) = event.get("annotations") {
-                    self.annotations = Some(annotations.clone());
+            JobEvent::FluxRestart(_) => self.revert(time),
+            JobEvent::Alloc(alloc) => {
+                if let Some(annotations) = alloc.annotations {
+                    self.annotations = Some(annotations.into());
                 }
                 self.read_resources();
                 self.enter(JobState::Run, time);
             }
-            "finish" => {
-                self.wait_status = int("status");
+            JobEvent::Finish(finish) => {
+                self.wait_status = Some(finish.status.into());
                 self.enter(JobState::Cleanup, time);
             }
-            "exception" => self.apply_exception(event),
-            "clean" => {
+            JobEvent::Exception(exception) => self.apply_exception(exception, time),
+            JobEvent::Clean(_) => {
                 self.enter(JobState::Inactive, time);
                 (self.jobspec, self.resources) = (None, None);
             }
-            "annotations" => {
-                self.annotations = event.get("annotations").filter(|a| !a.is_null()).cloned();
-            }
-            "memo" => self.apply_memo(event),
-            "jobspec-update" => {
-                self.update_jobspec(event);
+            JobEvent::Memo(memo) => self.apply_memo(&memo.extra),
+            JobEvent::JobspecUpdate(update) => {
+                self.update_jobspec(&update.extra);
                 self.revert(time);
             }
-            "resource-update" => {
-                if let Some(expiration) = event.get("expiration").and_then(Value::as_f64) {
-                    self.expiration = Some(expiration);
-                }
+            JobEvent::ResourceUpdate(update) => self.expiration = Some(update.expiration),
+            JobEvent::DependencyAdd(added) => {
+                self.dependencies.retain(|d| *d != added.description);
+                self.dependencies.push(added.description);
             }
-            "dependency-add" | "dependency-remove" => {
-                if let Some(text) = event.get("description").and_then(Value::as_str) {
-                    self.dependencies.retain(|d| d != text);
-                    if event.name == "dependency-add" {
-                        self.dependencies.push(text.to_owned());
-                    }
-                }
+            JobEvent::DependencyRemove(gone) => {
+                self.dependencies.retain(|d| *d != gone.description);
+            }
+            JobEvent::Other(other) if other.name == "annotations" => {
+                let annotations = event.get("annotations");
+                self.annotations = annotations.filter(|a| !a.is_null()).cloned();
             }
             _ => {}
         }
@@ -237,32 +236,25 @@ impl Job {
         }
     }
 
-    fn apply_exception(&mut self, event: &Event) {
-        let text = |key: &str| event.get(key).and_then(Value::as_str);
-        let (Some(severity), Some(kind)) =
-            (event.get("severity").and_then(Value::as_i64), text("type"))
-        else {
-            return;
-        };
+    fn apply_exception(&mut self, new: job_event::Exception, time: f64) {
+        let severity = i64::from(new.severity);
         if self
             .exception
             .as_ref()
             .is_none_or(|e| severity < e.severity)
         {
-            let note = text("note").map(str::to_owned);
             self.exception = Some(Exception {
                 severity,
-                kind: kind.to_owned(),
-                note,
+                kind: new.kind,
+                note: Some(new.note),
             });
         }
         if severity == 0 {
-            self.enter(JobState::Cleanup, event.timestamp);
+            self.enter(JobState::Cleanup, time);
         }
     }
 
-    fn apply_memo(&mut self, event: &Event) {
-        let Some(memo) = &event.context else { return };
+    fn apply_memo(&mut self, memo: &Map<String, Value>) {
         let mut all = match self.annotations.take() {
             Some(Value::Object(map)) => map,
             _ => Map::new(),
@@ -280,8 +272,8 @@ impl Job {
         }
     }
 
-    fn update_jobspec(&mut self, event: &Event) {
-        let (Some(jobspec), Some(updates)) = (&mut self.jobspec, &event.context) else {
+    fn update_jobspec(&mut self, updates: &Map<String, Value>) {
+        let Some(jobspec) = &mut self.jobspec else {
             return;
         };
         for (path, value) in updates {
@@ -422,7 +414,7 @@ pub(crate) mod tests {
         job.apply(&event(
             1.0,
             "submit",
-            json!({"userid": 5, "urgency": 16, "version": 1}),
+            json!({"userid": 5, "urgency": 16, "flags": 0, "version": 1}),
         ));
         assert_eq!(
             (job.state, job.userid, job.name.as_deref()),

@@ -18,6 +18,7 @@ use std::time::Duration;
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError, RpcStream};
 use formats::job::ACTIVE;
+use formats::job_schema::JobKey;
 use formats::{Event, JobId, JobState};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -351,7 +352,7 @@ impl Module {
                 // It may be too new to have come through the journal.
                 let handle = self.handle.clone();
                 self.work.push(Box::pin(async move {
-                    let key = format!("{}.eventlog", JobId(req.id).kvs_path());
+                    let key = JobId(req.id).key(JobKey::Eventlog);
                     let found = kvs::client::get_treeobj(&handle, Some(kvs::PRIMARY), &key).await;
                     Done::Checked(req.id, waiter, found.map(drop))
                 }));

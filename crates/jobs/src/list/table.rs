@@ -242,7 +242,7 @@ mod tests {
             .enumerate()
             .map(|(i, name)| {
                 let context = match *name {
-                    "submit" => json!({"userid": 1, "urgency": 16}),
+                    "submit" => json!({"userid": 1, "urgency": 16, "flags": 0}),
                     "finish" => json!({"status": 0}),
                     n if n.starts_with("priority") => {
                         json!({"priority": n[8..].parse().unwrap_or(0)})

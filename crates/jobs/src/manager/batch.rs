@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use formats::eventlog::Event;
+use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use kvs::Txn;
 use serde_json::Value;
@@ -52,10 +53,10 @@ impl Batch {
         let batch = std::mem::take(self);
         let mut txn = Txn::new();
         for (id, r) in batch.resources {
-            txn.put_raw(&format!("{}.R", id.kvs_path()), r.to_string().as_bytes());
+            txn.put_raw(&id.key(JobKey::R), r.to_string().as_bytes());
         }
         for (id, text) in batch.events {
-            txn.append(&format!("{}.eventlog", id.kvs_path()), text.as_bytes());
+            txn.append(&id.key(JobKey::Eventlog), text.as_bytes());
         }
         (txn, batch.after)
     }

@@ -6,15 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use formats::Urgency;
 use formats::eventlog::Event;
 use formats::idset::Idset;
 use formats::job::JobState;
+use formats::job_event::JobEvent;
 use formats::jobid::JobId;
 use serde_json::{Map, Value};
-
-/// Largest priority: that of expedited jobs.
-pub(crate) const PRIORITY_MAX: i64 = 4_294_967_295;
-const URGENCY_EXPEDITE: i32 = 31;
 
 /// Where a job is with the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +43,7 @@ pub(crate) enum Exec {
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) userid: u32,
-    pub(crate) urgency: i32,
+    pub(crate) urgency: Urgency,
     /// -1 before the priority event.
     pub(crate) priority: i64,
     pub(crate) flags: i32,
@@ -73,7 +71,7 @@ impl Job {
         Self {
             id,
             userid: 0,
-            urgency: 16,
+            urgency: Urgency::DEFAULT,
             priority: -1,
             flags,
             t_submit: 0.0,
@@ -92,56 +90,58 @@ impl Job {
         }
     }
 
-    /// Take `event` into account. Unknown events change nothing (RFC 21).
+    /// Take `event` into account. Unknown events change nothing (RFC 21), nor do those whose
+    /// context does not fit.
     pub(crate) fn apply(&mut self, event: &Event) {
-        let number = |key: &str| event.get(key).and_then(Value::as_i64);
-        let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("");
-        match event.name.as_str() {
-            "submit" => {
+        let Ok(typed) = JobEvent::try_from(event) else {
+            return;
+        };
+        match typed {
+            JobEvent::Submit(submit) => {
                 self.t_submit = event.timestamp;
-                self.userid = number("userid").unwrap_or(0) as u32;
-                self.urgency = number("urgency").unwrap_or(16) as i32;
-                self.flags = number("flags").unwrap_or(0) as i32;
+                self.userid = submit.userid;
+                self.urgency = submit.urgency;
+                self.flags = submit.flags as i32;
             }
-            "validate" if self.state == JobState::New => self.state = JobState::Depend,
-            "dependency-add" => drop(self.dependencies.insert(text("description").to_owned())),
-            "dependency-remove" => drop(self.dependencies.remove(text("description"))),
-            "depend" if self.state == JobState::Depend => self.state = JobState::Priority,
-            "priority" => {
-                self.priority = number("priority").unwrap_or(0);
+            JobEvent::Validate(_) if self.state == JobState::New => self.state = JobState::Depend,
+            JobEvent::DependencyAdd(added) => drop(self.dependencies.insert(added.description)),
+            JobEvent::DependencyRemove(gone) => drop(self.dependencies.remove(&gone.description)),
+            JobEvent::Depend(_) if self.state == JobState::Depend => {
+                self.state = JobState::Priority;
+            }
+            JobEvent::Priority(event) => {
+                self.priority = event.priority.into();
                 if self.state == JobState::Priority {
                     self.state = JobState::Sched;
                 }
             }
-            "urgency" => {
-                self.urgency = number("urgency").unwrap_or(16) as i32;
+            JobEvent::Urgency(event) => {
+                self.urgency = event.urgency;
                 if self.state == JobState::Sched {
                     self.state = JobState::Priority;
                 }
             }
-            "alloc" => {
-                if let Some(Value::Object(map)) = event.get("annotations") {
-                    self.annotations = map.clone();
+            JobEvent::Alloc(alloc) => {
+                if let Some(annotations) = alloc.annotations {
+                    self.annotations = annotations;
                 }
                 if self.state == JobState::Sched {
                     self.state = JobState::Run;
                 }
                 self.alloc = Alloc::Granted;
             }
-            "start" => self.started = true,
-            "finish" => {
-                self.status = number("status").map(|s| s as i32);
+            JobEvent::Start(_) => self.started = true,
+            JobEvent::Finish(finish) => {
+                self.status = Some(finish.status);
                 if self.state == JobState::Run {
                     self.state = JobState::Cleanup;
                 }
             }
-            "release" if event.get("final") == Some(&Value::Bool(true)) => {
-                self.exec = Exec::Done;
-            }
-            "free" => self.alloc = Alloc::None,
-            "exception" if number("severity") == Some(0) => {
+            JobEvent::Release(release) if release.last => self.exec = Exec::Done,
+            JobEvent::Free(_) => self.alloc = Alloc::None,
+            JobEvent::Exception(exception) if exception.severity == 0 => {
                 if self.exception.is_none() {
-                    self.exception = Some((text("type").to_owned(), text("note").to_owned()));
+                    self.exception = Some((exception.kind, exception.note));
                 }
                 if matches!(
                     self.state,
@@ -150,16 +150,14 @@ impl Job {
                     self.state = JobState::Cleanup;
                 }
             }
-            "clean" => self.state = JobState::Inactive,
-            "memo" => {
-                if let Some(context) = &event.context {
-                    let user = self
-                        .annotations
-                        .entry("user")
-                        .or_insert_with(|| Value::Object(Map::new()));
-                    if let Value::Object(user) = user {
-                        update_annotations(user, context);
-                    }
+            JobEvent::Clean(_) => self.state = JobState::Inactive,
+            JobEvent::Memo(memo) => {
+                let user = self
+                    .annotations
+                    .entry("user")
+                    .or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(user) = user {
+                    update_annotations(user, &memo.extra);
                 }
             }
             _ => {}
@@ -168,16 +166,12 @@ impl Job {
 
     /// The priority that the urgency stands for without a priority plugin (RFC 30).
     pub(crate) fn default_priority(&self) -> i64 {
-        if self.urgency == URGENCY_EXPEDITE {
-            PRIORITY_MAX
-        } else {
-            i64::from(self.urgency)
-        }
+        self.urgency.default_priority().into()
     }
 
     /// Whether the job may be scheduled: it is not held.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.urgency > 0 && self.priority > 0
+        self.urgency > Urgency::HOLD && self.priority > 0
     }
 
     /// Order in the queue: higher priority first, then older.

@@ -1,5 +1,6 @@
 //! `kill`, `killall`, `urgency`, `memo`.
 
+use formats::Urgency;
 use formats::job::JobState;
 use formats::jobid::JobId;
 use serde::Deserialize;
@@ -72,7 +73,7 @@ impl Manager {
         #[derive(Deserialize)]
         struct Request {
             id: JobId,
-            urgency: i32,
+            urgency: Urgency,
         }
         let Request { id, urgency } = msg.json()?;
         check_urgency(urgency, msg.is_owner())?;

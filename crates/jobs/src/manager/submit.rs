@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use formats::Urgency;
 use formats::eventlog::{self, Event};
+use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ use crate::ingest::FLAG_WAITABLE;
 struct NewJob {
     id: JobId,
     userid: u32,
-    urgency: i32,
+    urgency: Urgency,
     flags: i32,
     t_submit: f64,
     jobspec: Value,
@@ -98,7 +100,7 @@ impl Manager {
     fn look_up(&mut self, target: JobId) {
         let handle = self.handle.clone();
         self.work.push(Box::pin(async move {
-            let key = format!("{}.eventlog", target.kvs_path());
+            let key = target.key(JobKey::Eventlog);
             Done::Looked(
                 target,
                 kvs::client::get(&handle, Some(kvs::PRIMARY), &key).await,

@@ -23,32 +23,23 @@ pub(super) struct Urgency {
     urgency: String,
 }
 
-const HOLD: i64 = 0;
-const DEFAULT: i64 = 16;
-const EXPEDITE: i64 = 31;
-
 impl Urgency {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        let urgency = match self.urgency.to_ascii_lowercase().as_str() {
-            "hold" => HOLD,
-            "default" => DEFAULT,
-            "expedite" => EXPEDITE,
-            text => text
-                .parse::<u32>()
-                .map_err(|_| Failure::new(format!("error parsing urgency: \"{}\"", self.urgency)))?
-                .into(),
-        };
+        let urgency: formats::Urgency = self
+            .urgency
+            .parse()
+            .map_err(|e| Failure::new(format!("error parsing urgency: {e}")))?;
         #[derive(Deserialize)]
         struct Answer {
-            old_urgency: i64,
+            old_urgency: formats::Urgency,
         }
         let request = json!({"id": self.id.id, "urgency": urgency});
         let call = handle.call("job-manager.urgency", Node::Any, &request);
         let Answer { old_urgency } = call.await.context(&self.id)?;
         if self.verbose {
             match old_urgency {
-                HOLD => eprintln!("old urgency: job held"),
-                EXPEDITE => eprintln!("old urgency: job expedited"),
+                formats::Urgency::HOLD => eprintln!("old urgency: job held"),
+                formats::Urgency::EXPEDITE => eprintln!("old urgency: job expedited"),
                 n => eprintln!("old urgency: {n}"),
             }
         }

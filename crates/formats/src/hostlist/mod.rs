@@ -2,15 +2,30 @@
 //!
 //! A [`Hostlist`] keeps order and duplicates. A host is a prefix and an optional trailing
 //! number; runs of consecutive numbers under one prefix and one zero padding are one range, so
-//! a list of ten thousand regular names is one element.
+//! a list of ten thousand regular names is one element. Searching a list is linear in its
+//! ranges; [`Hostlist::index`] makes repeated searches logarithmic.
+//!
+//! ```
+//! use formats::Hostlist;
+//! let hosts: Hostlist = "node[08-11],login".parse()?;
+//! assert_eq!(hosts.len(), 5);
+//! assert_eq!(hosts.nth(2).as_deref(), Some("node10"));
+//! assert_eq!(["a1", "a2", "a3"].iter().collect::<Hostlist>().to_string(), "a[1-3]");
+//! # Ok::<(), formats::hostlist::HostlistError>(())
+//! ```
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{fmt, str::FromStr};
+use std::fmt;
+
+mod index;
+mod sets;
+mod text;
+
+pub use index::HostIndex;
+pub use text::HostlistError;
 
 /// The longest run of digits taken as a number; longer ones are part of the name.
 const MAX_DIGITS: usize = 18;
-/// The most hosts one bracketed range may stand for: a guard against `a[0-99999999999]`.
-const MAX_RANGE: u64 = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Run {
@@ -30,19 +45,6 @@ struct Numbers {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hostlist {
     runs: Vec<Run>,
-}
-
-/// Why a string is not a hostlist.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HostlistError {
-    #[error("hostlist '{0}': brackets do not match")]
-    Brackets(String),
-    #[error("hostlist '{list}': '{token}' is not a number or a range such as 2-5")]
-    Token { list: String, token: String },
-    #[error("hostlist '{list}': range '{token}' stands for too many hosts")]
-    TooLarge { list: String, token: String },
-    #[error("hostlist '{list}': character {c:?} is not allowed in a host name")]
-    Character { list: String, c: char },
 }
 
 impl Numbers {
@@ -185,94 +187,12 @@ impl Hostlist {
         self.append(&text.parse()?);
         Ok(())
     }
-
-    fn push_expression(&mut self, expr: &str, list: &str) -> Result<(), HostlistError> {
-        let brackets = || HostlistError::Brackets(list.to_owned());
-        let Some(open) = expr.find('[') else {
-            if expr.contains(']') {
-                return Err(brackets());
-            }
-            if !expr.is_empty() {
-                self.push(expr);
-            }
-            return Ok(());
-        };
-        let close = open + expr[open..].find(']').ok_or_else(brackets)?;
-        let (prefix, idlist, suffix) = (&expr[..open], &expr[open + 1..close], &expr[close + 1..]);
-        if prefix.contains(']') || idlist.contains('[') {
-            return Err(brackets());
-        }
-        let mut padding = None;
-        for token in idlist.split(',') {
-            let bad = || HostlistError::Token {
-                list: list.to_owned(),
-                token: token.to_owned(),
-            };
-            let (a, b) = token.split_once('-').unwrap_or((token, token));
-            let number = |digits: &str| {
-                let plain = digits.bytes().all(|c| c.is_ascii_digit());
-                let short = (1..=MAX_DIGITS).contains(&digits.len());
-                (plain && short)
-                    .then(|| digits.parse::<u64>().ok())
-                    .flatten()
-                    .ok_or_else(bad)
-            };
-            let (first, last) = (number(a)?, number(b)?);
-            if first > last {
-                return Err(bad());
-            }
-            if last - first >= MAX_RANGE {
-                let (list, token) = (list.to_owned(), token.to_owned());
-                return Err(HostlistError::TooLarge { list, token });
-            }
-            // The padding of the first id holds for the whole list.
-            let own = if a.starts_with('0') { a.len() } else { 1 };
-            let width = own.max(*padding.get_or_insert(own));
-            if suffix.is_empty() {
-                // A prefix that ends in digits must be told apart from the number after it.
-                if prefix.ends_with(|c: char| c.is_ascii_digit()) {
-                    for n in first..=last {
-                        self.push(&format!("{prefix}{n:0width$}"));
-                    }
-                } else {
-                    self.push_run(prefix, Some(Numbers { first, last, width }));
-                }
-            } else {
-                for n in first..=last {
-                    self.push_expression(&format!("{prefix}{n:0width$}{suffix}"), list)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-impl FromStr for Hostlist {
-    type Err = HostlistError;
-
-    fn from_str(text: &str) -> Result<Hostlist, HostlistError> {
-        let mut list = Hostlist::default();
-        let (mut start, mut depth) = (0, 0u32);
-        let text = text.trim();
-        for (i, c) in text.char_indices() {
-            match c {
-                '[' => depth += 1,
-                ']' => depth = depth.saturating_sub(1),
-                ',' if depth == 0 => {
-                    list.push_expression(&text[start..i], text)?;
-                    start = i + 1;
-                }
-                c if !c.is_ascii_graphic() => {
-                    return Err(HostlistError::Character {
-                        list: text.to_owned(),
-                        c,
-                    });
-                }
-                _ => {}
-            }
-        }
-        list.push_expression(&text[start..], text)?;
-        Ok(list)
+impl Numbers {
+    /// Whether the first number is written with a leading zero.
+    fn is_padded(&self) -> bool {
+        self.width > 1 && !same_text(self.first, self.width, 1)
     }
 }
 
@@ -289,16 +209,17 @@ impl fmt::Display for Hostlist {
                 at += 1;
                 continue;
             };
-            // One bracket takes every following run that the first one's padding prints right.
+            // The padding of the first number holds for its whole bracket (RFC 29), so a padded
+            // one takes only numbers that it prints right; without padding each keeps its own.
+            let fits = |r: &Numbers| {
+                !first.is_padded()
+                    || same_text(r.first, r.width, first.width)
+                        && same_text(r.last, r.width, first.width)
+            };
             let group: Vec<Numbers> = self.runs[at..]
                 .iter()
                 .map_while(|r| r.numbers.filter(|_| r.prefix == run.prefix))
-                .take_while(|r| {
-                    same_text(r.first, r.width, first.width)
-                        && same_text(r.last, r.width, first.width)
-                        // Inside brackets only a leading zero carries padding.
-                        && (same_text(r.first, r.width, 1) || first.width > 1)
-                })
+                .take_while(fits)
                 .collect();
             at += group.len();
             f.write_str(&run.prefix)?;
@@ -310,9 +231,9 @@ impl fmt::Display for Hostlist {
                 if i > 0 {
                     f.write_str(",")?;
                 }
-                write!(f, "{:0width$}", r.first, width = first.width)?;
+                write!(f, "{:0width$}", r.first, width = r.width)?;
                 if r.last > r.first {
-                    write!(f, "-{:0width$}", r.last, width = first.width)?;
+                    write!(f, "-{:0width$}", r.last, width = r.width)?;
                 }
             }
             if bracketed {
@@ -376,6 +297,7 @@ mod tests {
             ("[005,4,11-13]", "005,004,011,012,013"),
             ("r[0-1]n[1-2]", "r0n1,r0n2,r1n1,r1n2"),
             ("r1[8-10]", "r18,r19,r110"),
+            ("a,,b, c\td", "a,b,c,d"),
         ] {
             let want: Vec<&str> = hosts.split(',').filter(|h| !h.is_empty()).collect();
             assert_eq!(expand(text), want, "{text}");
@@ -388,7 +310,9 @@ mod tests {
             ("foo1,foo2,foo3,foo5", "foo[1-3,5]"),
             ("foo8,foo9,foo10", "foo[8-10]"),
             ("foo08,foo09,foo10", "foo[08-10]"),
-            ("foo98,foo099", "foo98,foo099"),
+            ("foo98,foo099", "foo[98,099]"),
+            ("foo1,foo3,foo01,foo10", "foo[1,3,01,10]"),
+            ("foo09,foo1", "foo09,foo1"),
             ("foo1,foo1,foo2,foo1", "foo[1,1-2,1]"),
             ("vm,vm", "vm,vm"),
             ("a1,b1,a2", "a1,b1,a2"),
@@ -426,7 +350,9 @@ mod tests {
             "a[x]",
             "a[2-1]",
             "a[1-]",
-            "a b",
+            "a\u{e9}",
+            "a\0",
+            "a[1 -2]",
             "a[0-9999999]",
         ] {
             assert!(text.parse::<Hostlist>().is_err(), "{text}");
