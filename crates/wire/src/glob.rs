@@ -115,7 +115,18 @@ fn set(text: &str) -> Option<(Token, &str)> {
         }
         first = false;
         if let Some((class, after)) = rest.strip_prefix("[:").and_then(|r| r.split_once(":]")) {
-            items.push(Item::Class(CLASSES.iter().position(|c| c.0 == class)?));
+            let Some(at) = CLASSES.iter().position(|c| c.0 == class) else {
+                return Some((Token::Never, ""));
+            };
+            items.push(Item::Class(at));
+            rest = after;
+            continue;
+        }
+        if rest.starts_with("[.") || rest.starts_with("[=") {
+            let Some((c, after)) = named(rest) else {
+                return Some((Token::Never, ""));
+            };
+            items.push(Item::Range(c, c));
             rest = after;
             continue;
         }
@@ -132,6 +143,14 @@ fn set(text: &str) -> Option<(Token, &str)> {
         };
         items.push(Item::Range(low, high));
     }
+}
+
+/// The character in `[.x.]` or `[=x=]`: the C locale has no longer names and no equivalents.
+fn named(text: &str) -> Option<(char, &str)> {
+    let end = if text.starts_with("[.") { ".]" } else { "=]" };
+    let mut body = text[2..].chars();
+    let c = body.next()?;
+    Some((c, body.as_str().strip_prefix(end)?))
 }
 
 /// One character of a set, which a backslash may quote.
@@ -289,6 +308,9 @@ mod tests {
             ("[z-a]*", "m", false),
             ("a[b*", "a[bc", true),
             ("[[:digit:]]?", "7x", true),
+            ("[[:none:]]?", "7x", false),
+            ("a[[.b.][=c=]]*", "ac", true),
+            ("a[[.b]*", "ab", false),
             ("[\\]]*", "]a", true),
             ("\\**", "*a", true),
             ("\\**", "a", false),

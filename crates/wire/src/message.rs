@@ -108,6 +108,13 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message of any type with any parts; the flags of parts are set as they are there.
+    ///
+    /// [`Message::request`], [`Message::event`] and so on make those of RFC 3.
+    pub fn build(kind: Kind, flags: u8, topic: Option<&str>, payload: Option<Bytes>) -> Self {
+        Self::new(kind, flags, topic.map(Text::from), payload)
+    }
+
     pub(crate) fn new(kind: Kind, flags: u8, topic: Option<Text>, payload: Option<Bytes>) -> Self {
         let mut bits = flags & !(Flags::TOPIC | Flags::PAYLOAD);
         if topic.is_some() {
