@@ -368,6 +368,18 @@ impl Handle {
         }
     }
 
+    /// Send a request about the call that has `tag`, unless that has ended: the tag may be another call's by now.
+    pub(crate) fn notify_about(&self, tag: Tag, topic: &str, node: Node) {
+        let payload = json_payload(&serde_json::json!({ "matchtag": tag.number })).ok();
+        let msg = self.make_request(topic, node, Flags::NORESPONSE, 0, payload);
+        // Sent under the lock: no later call can have the tag and its request be sent before this.
+        if let Some(tags) = lock(&self.0.tags).as_ref()
+            && tags.is_open(tag)
+        {
+            self.0.emit(msg);
+        }
+    }
+
     /// Give the call a tag and send its request.
     fn start(&self, mut msg: Message, waiter: Waiter) -> Result<Tag, RpcError> {
         check_size(&msg)?;
@@ -606,11 +618,22 @@ mod tests {
         deliver.deliver(late.response(0, Some(wire::string_payload("late"))));
         deliver.deliver(request.response(0, Some(wire::string_payload("own"))));
         assert_eq!(next.timeout(limit).await.unwrap().text(), Some("own"));
-        drop(handle.rpc("a.b", Node::Any, &json!({})));
-        assert_ne!(
-            sent.recv().await.unwrap().matchtag(),
-            request.matchtag() + 1
-        );
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_ended_is_not_cancelled() {
+        let (tx, mut sent) = unbounded_channel();
+        let (handle, deliver) = Handle::with_sink(move |msg| tx.send(msg).is_ok());
+        let streams = [1, 2].map(|_| handle.stream("s.t", Node::Any, &json!({})));
+        let first = sent.recv().await.unwrap();
+        let second = sent.recv().await.unwrap();
+        // The end has come, though nobody has read it.
+        deliver.deliver(first.error_response(&RpcError::errno(libc::ENODATA)));
+        streams.iter().for_each(|stream| stream.cancel("s.cancel"));
+        let cancel = sent.recv().await.unwrap();
+        let about: serde_json::Value = cancel.json().unwrap();
+        assert_eq!(about["matchtag"], second.matchtag());
+        assert!(sent.try_recv().is_err());
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use wire::{Message, RpcError};
@@ -170,8 +169,9 @@ impl RpcStream {
     ///
     /// The stream goes on until the service has ended it, by RFC 6 with ECANCELED.
     pub fn cancel(&self, topic: &str) {
-        self.handle
-            .notify(topic, self.node, &json!({ "matchtag": self.matchtag() }));
+        if let Some(tag) = self.tag {
+            self.handle.notify_about(tag, topic, self.node);
+        }
     }
 }
 
