@@ -1,7 +1,7 @@
 //! `flux dmesg`: the broker's log, whose entries are RFC 5424 lines.
 
 use clap::Parser;
-use client::services::log::{Clear, Dmesg};
+use client::services::log::{self, Clear, Dmesg};
 use client::{Handle, Node};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -77,7 +77,7 @@ fn parse(line: &str) -> Option<Entry<'_>> {
     let (_version, time, host, app) = (next()?, next()?, next()?, next()?);
     let (_procid, _msgid, _data, text) = (next()?, next()?, next()?, next().unwrap_or(""));
     Some(Entry {
-        severity: pri.parse::<usize>().ok()? & 7,
+        severity: log::severity(pri.parse().ok()?) as usize,
         time,
         rank: host.parse().unwrap_or(0),
         app,
@@ -192,9 +192,9 @@ mod tests {
     use super::*;
 
     const LOG: [&str; 3] = [
-        "<15>1 2026-11-22T23:44:49.289847Z 0 broker - - - insmod heartbeat",
-        "<14>1 2026-11-22T23:44:49.327857Z 1 logger - - - hello there",
-        "<11>1 2026-11-22T23:45:00.000000Z 0 kvs - - - bad",
+        "<56>1 2026-11-22T23:44:49.289847Z 0 broker - - - insmod heartbeat",
+        "<48>1 2026-11-22T23:44:49.327857Z 1 logger - - - hello there",
+        "<24>1 2026-11-22T23:45:00.000000Z 0 kvs - - - bad",
     ];
 
     fn show(human: bool, color: bool) -> String {

@@ -9,9 +9,6 @@ use crate::cmd::dmesg::SEVERITIES;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
 
-/// Facility "user" of RFC 5424.
-const FACILITY: usize = 1;
-
 /// Add an entry to the broker's log.
 #[derive(Parser)]
 struct Options {
@@ -43,10 +40,9 @@ pub(crate) fn run(args: Args) -> Outcome {
     block_on(async {
         let handle = Handle::open(None).await?;
         let rank = handle.getattr("rank").await?;
-        let priority = (FACILITY << 3 | severity) as u8;
         let time = format!("{:.6}", Timestamp::now());
         handle.log(
-            priority,
+            severity as u8,
             time,
             &rank,
             &options.appname,

@@ -10,6 +10,19 @@ use crate::call::{Call, Empty};
 use crate::handle::{Handle, Node};
 use crate::rpc::RpcStream;
 
+/// The number in front of an entry.
+///
+/// RFC 5424 has facility × 8 + severity; programs that write to this log have severity × 8 + facility, and all read it
+/// so. The facility is 0.
+pub fn priority(severity: u8) -> u8 {
+    (severity & 7) << 3
+}
+
+/// The severity in an entry's number, 0 to 7; see [`priority`].
+pub fn severity(priority: u32) -> u32 {
+    (priority >> 3) & 7
+}
+
 /// Read the log.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Dmesg {
@@ -37,6 +50,7 @@ impl Entries {
         let entry = self.0.next().await?;
         Some(entry.map(|msg| {
             let bytes = msg.payload().map_or(&[][..], |p| p);
+            let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
             String::from_utf8_lossy(bytes).into_owned()
         }))
     }
@@ -48,9 +62,10 @@ impl Handle {
         Entries(self.stream("log.dmesg", Node::Any, request))
     }
 
-    /// Add an entry to the log of the broker at the other end. `priority` is facility × 8 + severity;
+    /// Add an entry to the log of the broker at the other end. `severity` is from 0 (emergency) to 7 (debug),
     /// `time` in the form of RFC 3339.
-    pub fn log(&self, priority: u8, time: impl Display, rank: impl Display, app: &str, text: &str) {
+    pub fn log(&self, severity: u8, time: impl Display, rank: impl Display, app: &str, text: &str) {
+        let priority = priority(severity);
         let entry = format!("<{priority}>1 {time} {rank} {app} - - - {text}");
         self.notify_raw("log.append", Node::Any, Some(Bytes::from(entry)));
     }
