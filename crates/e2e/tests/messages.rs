@@ -4,7 +4,7 @@ use e2e::Site;
 
 /// Shell functions: `fake NAME BODY` puts a command of that name first on PATH.
 const FAKES: &str = r#"
-    bin=$(mktemp -d -p "$TMPDIR")
+    bin=$(mktemp -d -p "$TMPDIR"); trap 'rm -r "$bin"' EXIT
     fake() { { echo '#!/bin/sh'; echo "$2"; } >"$bin/$1"; chmod +x "$bin/$1"; }
     with_fakes() { PATH=$bin:$PATH "$@"; }
 "#;
@@ -78,7 +78,7 @@ fn slurm_jobs_are_resolved() {
         with_fakes flux uri slurm:7 2>&1 || true"#;
     let out = site.script(1, &script);
     out.success().expect_stdout(
-        "here\n1\nssh://n3/x\nflux-uri: ERROR: cannot find the nodes of Slurm job 7\n",
+        "here\n1\nssh://n3/x\nflux-uri: cannot find the nodes of Slurm job 7\n",
     );
 }
 

@@ -45,13 +45,24 @@ fn children(pid: u32) -> std::io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
 
     #[test]
     fn reads_the_environment_of_a_process() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
+        // What it prints shows that it has its own environment by now.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "echo ready; read end"])
             .env("FLUX_URI", "local:///tmp/x=y")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut ready)
             .unwrap();
         let found = of_process(&child.id().to_string());
         child.kill().unwrap();
