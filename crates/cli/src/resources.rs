@@ -112,42 +112,19 @@ pub(crate) fn targets(set: &ResourceSet, text: &str) -> Result<Idset, Failure> {
     let hosts: Hostlist = text
         .parse()
         .map_err(|e| Failure::new(format!("'{text}' is neither ranks nor hosts: {e}")))?;
-    let targets = set.targets.iter();
+    let targets = set.targets().iter();
     Ok(targets
-        .filter(|(_, t)| hosts.contains(&t.host))
-        .map(|(rank, _)| *rank)
+        .filter(|t| hosts.contains(&t.host))
+        .map(|t| t.rank)
         .collect())
 }
 
 /// Nodes with all these properties; `^name` is "without".
 pub(crate) fn with_properties(set: &ResourceSet, properties: &[String]) -> ResourceSet {
-    set.filter(|rank, _| {
+    set.filter(|target| {
         properties.iter().all(|p| {
             let (name, wanted) = p.strip_prefix('^').map_or((&**p, true), |p| (p, false));
-            let has = set.properties.get(name).is_some_and(|on| on.contains(rank));
-            has == wanted
+            set.has_property(target.rank, name) == wanted
         })
     })
-}
-
-/// Resources as `rank[0-3]/core[0-7],gpu0 rank4/core0`.
-pub(crate) fn rlist(set: &ResourceSet) -> String {
-    let mut groups: Vec<((&Idset, &Idset), Vec<u32>)> = Vec::new();
-    for (rank, target) in &set.targets {
-        let key = (&target.cores, &target.gpus);
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, ranks)) => ranks.push(*rank),
-            None => groups.push((key, vec![*rank])),
-        }
-    }
-    let shown = groups.into_iter().map(|((cores, gpus), ranks)| {
-        let ranks: Idset = ranks.into_iter().collect();
-        let children = [("core", cores), ("gpu", gpus)];
-        let children = children.into_iter().filter(|(_, ids)| !ids.is_empty());
-        let children: Vec<String> = children
-            .map(|(name, ids)| format!("{name}{}", ids.to_string_brackets()))
-            .collect();
-        format!("rank{}/{}", ranks.to_string_brackets(), children.join(","))
-    });
-    shown.collect::<Vec<_>>().join(" ")
 }

@@ -14,7 +14,9 @@ const SYMLINK: u32 = 0o120_000;
 /// File system objects, and whether they make a dictionary or a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archive {
+    /// In the order they are unpacked.
     pub entries: Vec<Entry>,
+    /// Whether paths are keys or members.
     pub container: Container,
 }
 
@@ -38,12 +40,14 @@ pub struct Entry {
     pub mtime: Option<i64>,
     /// Seconds since the Unix epoch.
     pub ctime: Option<i64>,
+    /// What it is.
     pub object: Object,
 }
 
 /// What an entry is, and its content.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
+    /// Always empty in an archive.
     Directory,
     /// With its target.
     Symlink(String),
@@ -51,11 +55,15 @@ pub enum Object {
     Empty(u64),
     /// A file with a JSON value.
     Json(Value),
+    /// A file with UTF-8 content.
     Text(String),
+    /// A file with any content.
     Binary(Vec<u8>),
     /// A file of `size` bytes whose regions are in the content store; what is between is zero.
     Blobs {
+        /// Of the whole file, in bytes.
         size: u64,
+        /// Ascending, without overlap.
         regions: Vec<Region>,
     },
 }
@@ -63,7 +71,9 @@ pub enum Object {
 /// A part of a file and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
+    /// The first byte in the file.
     pub offset: u64,
+    /// In bytes.
     pub size: u64,
     /// As RFC 10 writes it, `sha1-…`.
     pub blobref: String,
@@ -73,7 +83,9 @@ pub struct Region {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("archive{place}: {message}")]
 pub struct ArchiveError {
+    /// Such as `["a"].data[1]`.
     pub place: String,
+    /// What is wrong there.
     pub message: String,
 }
 
@@ -344,6 +356,7 @@ impl Archive {
         })
     }
 
+    /// The archive in JSON.
     pub fn to_value(&self) -> Value {
         match self.container {
             Container::Dictionary => self

@@ -11,11 +11,13 @@ use std::iter::Peekable;
 pub struct Directive {
     /// The line it starts on, counting from one.
     pub line: usize,
+    /// The words, as a shell would split them.
     pub args: Vec<String>,
 }
 
 /// What is wrong with the directives of a script.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum DirectiveError {
     #[error("line {line}: {text}: {why}")]
     Words {

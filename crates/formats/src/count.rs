@@ -11,7 +11,9 @@ use std::{fmt, str::FromStr};
 /// How many of a resource are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Count {
+    /// Exactly so many.
     Fixed(u32),
+    /// Any value of a range.
     Range(CountRange),
     /// One of several counts; neither empty nor with 0 in it.
     Set(Idset),
@@ -20,8 +22,11 @@ pub enum Count {
 /// What leads from one acceptable value to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
+    /// `+`: steps of the operand.
     Add,
+    /// `*`: each value is the operand times the one before.
     Multiply,
+    /// `^`: each value is the one before to the power of the operand.
     Power,
 }
 
@@ -37,6 +42,7 @@ pub struct CountRange {
 
 /// Why numbers do not make a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum CountRangeError {
     #[error("min, max and operand must be positive")]
     Zero,
@@ -50,6 +56,7 @@ pub enum CountRangeError {
 
 /// Why a text is not a count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum CountError {
     #[error("'{0}' is neither a number, a set such as 2,4,8 nor a range such as 2-8:2:*")]
     Syntax(String),
@@ -65,6 +72,7 @@ pub enum CountError {
 }
 
 impl Operator {
+    /// The character that stands for it.
     pub fn symbol(self) -> char {
         match self {
             Operator::Add => '+',
@@ -73,6 +81,7 @@ impl Operator {
         }
     }
 
+    /// The operator of a one-character text.
     pub fn from_symbol(symbol: &str) -> Option<Operator> {
         match symbol {
             "+" => Some(Operator::Add),
@@ -112,6 +121,7 @@ impl CountRange {
         })
     }
 
+    /// The least value.
     pub fn min(&self) -> u32 {
         self.min
     }
@@ -121,10 +131,12 @@ impl CountRange {
         self.max
     }
 
+    /// How the values go on.
     pub fn operator(&self) -> Operator {
         self.operator
     }
 
+    /// By how much they go on.
     pub fn operand(&self) -> u32 {
         self.operand
     }
@@ -258,13 +270,19 @@ impl FromStr for Count {
                 return Err(CountError::Syntax(text.to_owned()));
             }
             let set: Idset = inner.parse()?;
-            return match set.first() {
-                Some(1..) => Ok(Count::Set(set)),
-                Some(0) => Err(CountError::Zero(text.to_owned())),
-                None => Err(CountError::Syntax(text.to_owned())),
+            return match set.ranges() {
+                [] => Err(CountError::Syntax(text.to_owned())),
+                [(0, _), ..] => Err(CountError::Zero(text.to_owned())),
+                // 2,3,4 is the range 2-4.
+                [(first, last)] => range(&format!("{first}-{last}")).map(Count::Range),
+                _ => Ok(Count::Set(set)),
             };
         }
-        range(inner).map(Count::Range)
+        // A range of one value is that value.
+        range(inner).map(|range| match range.max {
+            Some(max) if max == range.min => Count::Fixed(max),
+            _ => Count::Range(range),
+        })
     }
 }
 
@@ -272,7 +290,6 @@ impl FromStr for Count {
 impl fmt::Display for CountRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.max {
-            Some(max) if max == self.min => return write!(f, "{max}"),
             Some(max) => write!(f, "{}-{max}", self.min)?,
             None => write!(f, "{}+", self.min)?,
         }
@@ -340,6 +357,7 @@ mod tests {
             ("1+:10:*", "1+:10:*", vec![1, 10, 100]),
             ("4,9,16-17", "4,9,16-17", vec![4, 9, 16, 17]),
             ("7-7:3", "7", vec![7]),
+            ("2,3,4", "2-4", vec![2, 3, 4]),
         ] {
             let count: Count = text.parse().unwrap();
             assert_eq!(count.to_string(), shown);

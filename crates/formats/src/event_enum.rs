@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 #[derive(Debug, thiserror::Error)]
 #[error("event {name}: {source}")]
 pub struct EventError {
+    /// Of the event.
     pub name: String,
+    /// What does not fit.
     #[source]
     pub source: serde_json::Error,
 }
@@ -14,13 +16,16 @@ pub struct EventError {
 /// An event of a name that is not known here, or one that keeps its context as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Other {
+    /// As in the log.
     pub name: String,
+    /// As in the log.
     pub context: Option<Map<String, Value>>,
 }
 
 /// The context of an event for which none is defined. What is there nevertheless is kept.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Plain {
+    /// The context as it is.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -51,7 +56,11 @@ macro_rules! event_enum {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
         pub enum $enum {
-            $($(#[$vdoc])* $variant($context),)*
+            $(
+                #[doc = concat!("`", $name, "`.")]
+                $(#[$vdoc])*
+                $variant($context),
+            )*
             /// An event of another name.
             Other($crate::event_enum::Other),
         }

@@ -14,7 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Event {
     /// Seconds since the Unix epoch.
     pub timestamp: f64,
+    /// What happened.
     pub name: String,
+    /// What belongs to it; each name defines its own.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -25,6 +27,7 @@ pub struct Event {
 
 /// Why text is not an eventlog (entry).
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum EventlogError {
     #[error("eventlog line {line}: {source}")]
     Json {
@@ -48,6 +51,7 @@ pub fn timestamp(t: SystemTime) -> f64 {
 }
 
 impl Event {
+    /// An event without context; `timestamp` is in seconds since the Unix epoch.
     pub fn new(timestamp: f64, name: impl Into<String>) -> Event {
         Event {
             timestamp,

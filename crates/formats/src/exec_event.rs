@@ -32,6 +32,7 @@ event_enum! {
 pub struct Complete {
     /// A status as `wait(2)` gives it.
     pub status: i32,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -46,6 +47,7 @@ pub struct ShellExit {
     /// Broker ranks whose shells were still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_ranks: Option<Idset>,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

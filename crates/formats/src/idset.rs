@@ -16,6 +16,7 @@ pub struct Idset {
 
 /// Why a string is not an idset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum IdsetError {
     #[error("idset '{0}': brackets must surround the whole set")]
     Brackets(String),
@@ -26,6 +27,7 @@ pub enum IdsetError {
 }
 
 impl Idset {
+    /// The empty set.
     pub fn new() -> Idset {
         Idset::default()
     }
@@ -40,18 +42,22 @@ impl Idset {
         Idset { ranges }
     }
 
+    /// How many ids.
     pub fn len(&self) -> usize {
         self.ranges.iter().map(|&(a, b)| (b - a) as usize + 1).sum()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
+    /// The least id.
     pub fn first(&self) -> Option<u32> {
         self.ranges.first().map(|r| r.0)
     }
 
+    /// The greatest id.
     pub fn last(&self) -> Option<u32> {
         self.ranges.last().map(|r| r.1)
     }
@@ -61,6 +67,7 @@ impl Idset {
         &self.ranges
     }
 
+    /// The ids, ascending.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|&(a, b)| a..=b)
     }
@@ -99,6 +106,7 @@ impl Idset {
         })
     }
 
+    /// Whether the id is in the set. O(log r) in ranges.
     pub fn contains(&self, id: u32) -> bool {
         self.find(id).is_ok()
     }
@@ -146,6 +154,7 @@ impl Idset {
         }
     }
 
+    /// Ids of either set. O(r) in ranges, as the other operations on two sets.
     pub fn union(&self, other: &Idset) -> Idset {
         let mut out = Idset::default();
         let (mut i, mut j) = (0, 0);
@@ -165,6 +174,7 @@ impl Idset {
         out
     }
 
+    /// Ids of both sets.
     pub fn intersection(&self, other: &Idset) -> Idset {
         let mut ranges = Vec::new();
         let (mut i, mut j) = (0, 0);
@@ -182,6 +192,7 @@ impl Idset {
         Idset { ranges }
     }
 
+    /// Ids of this set that are not in the other.
     pub fn difference(&self, other: &Idset) -> Idset {
         let mut ranges = Vec::new();
         let mut j = 0;
@@ -205,6 +216,7 @@ impl Idset {
         Idset { ranges }
     }
 
+    /// Whether all ids are in the other set.
     pub fn is_subset(&self, other: &Idset) -> bool {
         self.difference(other).is_empty()
     }

@@ -14,6 +14,7 @@ pub struct IoData {
     pub stream: String,
     /// Task ranks as an idset, or `all`.
     pub rank: String,
+    /// The bytes; they need not be text.
     pub data: Vec<u8>,
     /// No more data will follow in the stream.
     pub eof: bool,
@@ -21,6 +22,7 @@ pub struct IoData {
 
 /// Why a context is not that of a `data` event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum IoDataError {
     #[error("data event: key '{0}' is missing or not a string")]
     Key(&'static str),
@@ -45,6 +47,7 @@ impl TryFrom<Map<String, Value>> for IoData {
 }
 
 impl IoData {
+    /// The context of a `data` event. Bytes that are not UTF-8 are written in base64.
     pub fn to_context(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("stream".into(), json!(self.stream));
@@ -64,6 +67,7 @@ impl IoData {
         map
     }
 
+    /// Reads the context of a `data` event.
     pub fn from_context(map: &Map<String, Value>) -> Result<IoData, IoDataError> {
         let text = |key: &'static str| match map.get(key) {
             Some(Value::String(text)) => Ok(text.clone()),

@@ -27,12 +27,19 @@ pub const VARIABLES: &[&str] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum JobState {
+    /// Submitted, not validated yet.
     New = 1,
+    /// Waiting for dependencies.
     Depend = 2,
+    /// Waiting for a priority.
     Priority = 4,
+    /// Waiting for resources.
     Sched = 8,
+    /// With resources: about to run, or running.
     Run = 16,
+    /// Ended, or stopped by an exception; resources are given back.
     Cleanup = 32,
+    /// Nothing changes any more.
     Inactive = 64,
 }
 
@@ -47,9 +54,13 @@ pub const ACTIVE: u32 = PENDING | RUNNING;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum JobResult {
+    /// All went well.
     Completed = 1,
+    /// It ended with a status that is not 0, or an exception.
     Failed = 2,
+    /// Somebody cancelled it.
     Canceled = 4,
+    /// It reached its time limit.
     Timeout = 8,
 }
 
@@ -57,11 +68,14 @@ pub enum JobResult {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown job {what} '{text}'")]
 pub struct UnknownName {
+    /// `state` or `result`.
     pub what: &'static str,
+    /// What was given.
     pub text: String,
 }
 
 impl JobState {
+    /// In the order jobs go through them.
     pub const ALL: [JobState; 7] = [
         JobState::New,
         JobState::Depend,
@@ -72,10 +86,12 @@ impl JobState {
         JobState::Inactive,
     ];
 
+    /// The bit in a mask.
     pub fn bit(self) -> u32 {
         self as u32
     }
 
+    /// The state of one bit.
     pub fn from_bit(bit: u32) -> Option<JobState> {
         JobState::ALL.into_iter().find(|s| s.bit() == bit)
     }
@@ -137,6 +153,7 @@ impl fmt::Display for JobState {
 }
 
 impl JobResult {
+    /// Every result.
     pub const ALL: [JobResult; 4] = [
         JobResult::Completed,
         JobResult::Failed,
@@ -144,14 +161,17 @@ impl JobResult {
         JobResult::Timeout,
     ];
 
+    /// The bit in a mask.
     pub fn bit(self) -> u32 {
         self as u32
     }
 
+    /// The result of one bit.
     pub fn from_bit(bit: u32) -> Option<JobResult> {
         JobResult::ALL.into_iter().find(|r| r.bit() == bit)
     }
 
+    /// The long name in capitals.
     pub fn name(self) -> &'static str {
         match self {
             JobResult::Completed => "COMPLETED",
@@ -161,6 +181,7 @@ impl JobResult {
         }
     }
 
+    /// One or two letters.
     pub fn abbrev(self) -> &'static str {
         match self {
             JobResult::Completed => "CD",
@@ -224,6 +245,7 @@ impl WaitStatus {
         (signal != 0 && signal != 0x7f).then_some(signal)
     }
 
+    /// Whether a signal killed the process and left a core dump.
     pub fn core_dumped(self) -> bool {
         self.signal().is_some() && self.0 & 0x80 != 0
     }

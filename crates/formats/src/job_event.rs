@@ -53,13 +53,16 @@ event_enum! {
 /// The job was submitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submit {
+    /// Who submitted it.
     pub userid: u32,
+    /// How important it was then.
     pub urgency: Urgency,
     /// A mask: 1 signed before submission, 2 debug, 4 waitable, 8 not validated.
     pub flags: u32,
     /// Of the eventlog's format: 1. Logs from before it was named lack it.
     #[serde(default = "first_version")]
     pub version: u32,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -73,6 +76,7 @@ fn first_version() -> u32 {
 pub struct ResourceUpdate {
     /// Seconds since the Unix epoch.
     pub expiration: f64,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -82,6 +86,7 @@ pub struct ResourceUpdate {
 pub struct SetFlags {
     /// Their names.
     pub flags: Vec<String>,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -89,7 +94,9 @@ pub struct SetFlags {
 /// Something with a name began, or was added or removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Described {
+    /// What it is, by name.
     pub description: String,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -97,9 +104,11 @@ pub struct Described {
 /// A prolog or epilog action is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
+    /// What it was, by name.
     pub description: String,
     /// 0 is success.
     pub status: i64,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -107,7 +116,9 @@ pub struct Finished {
 /// A priority was assigned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Priority {
+    /// 0 holds the job.
     pub priority: u32,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -115,9 +126,11 @@ pub struct Priority {
 /// The urgency was changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UrgencyChange {
+    /// The new one.
     pub urgency: Urgency,
     /// Who asked for it.
     pub userid: u32,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -128,6 +141,7 @@ pub struct Alloc {
     /// What the scheduler says about it, RFC 27.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Map<String, Value>>,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -140,6 +154,7 @@ pub struct Release {
     /// Whether these were the last.
     #[serde(rename = "final")]
     pub last: bool,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -149,6 +164,7 @@ pub struct Release {
 pub struct Finish {
     /// A status as `wait(2)` gives it: see [`crate::job::WaitStatus`].
     pub status: i32,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -156,10 +172,12 @@ pub struct Finish {
 /// Something out of the ordinary happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exception {
+    /// Such as `cancel`, `timeout` or `exec`.
     #[serde(rename = "type")]
     pub kind: String,
     /// 0 (ends the job) to 7.
     pub severity: u8,
+    /// For people; may be empty.
     #[serde(default)]
     pub note: String,
     /// Who raised it, if not the owner of the instance.
@@ -168,6 +186,7 @@ pub struct Exception {
     /// The wait status of the task that caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_status: Option<i32>,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

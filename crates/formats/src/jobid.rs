@@ -33,7 +33,9 @@ pub struct JobId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a job id: {why}")]
 pub struct JobIdError {
+    /// What was given.
     pub text: String,
+    /// What is wrong with it.
     pub why: &'static str,
 }
 
@@ -76,14 +78,17 @@ impl JobId {
         prefix.chars().chain(digits).collect()
     }
 
+    /// Decimal digits.
     pub fn dec(self) -> String {
         self.0.to_string()
     }
 
+    /// Hexadecimal digits after `0x`.
     pub fn hex(self) -> String {
         format!("{:#x}", self.0)
     }
 
+    /// Four groups of four hexadecimal digits.
     pub fn dothex(self) -> String {
         let part = |shift: u32| (self.0 >> shift) & 0xffff;
         format!(
@@ -105,6 +110,7 @@ impl JobId {
         format!("job-{}", self.0)
     }
 
+    /// Six words.
     pub fn words(self) -> String {
         let group = |half: u32| {
             let digit = |n: u32| WORDS[(n % WORD_BASE) as usize];
@@ -118,6 +124,7 @@ impl JobId {
         format!("{}--{}", group(self.0 as u32), group((self.0 >> 32) as u32))
     }
 
+    /// Up to seven emoji.
     pub fn emoji(self) -> String {
         let base = EMOJI.len() as u64;
         let mut digits = Vec::with_capacity(7);
@@ -272,6 +279,7 @@ pub struct Fluid {
 
 /// Why a FLUID could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum FluidError {
     #[error("generator id {0} does not fit in 14 bits")]
     Generator(u32),

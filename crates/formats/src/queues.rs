@@ -23,6 +23,7 @@ pub struct Queues {
 pub struct Queue {
     /// Its members.
     pub members: Members,
+    /// Over the common policy, and over that of its parent.
     pub policy: Policy,
     /// The queue whose resources it uses, if it is virtual.
     pub parent: Option<String>,
@@ -43,8 +44,11 @@ pub enum Members {
 /// What a queue allows and adds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Policy {
+    /// What jobs get that say nothing.
     pub defaults: Defaults,
+    /// How large jobs may be.
     pub limits: Limits,
+    /// Who may submit.
     pub access: Access,
     /// The scheduler's own.
     pub scheduler: Option<Value>,
@@ -55,6 +59,7 @@ pub struct Policy {
 pub struct Defaults {
     /// Seconds.
     pub duration: Option<f64>,
+    /// The default queue.
     pub queue: Option<String>,
     /// The other attributes of `policy.jobspec.defaults.system`.
     pub other: Map<String, Value>,
@@ -65,7 +70,9 @@ pub struct Defaults {
 pub struct Limits {
     /// Seconds.
     pub duration: Option<f64>,
+    /// The most of each.
     pub max: Size,
+    /// The least of each.
     pub min: Size,
 }
 
@@ -73,8 +80,11 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
+    /// Nodes.
     pub nnodes: Option<u32>,
+    /// Cores.
     pub ncores: Option<u32>,
+    /// Gpus.
     pub ngpus: Option<u32>,
 }
 
@@ -82,7 +92,9 @@ pub struct Size {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Access {
+    /// Names of users.
     pub allow_user: Option<Vec<String>>,
+    /// Names of groups.
     pub allow_group: Option<Vec<String>>,
 }
 
@@ -91,17 +103,21 @@ pub struct Access {
 pub struct Status {
     /// Jobs may be submitted.
     pub enable: bool,
+    /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_reason: Option<String>,
     /// Jobs are being scheduled.
     pub start: bool,
+    /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<String>,
     /// What keeps a started queue from scheduling: `scheduler`, `parent` or another word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
+    /// The parent of a virtual queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -112,6 +128,7 @@ pub struct Status {
 pub struct QueuesError {
     /// Such as `queues.debug.policy.limits.duration`.
     pub place: String,
+    /// What is wrong there.
     pub message: String,
 }
 

@@ -13,6 +13,7 @@ const MAX_DEPTH: usize = 64;
 
 /// What is wrong with a shape, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum ShapeError {
     #[error("shape: column {column}: {message}")]
     Syntax {

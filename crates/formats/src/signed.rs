@@ -10,14 +10,19 @@ use crate::iodata::{base64_decode, base64_encode};
 /// The parts of a signed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
+    /// Who says to have signed it.
     pub userid: u32,
+    /// How it is signed; `none` is not at all.
     pub mechanism: String,
+    /// What is signed.
     pub payload: Vec<u8>,
+    /// In the form of the mechanism.
     pub signature: String,
 }
 
 /// Why text is not a signed request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum SignedError {
     #[error("signed request: must have three parts, header, payload and signature")]
     Parts,

@@ -12,9 +12,13 @@ use std::{fmt::Write, str::FromStr};
 /// `ppn` consecutive tasks on each of `nnodes` nodes from `node` on, `repeat` times over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
+    /// The first node.
     pub node: u32,
+    /// How many nodes.
     pub nnodes: u32,
+    /// Tasks on each node, one after the other.
     pub ppn: u32,
+    /// How often the nodes are gone through.
     pub repeat: u32,
 }
 
@@ -26,6 +30,7 @@ pub struct Taskmap {
 
 /// Why text or JSON is not a task map.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum TaskmapError {
     #[error("taskmap: not valid JSON: {0}")]
     Json(String),
@@ -64,6 +69,7 @@ pub enum TaskmapError {
 const LIMIT: u64 = i32::MAX as u64;
 
 impl Taskmap {
+    /// A map without tasks: the mapping is unknown.
     pub fn new() -> Taskmap {
         Taskmap::default()
     }
@@ -77,10 +83,12 @@ impl Taskmap {
         map
     }
 
+    /// The blocks in the order of their tasks.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
+    /// Whether it says nothing.
     pub fn is_unknown(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -133,6 +141,7 @@ impl Taskmap {
         })
     }
 
+    /// How many tasks there are.
     pub fn ntasks(&self) -> u32 {
         self.blocks
             .iter()

@@ -10,6 +10,7 @@ pub struct Urgency(u8);
 
 /// Why something is not an urgency.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum UrgencyError {
     #[error("urgency {0} is out of range: 0 to 31")]
     Range(i64),
@@ -25,6 +26,7 @@ impl Urgency {
     /// The job is first in the queue.
     pub const EXPEDITE: Urgency = Urgency(31);
 
+    /// A checked number.
     pub fn new(value: i64) -> Result<Urgency, UrgencyError> {
         match u8::try_from(value) {
             Ok(value @ 0..=31) => Ok(Urgency(value)),
@@ -32,6 +34,7 @@ impl Urgency {
         }
     }
 
+    /// The number.
     pub fn get(self) -> u8 {
         self.0
     }

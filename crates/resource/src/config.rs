@@ -1,9 +1,9 @@
 //! The `[resource]` table of the configuration.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use formats::{Hostlist, Idset, ResourceSet};
+use formats::ResourceSet;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub struct ResourceConfig {
     /// File that holds the scheduler's part of R.
     pub scheduling: Option<PathBuf>,
     /// Resources written out.
-    pub config: Option<Vec<Entry>>,
+    pub config: Option<Value>,
     /// Targets no scheduler may use.
     pub exclude: Option<String>,
     #[serde(default)]
@@ -32,17 +32,6 @@ pub struct ResourceConfig {
     #[serde(rename = "journal-max")]
     pub journal_max: Option<usize>,
     pub history: Option<String>,
-}
-
-/// Resources that some hosts have.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    hosts: Hostlist,
-    cores: Option<Idset>,
-    gpus: Option<Idset>,
-    #[serde(default)]
-    properties: Vec<String>,
 }
 
 /// Why the table does not define resources.
@@ -67,8 +56,8 @@ pub enum ConfigError {
         path: PathBuf,
         source: formats::resource_set::ResourceSetError,
     },
-    #[error("configuration key resource.config: no resources are given for hosts {0}")]
-    NoResources(Hostlist),
+    #[error("configuration key {0}")]
+    Config(#[from] formats::resource_set::config::ConfigError),
     #[error("resource.scheduling requires resource.path or [[resource.config]]")]
     SchedulingAlone,
 }
@@ -85,7 +74,7 @@ impl ResourceConfig {
     /// The resource set the configuration defines, if it defines one.
     pub fn resources(&self) -> Result<Option<ResourceSet>, ConfigError> {
         let mut set = match (&self.config, &self.path) {
-            (Some(entries), _) => from_entries(entries)?,
+            (Some(entries), _) => ResourceSet::from_config(entries)?,
             (None, Some(path)) => {
                 let value = read_json("path", path)?;
                 ResourceSet::try_from(value).map_err(|source| ConfigError::R {
@@ -97,7 +86,7 @@ impl ResourceConfig {
             (None, None) => return Ok(None),
         };
         if let Some(path) = &self.scheduling {
-            set.scheduling = Some(read_json("scheduling", path)?);
+            set.scheduling = Some(Arc::new(read_json("scheduling", path)?));
         }
         Ok(Some(set))
     }
@@ -114,33 +103,6 @@ fn read_json(key: &'static str, path: &PathBuf) -> Result<Value, ConfigError> {
         path: path.clone(),
         source,
     })
-}
-
-/// Hosts get ranks in the order in which they are first named.
-fn from_entries(entries: &[Entry]) -> Result<ResourceSet, ConfigError> {
-    let mut set = ResourceSet::new();
-    let mut ranks: BTreeMap<String, u32> = BTreeMap::new();
-    let none = Idset::new();
-    for entry in entries {
-        let (cores, gpus) = (entry.cores.as_ref(), entry.gpus.as_ref());
-        if cores.is_none() && gpus.is_none() && entry.properties.is_empty() {
-            return Err(ConfigError::NoResources(entry.hosts.clone()));
-        }
-        for host in entry.hosts.iter() {
-            let next = ranks.len() as u32;
-            let rank = *ranks.entry(host.clone()).or_insert(next);
-            if cores.is_some() || gpus.is_some() {
-                set.add(rank, &host, cores.unwrap_or(&none), gpus.unwrap_or(&none));
-            }
-            for property in &entry.properties {
-                set.properties
-                    .entry(property.clone())
-                    .or_default()
-                    .insert(rank);
-            }
-        }
-    }
-    Ok(set)
 }
 
 #[cfg(test)]
@@ -176,7 +138,9 @@ mod tests {
         };
         assert!(bad(json!({"paht": "x"})).contains("unknown field `paht`"));
         assert!(bad(json!({"path": "/no/such/file"})).contains("resource.path: /no/such/file"));
-        assert!(bad(json!({"config": [{"hosts": "a"}]})).contains("hosts a"));
+        assert!(
+            bad(json!({"config": [{"hosts": "a"}]})).contains("resource.config: a assigned no")
+        );
         assert!(bad(json!({"scheduling": "x"})).contains("requires resource.path"));
     }
 }

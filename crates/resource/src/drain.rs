@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use formats::resource_event::{Overwrite, ResourceEvent};
 use formats::{Event, Hostlist, Idset};
 use serde_json::{Map, Value, json};
 
@@ -67,12 +68,12 @@ impl Mode {
         }
     }
 
-    /// The mode's number in events.
-    pub fn overwrite(self) -> i64 {
+    /// What events say of the mode.
+    pub fn overwrite(self) -> Overwrite {
         match self {
-            Mode::Refuse | Mode::Update => 0,
-            Mode::Overwrite => 1,
-            Mode::ForceOverwrite => 2,
+            Mode::Refuse | Mode::Update => Overwrite::Nothing,
+            Mode::Overwrite => Overwrite::Reason,
+            Mode::ForceOverwrite => Overwrite::ReasonAndTime,
         }
     }
 }
@@ -124,14 +125,20 @@ impl Drained {
     }
 
     /// Drains ranks.
-    pub fn drain(&mut self, ranks: &Idset, timestamp: f64, reason: Option<&str>, overwrite: i64) {
+    pub fn drain(
+        &mut self,
+        ranks: &Idset,
+        timestamp: f64,
+        reason: Option<&str>,
+        overwrite: Overwrite,
+    ) {
         for rank in ranks.iter() {
             let old = self.ranks.get(&rank);
-            if overwrite == 0 && old.is_some_and(|i| i.reason.is_some()) {
+            if overwrite == Overwrite::Nothing && old.is_some_and(|i| i.reason.is_some()) {
                 continue;
             }
             let since = match old {
-                Some(info) if overwrite != 2 => info.timestamp,
+                Some(info) if overwrite != Overwrite::ReasonAndTime => info.timestamp,
                 _ => timestamp,
             };
             let reason = reason.map(str::to_owned);
@@ -155,16 +162,16 @@ impl Drained {
     /// Applies an event of an earlier life of the instance. Hosts may have other ranks now:
     /// `hosts` maps ranks to hosts. Targets that are gone are left out.
     pub fn replay(&mut self, event: &Event, hosts: &Hostlist) {
-        let text = |key: &str| event.get(key).and_then(Value::as_str);
-        let Some(ranks) = text("idset").and_then(|s| s.parse::<Idset>().ok()) else {
+        let typed = ResourceEvent::try_from(event);
+        let Ok(ResourceEvent::Drain(change) | ResourceEvent::Undrain(change)) = &typed else {
             return;
         };
-        let old_hosts: Option<Hostlist> = text("nodelist").and_then(|s| s.parse().ok());
-        let ranks: Idset = ranks
+        let ranks: Idset = change
+            .idset
             .iter()
             .enumerate()
             .filter_map(
-                |(i, rank)| match old_hosts.as_ref().and_then(|l| l.nth(i)) {
+                |(i, rank)| match change.nodelist.as_ref().and_then(|l| l.nth(i)) {
                     Some(host) if hosts.nth(rank as usize).as_ref() != Some(&host) => {
                         hosts.find(&host).map(|r| r as u32)
                     }
@@ -172,13 +179,12 @@ impl Drained {
                 },
             )
             .collect();
-        match event.name.as_str() {
-            "drain" => {
-                let overwrite = event.get("overwrite").and_then(Value::as_i64).unwrap_or(0);
-                self.drain(&ranks, event.timestamp, text("reason"), overwrite);
+        match &typed {
+            Ok(ResourceEvent::Drain(change)) => {
+                let reason = change.reason.as_deref();
+                self.drain(&ranks, event.timestamp, reason, change.overwrite);
             }
-            "undrain" => self.undrain(&ranks),
-            _ => {}
+            _ => self.undrain(&ranks),
         }
     }
 
@@ -220,8 +226,8 @@ mod tests {
     #[test]
     fn drain_and_undrain() {
         let mut d = Drained::default();
-        d.drain(&ids("1-2"), 10.4, Some("broken"), 0);
-        d.drain(&ids("4"), 20.0, None, 0);
+        d.drain(&ids("1-2"), 10.4, Some("broken"), Overwrite::Nothing);
+        d.drain(&ids("4"), 20.0, None, Overwrite::Nothing);
         insta::assert_snapshot!(d.to_value(), @r#"{"1-2":{"timestamp":10.0,"reason":"broken"},"4":{"timestamp":20.0,"reason":""}}"#);
         let e = d.check_drain(&ids("0-2"), &ids("5")).unwrap_err();
         assert_eq!(
@@ -235,10 +241,10 @@ mod tests {
         );
         // One without reason may get one.
         assert_eq!(d.check_drain(&ids("4"), &ids("")), Ok(()));
-        d.drain(&ids("1,4"), 30.0, Some("later"), 0);
-        d.drain(&ids("2"), 30.0, Some("other"), 1);
+        d.drain(&ids("1,4"), 30.0, Some("later"), Overwrite::Nothing);
+        d.drain(&ids("2"), 30.0, Some("other"), Overwrite::Reason);
         insta::assert_snapshot!(d.to_value(), @r#"{"1":{"timestamp":10.0,"reason":"broken"},"2":{"timestamp":10.0,"reason":"other"},"4":{"timestamp":20.0,"reason":"later"}}"#);
-        d.drain(&ids("2"), 30.0, Some("other"), 2);
+        d.drain(&ids("2"), 30.0, Some("other"), Overwrite::ReasonAndTime);
         assert_eq!(d.ranks[&2].timestamp, 30.0);
         assert!(
             d.check_undrain(&ids("1,3"))

@@ -3,32 +3,10 @@
 //! A target is usable while its broker is online and it is neither drained nor excluded. All
 //! changes go through this type; [`Inventory::usable`] is computed from it, never kept beside.
 
+use formats::resource_event::Method;
 use formats::{Hostlist, Idset, ResourceSet};
 
 use crate::drain::Drained;
-
-/// Where the resource set came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    Configuration,
-    Discovery,
-    Reload,
-    JobInfo,
-    Kvs,
-}
-
-impl Method {
-    /// The name in `resource-define` events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Configuration => "configuration",
-            Method::Discovery => "dynamic-discovery",
-            Method::Reload => "reload",
-            Method::JobInfo => "job-info",
-            Method::Kvs => "kvs",
-        }
-    }
-}
 
 /// All there is to know of an instance's resources.
 #[derive(Clone, Debug, Default)]
@@ -129,9 +107,9 @@ pub fn fit_to_brokers(set: &ResourceSet, hosts: &Hostlist, size: u32) -> Option<
         return None;
     }
     let by_name =
-        all_different(hosts) && set.targets.values().all(|t| hosts.find(&t.host).is_some());
+        all_different(hosts) && set.targets().iter().all(|t| hosts.find(&t.host).is_some());
     let mut next = 0;
-    let mut fitted = set.rerank(|_, target| {
+    let mut fitted = set.rerank(|target| {
         next += 1;
         match hosts.find(&target.host) {
             Some(rank) if by_name => rank as u32,
@@ -152,16 +130,17 @@ fn all_different(hosts: &Hostlist) -> bool {
 /// Matches a configured set to the instance's hosts, if each of its targets has one: ranks in
 /// the configuration are only its order.
 pub fn rerank_configured(set: ResourceSet, hosts: &Hostlist) -> ResourceSet {
-    if !all_different(hosts) || set.targets.values().any(|t| hosts.find(&t.host).is_none()) {
+    if !all_different(hosts) || set.targets().iter().any(|t| hosts.find(&t.host).is_none()) {
         return set;
     }
     // `find` succeeds for each, as just checked; the old rank stands in for the impossible.
-    set.rerank(|rank, t| hosts.find(&t.host).map_or(rank, |r| r as u32))
+    set.rerank(|t| hosts.find(&t.host).map_or(t.rank, |r| r as u32))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use formats::resource_event::Overwrite;
 
     fn ids(text: &str) -> Idset {
         text.parse().unwrap()
@@ -180,13 +159,13 @@ mod tests {
         let mut inv = Inventory::default();
         assert_eq!(inv.set_online(ids("0-1")), (ids("0-1"), ids("")));
         assert!(inv.usable().is_empty());
-        inv.defined = Some((set(&["a", "b", "c", "d"]), Method::Discovery));
+        inv.defined = Some((set(&["a", "b", "c", "d"]), Method::DynamicDiscovery));
         inv.excluded = ids("0");
         assert_eq!((inv.usable(), inv.offline()), (ids("1"), ids("2-3")));
         assert_eq!(inv.schedulable().unwrap().ranks(), ids("1-3"));
         let told = inv.usable();
         inv.set_online(ids("0-3"));
-        inv.drained.drain(&ids("1"), 1.0, None, 0);
+        inv.drained.drain(&ids("1"), 1.0, None, Overwrite::Nothing);
         let change = inv.change_since(&told, &ids(""));
         assert_eq!(
             change,

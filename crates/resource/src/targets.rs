@@ -27,10 +27,10 @@ pub fn parse(text: &str, set: &ResourceSet) -> Result<Idset, TargetError> {
     for host in hosts.iter() {
         let before = ids.len();
         ids.extend(
-            set.targets
+            set.targets()
                 .iter()
-                .filter(|(_, t)| *t.host == *host)
-                .map(|(rank, _)| *rank),
+                .filter(|t| t.host == *host)
+                .map(|t| t.rank),
         );
         if ids.len() == before {
             return Err(TargetError::UnknownHost(host));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use formats::constraint::Constraint;
 use formats::idset::Idset;
 use formats::jobspec::ResourceCounts;
-use formats::resource_set::{ResourceSet, Target};
+use formats::resource_set::{HostName, ResourceSet, Target};
 
 /// Why a request cannot be allocated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,17 +26,41 @@ pub enum NoFit {
 pub struct Pool {
     all: ResourceSet,
     up: Idset,
-    free: BTreeMap<u32, Target>,
+    free: BTreeMap<u32, Node>,
+}
+
+/// What a target has left, or has in all.
+#[derive(Debug, Clone, PartialEq)]
+struct Node {
+    host: HostName,
+    cores: Idset,
+    gpus: Idset,
+}
+
+impl From<&Target> for Node {
+    fn from(target: &Target) -> Node {
+        Node {
+            host: target.host.clone(),
+            cores: target.cores().clone(),
+            gpus: target.gpus().clone(),
+        }
+    }
+}
+
+/// Targets as nodes, all they have.
+fn nodes(set: &ResourceSet) -> BTreeMap<u32, Node> {
+    let targets = set.targets().iter();
+    targets.map(|t| (t.rank, Node::from(t))).collect()
 }
 
 /// What one node must give for a number of slots.
-fn fits(target: &Target, counts: &ResourceCounts, slots: u32) -> bool {
+fn fits(target: &Node, counts: &ResourceCounts, slots: u32) -> bool {
     target.cores.len() >= (slots * counts.slot_size) as usize
         && target.gpus.len() >= (slots * counts.slot_gpus) as usize
 }
 
 /// Slots that a node can hold.
-fn capacity(target: &Target, counts: &ResourceCounts) -> u32 {
+fn capacity(target: &Node, counts: &ResourceCounts) -> u32 {
     let by = |have: usize, need: u32| match need {
         0 => u32::MAX,
         need => have as u32 / need,
@@ -51,7 +75,7 @@ fn first(ids: &Idset, count: usize) -> Idset {
 impl Pool {
     /// All of `all` is free; the ranks of `up` may be used.
     pub fn new(all: ResourceSet, up: Idset) -> Self {
-        let free = all.targets.clone();
+        let free = nodes(&all);
         Self { all, up, free }
     }
 
@@ -74,23 +98,23 @@ impl Pool {
 
     /// Mark `set` as used (a job that ran before this scheduler).
     pub fn take(&mut self, set: &ResourceSet) {
-        for (rank, used) in &set.targets {
-            if let Some(free) = self.free.get_mut(rank) {
-                free.cores = free.cores.difference(&used.cores);
-                free.gpus = free.gpus.difference(&used.gpus);
+        for used in set.targets() {
+            if let Some(free) = self.free.get_mut(&used.rank) {
+                free.cores = free.cores.difference(used.cores());
+                free.gpus = free.gpus.difference(used.gpus());
             }
         }
     }
 
     /// Mark `set` as free again. What the instance does not have (any more) stays out.
     pub fn release(&mut self, set: &ResourceSet) {
-        for (rank, used) in &set.targets {
-            let (Some(free), Some(all)) = (self.free.get_mut(rank), self.all.targets.get(rank))
-            else {
+        for used in set.targets() {
+            let rank = used.rank;
+            let (Some(free), Some(all)) = (self.free.get_mut(&rank), self.all.get(rank)) else {
                 continue;
             };
-            free.cores = free.cores.union(&used.cores).intersection(&all.cores);
-            free.gpus = free.gpus.union(&used.gpus).intersection(&all.gpus);
+            free.cores = free.cores.union(used.cores()).intersection(all.cores());
+            free.gpus = free.gpus.union(used.gpus()).intersection(all.gpus());
         }
     }
 
@@ -100,14 +124,10 @@ impl Pool {
         counts: &ResourceCounts,
         constraint: Option<&Constraint>,
     ) -> Result<ResourceSet, NoFit> {
-        let usable: Vec<u32> = self
-            .free
-            .keys()
-            .copied()
-            .filter(|rank| self.up.contains(*rank) && self.matches(*rank, constraint))
-            .collect();
+        let eligible = self.eligible(constraint);
+        let usable: Vec<u32> = eligible.intersection(&self.up).iter().collect();
         let Some(plan) = plan(&usable, &self.free, &self.all, counts) else {
-            self.check(counts, constraint)?;
+            self.check_among(&eligible, counts)?;
             return Err(NoFit::Busy);
         };
         let mut set = ResourceSet::new();
@@ -134,19 +154,17 @@ impl Pool {
         counts: &ResourceCounts,
         constraint: Option<&Constraint>,
     ) -> Result<(), NoFit> {
-        let ranks: Vec<u32> = self
-            .all
-            .targets
-            .keys()
-            .copied()
-            .filter(|rank| self.matches(*rank, constraint))
-            .collect();
-        if plan(&ranks, &self.all.targets, &self.all, counts).is_some() {
+        self.check_among(&self.eligible(constraint), counts)
+    }
+
+    fn check_among(&self, eligible: &Idset, counts: &ResourceCounts) -> Result<(), NoFit> {
+        let all = nodes(&self.all);
+        let ranks: Vec<u32> = eligible.iter().collect();
+        if plan(&ranks, &all, &self.all, counts).is_some() {
             return Ok(());
         }
-        let total = |f: fn(&Target) -> usize| -> usize {
-            ranks.iter().map(|rank| f(&self.all.targets[rank])).sum()
-        };
+        let total =
+            |f: fn(&Node) -> usize| -> usize { ranks.iter().map(|rank| f(&all[rank])).sum() };
         let need_cores = counts.nslots * counts.slot_size;
         let need_gpus = counts.nslots * counts.slot_gpus;
         let why = if counts.nnodes as usize > ranks.len() {
@@ -174,32 +192,25 @@ impl Pool {
         Err(NoFit::Never(why))
     }
 
-    fn matches(&self, rank: u32, constraint: Option<&Constraint>) -> bool {
-        let Some(constraint) = constraint else {
-            return true;
-        };
-        let Some(target) = self.all.targets.get(&rank) else {
-            return false;
-        };
-        let has = |name: &str| {
-            self.all
-                .properties
-                .get(name)
-                .is_some_and(|r| r.contains(rank))
-        };
-        constraint.matches(&target.host, rank, &has)
+    /// Ranks that satisfy `constraint`.
+    fn eligible(&self, constraint: Option<&Constraint>) -> Idset {
+        match constraint {
+            Some(constraint) => constraint.ranks_of(&self.all),
+            None => self.all.ranks(),
+        }
     }
 }
 
 /// How many slots each rank gives, ascending; `None` if they do not fit.
 fn plan(
     ranks: &[u32],
-    free: &BTreeMap<u32, Target>,
+    free: &BTreeMap<u32, Node>,
     all: &ResourceSet,
     counts: &ResourceCounts,
 ) -> Option<BTreeMap<u32, u32>> {
-    let whole =
-        |rank: u32| !counts.exclusive || all.targets.get(&rank).is_some_and(|t| free[&rank] == *t);
+    let whole = |rank: u32| {
+        !counts.exclusive || all.get(rank).is_some_and(|t| free[&rank] == Node::from(t))
+    };
     let mut candidates: Vec<u32> = ranks.iter().copied().filter(|rank| whole(*rank)).collect();
     if let Some(base) = counts.nslots.checked_div(counts.nnodes) {
         let extra = (counts.nslots % counts.nnodes) as usize;
@@ -278,8 +289,8 @@ mod tests {
     }
 
     fn shape(set: &ResourceSet) -> String {
-        let one = |(rank, t): (&u32, &Target)| format!("{rank}:{}", t.cores);
-        set.targets.iter().map(one).collect::<Vec<_>>().join(" ")
+        let one = |t: &Target| format!("{}:{}", t.rank, t.cores());
+        set.targets().iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -340,7 +351,7 @@ mod tests {
                 }
             }
             held.iter().for_each(|set| pool.release(set));
-            prop_assert_eq!(&pool.free, &pool.all.targets);
+            prop_assert_eq!(&pool.free, &nodes(&pool.all));
         }
     }
 }

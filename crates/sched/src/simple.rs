@@ -331,7 +331,7 @@ impl Scheduler {
                     let answer = json!({
                         "id": id,
                         "type": kind::SUCCESS,
-                        "annotations": { "sched": { "resource_summary": summary(&set), "reason_pending": null } },
+                        "annotations": { "sched": { "resource_summary": set.to_string(), "reason_pending": null } },
                         "R": set.to_value(),
                     });
                     self.handle.respond(&pending.request, &answer);
@@ -366,50 +366,4 @@ fn parse(jobspec: Value) -> Result<(ResourceCounts, Option<Constraint>, f64), St
         None => None,
     };
     Ok((counts, constraint, jobspec.duration()))
-}
-
-/// A line on what was allocated, such as `rank[0-1]/core0`: equal nodes together.
-fn summary(set: &ResourceSet) -> String {
-    let mut groups: Vec<(&Idset, &Idset, Idset)> = Vec::new();
-    for (rank, target) in &set.targets {
-        let same = groups
-            .iter_mut()
-            .find(|(c, g, _)| **c == target.cores && **g == target.gpus);
-        match same {
-            Some((_, _, ranks)) => drop(ranks.insert(*rank)),
-            None => {
-                groups.push((&target.cores, &target.gpus, Idset::from_range(*rank, *rank)));
-            }
-        }
-    }
-    let group = |(cores, gpus, ranks): &(&Idset, &Idset, Idset)| {
-        let mut parts = Vec::new();
-        if !cores.is_empty() {
-            parts.push(format!("core{}", cores.to_string_brackets()));
-        }
-        if !gpus.is_empty() {
-            parts.push(format!("gpu{}", gpus.to_string_brackets()));
-        }
-        format!("rank{}/{}", ranks.to_string_brackets(), parts.join(","))
-    };
-    groups.iter().map(group).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn summaries() {
-        let mut set = ResourceSet::new();
-        for rank in [0, 1, 3] {
-            set.add(
-                rank,
-                "n",
-                &Idset::from_range(0, u32::from(rank != 3)),
-                &Idset::new(),
-            );
-        }
-        assert_eq!(summary(&set), "rank[0-1]/core[0-1] rank3/core0");
-    }
 }

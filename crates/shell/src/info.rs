@@ -91,7 +91,7 @@ fn deal(cores: &[u32], ntasks: u32, cores_per_task: u32) -> Vec<u32> {
 
 /// The number of tasks on each node.
 fn task_counts(jobspec: &Jobspec, r: &ResourceSet, slots: &Slots) -> Result<Vec<u32>, Fatal> {
-    let cores: Vec<u32> = r.targets.values().map(|t| t.cores.len() as u32).collect();
+    let cores: Vec<u32> = r.targets().iter().map(|t| t.cores().len() as u32).collect();
     if let Some(option) = jobspec.shell_option("per-resource") {
         let count = match option.get("count") {
             None => 1,
@@ -138,9 +138,9 @@ impl JobInfo {
         hosts: impl FnOnce(&str) -> std::io::Result<String>,
     ) -> Result<JobInfo, Fatal> {
         let shell_rank = r
-            .targets
-            .keys()
-            .position(|rank| *rank == broker_rank)
+            .targets()
+            .iter()
+            .position(|target| target.rank == broker_rank)
             .ok_or_else(|| {
                 let ranks = r.ranks();
                 Fatal::new(format!(
@@ -154,13 +154,13 @@ impl JobInfo {
         let taskmap = apply_scheme(&jobspec, &block, &r.nodelist(), hosts)?;
         let ntasks = block.ntasks();
         let mut places: Vec<Place> = r
-            .targets
+            .targets()
             .iter()
-            .map(|(rank, target)| Place {
-                broker_rank: *rank,
+            .map(|target| Place {
+                broker_rank: target.rank,
                 host: target.host.to_string(),
-                cores: target.cores.clone(),
-                gpus: target.gpus.clone(),
+                cores: target.cores().clone(),
+                gpus: target.gpus().clone(),
             })
             .collect();
         // Version 1 can only ask for equal nodes: an uneven task count leaves slots over on

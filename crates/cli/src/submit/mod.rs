@@ -6,7 +6,6 @@
 
 mod begin;
 mod config;
-mod constraint;
 mod environment;
 mod files;
 mod pattern;
@@ -19,9 +18,11 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use client::{Handle, Node, Rpc};
+use formats::constraint::query::Syntax;
+use formats::dependency::DependencyError;
 use formats::idset::Idset;
-use formats::jobspec::{JobspecBuilder, PerResource, parse_dependency, parse_key_value};
-use formats::{JobId, Jobspec, Urgency};
+use formats::jobspec::{JobspecBuilder, PerResource, parse_key_value};
+use formats::{Dependency, JobId, Jobspec, Urgency};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -373,9 +374,12 @@ impl Common {
         if let Some(text) = taskmap {
             b = b.taskmap(text);
         }
-        b = b.dependencies(self.dependencies()?);
+        b = b.dependencies(&self.dependencies()?);
         if !self.requires.is_empty() {
-            b = b.constraints(constraint::parse(&self.requires.join(" "))?);
+            let text = self.requires.join(" ");
+            let constraints = Syntax::requires().parse(&text);
+            let fault = |e| Failure::new(format!("--requires='{text}': {e}"));
+            b = b.constraints(constraints.map_err(fault)?);
         }
         for text in &self.setopt {
             let (key, value) = key_value("--setopt", text)?;
@@ -403,20 +407,24 @@ impl Common {
         })
     }
 
-    fn dependencies(&self) -> Result<Vec<Value>, Failure> {
+    fn dependencies(&self) -> Result<Vec<Dependency>, Failure> {
         let mut out = Vec::new();
         for uri in &self.dependency {
-            let entry = parse_dependency(uri);
-            out.push(
-                entry.ok_or_else(|| Failure::new(format!("Invalid dependency URI \"{uri}\"")))?,
-            );
+            let entry = uri.parse().map_err(|e: DependencyError| {
+                Failure::new(format!("Invalid dependency URI \"{uri}\": {}", e.why))
+            })?;
+            out.push(entry);
         }
         let now = jiff::Zoned::now();
         for text in &self.begin_time {
             let at = begin::parse(text, &now).ok_or_else(|| {
                 Failure::new(format!("--begin-time: Invalid datetime: \"{text}\""))
             })?;
-            out.push(json!({ "scheme": "begin-time", "value": format!("{at:?}") }));
+            out.push(Dependency {
+                scheme: "begin-time".into(),
+                value: format!("{at:?}"),
+                extra: serde_json::Map::new(),
+            });
         }
         Ok(out)
     }
@@ -651,7 +659,7 @@ mod tests {
         --flags: Unknown flag x
         --urgency: 'high' is not a number from 0 to 31, hold, default or expedite
         --begin-time: Invalid datetime: "never"
-        Invalid dependency URI ":a"
+        Invalid dependency URI ":a": a dependency is written SCHEME:VALUE[?KEY=VALUE…]
         node count must not be greater than task count
         "#
         );

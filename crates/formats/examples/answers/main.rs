@@ -3,6 +3,7 @@
 //!
 //! `bench/differential` puts the same questions to upstream's libraries and compares.
 
+mod rset;
 mod vocabulary;
 
 use serde_json::{Value, json};
@@ -11,7 +12,9 @@ use std::io::{BufRead, Write};
 fn answer(question: &Value) -> Result<Value, String> {
     let op = question["op"].as_str().ok_or("a question has an op")?;
     let input = &question["input"];
-    vocabulary::answer(op, input).unwrap_or_else(|| Err(format!("unknown op {op:?}")))
+    rset::answer(op, input)
+        .or_else(|| vocabulary::answer(op, input))
+        .unwrap_or_else(|| Err(format!("unknown op {op:?}")))
 }
 
 fn main() -> std::io::Result<()> {

@@ -73,12 +73,12 @@ impl Run {
 
 /// Splits a host name into prefix, number and width of the digits.
 fn split_host(host: &str) -> (&str, Option<(u64, usize)>) {
-    let prefix = host.trim_end_matches(|c: char| c.is_ascii_digit());
-    let digits = &host[prefix.len()..];
-    if digits.is_empty() || digits.len() > MAX_DIGITS {
+    let count = host.bytes().rev().take_while(u8::is_ascii_digit).count();
+    if count == 0 || count > MAX_DIGITS {
         return (host, None);
     }
-    (prefix, digits.parse().ok().map(|n| (n, digits.len())))
+    let (prefix, digits) = host.split_at(host.len() - count);
+    (prefix, digits.parse().ok().map(|n| (n, count)))
 }
 
 /// Whether `n` printed with padding `a` and with padding `b` looks the same.
@@ -90,18 +90,22 @@ fn same_text(n: u64, a: usize, b: usize) -> bool {
 }
 
 impl Hostlist {
+    /// A list without hosts.
     pub fn new() -> Hostlist {
         Hostlist::default()
     }
 
+    /// How many hosts, duplicates included.
     pub fn len(&self) -> usize {
         self.runs.iter().map(Run::len).sum()
     }
 
+    /// Whether there are no hosts.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
+    /// The hosts in order.
     pub fn iter(&self) -> impl Iterator<Item = String> + '_ {
         self.runs
             .iter()
@@ -140,6 +144,7 @@ impl Hostlist {
         None
     }
 
+    /// Whether a host is in the list. O(r) in ranges; see [`Hostlist::index`].
     pub fn contains(&self, host: &str) -> bool {
         self.find(host).is_some()
     }
@@ -354,6 +359,9 @@ mod tests {
             "a\0",
             "a[1 -2]",
             "a[0-9999999]",
+            "a[0-9999]b[0-9999]",
+            "a[0-299999]x",
+            "a1[0-299999]",
         ] {
             assert!(text.parse::<Hostlist>().is_err(), "{text}");
         }

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 /// The most hosts one bracketed range may stand for: a guard against `a[0-99999999999]`.
 const MAX_RANGE: u64 = 1 << 20;
-/// The most hosts a whole list may stand for: `a[0-99999]b[0-99999]` is short, too.
-const MAX_HOSTS: usize = 1 << 24;
+/// The most hosts of expressions that are kept one by one: `a[0-99999]b[0-99999]` is short, too.
+const MAX_SINGLE: u64 = 1 << 18;
 
 /// Why a string is not a hostlist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum HostlistError {
     #[error("hostlist '{0}': brackets do not match")]
     Brackets(String),
@@ -21,12 +22,16 @@ pub enum HostlistError {
     Character { list: String, c: char },
 }
 
+fn ends_in_digit(prefix: &str) -> bool {
+    prefix.ends_with(|c: char| c.is_ascii_digit())
+}
+
 /// One `prefix[idlist]suffix` at a time.
 struct Parser<'a> {
     text: &'a str,
     list: Hostlist,
-    /// Hosts so far.
-    len: usize,
+    /// Hosts so far that expressions with a suffix stand for.
+    single: u64,
 }
 
 impl<'a> Parser<'a> {
@@ -34,12 +39,23 @@ impl<'a> Parser<'a> {
         HostlistError::Brackets(self.text.to_owned())
     }
 
-    fn count(&mut self, hosts: usize, token: &str) -> Result<(), HostlistError> {
-        self.len += hosts;
-        if self.len > MAX_HOSTS {
+    /// Refuses expressions that stand for too many hosts before any is made.
+    fn count(&mut self, expr: &str) -> Result<(), HostlistError> {
+        let mut hosts = 1u64;
+        for idlist in expr.split('[').skip(1) {
+            let idlist = idlist.split(']').next().unwrap_or(idlist);
+            let mut ids = 0;
+            for token in idlist.split(',') {
+                let (first, last, _) = self.range(token)?;
+                ids += last - first + 1;
+            }
+            hosts = hosts.saturating_mul(ids);
+        }
+        self.single = self.single.saturating_add(hosts);
+        if self.single > MAX_SINGLE {
             return Err(HostlistError::TooLarge {
                 list: self.text.to_owned(),
-                token: token.to_owned(),
+                token: expr.to_owned(),
             });
         }
         Ok(())
@@ -71,13 +87,22 @@ impl<'a> Parser<'a> {
         Ok((first, last, if a.starts_with('0') { a.len() } else { 1 }))
     }
 
+    /// One expression of the list.
+    fn top(&mut self, expr: &str) -> Result<(), HostlistError> {
+        let expanded =
+            |at| at + 1 < expr.len() || ends_in_digit(&expr[..expr.find('[').unwrap_or(0)]);
+        if expr.find(']').is_some_and(expanded) {
+            self.count(expr)?;
+        }
+        self.expression(expr)
+    }
+
     fn expression(&mut self, expr: &str) -> Result<(), HostlistError> {
-        let Some(open) = expr.find('[') else {
-            if expr.contains(']') {
+        let Some(open) = expr.bytes().position(|b| b == b'[') else {
+            if expr.bytes().any(|b| b == b']') {
                 return Err(self.brackets());
             }
             if !expr.is_empty() {
-                self.count(1, expr)?;
                 self.list.push(expr);
             }
             return Ok(());
@@ -93,9 +118,8 @@ impl<'a> Parser<'a> {
             // The padding of the first id holds for the whole list.
             let width = own.max(*padding.get_or_insert(own));
             // A prefix that ends in digits must be told apart from the number after it.
-            if suffix.is_empty() && !prefix.ends_with(|c: char| c.is_ascii_digit()) {
+            if suffix.is_empty() && !ends_in_digit(prefix) {
                 let numbers = Numbers { first, last, width };
-                self.count(numbers.len(), token)?;
                 self.list.push_run(prefix, Some(numbers));
             } else {
                 for n in first..=last {
@@ -115,27 +139,28 @@ impl FromStr for Hostlist {
         let mut parser = Parser {
             text,
             list: Hostlist::default(),
-            len: 0,
+            single: 0,
         };
         let (mut start, mut depth) = (0, 0u32);
-        for (i, c) in text.char_indices() {
-            match c {
-                '[' => depth += 1,
-                ']' => depth = depth.saturating_sub(1),
-                ',' | ' ' | '\t' | '\n' if depth == 0 => {
-                    parser.expression(&text[start..i])?;
+        for (i, byte) in text.bytes().enumerate() {
+            match byte {
+                b'[' => depth += 1,
+                b']' => depth = depth.saturating_sub(1),
+                b',' | b' ' | b'\t' | b'\n' if depth == 0 => {
+                    parser.top(&text[start..i])?;
                     start = i + 1;
                 }
-                c if !c.is_ascii_graphic() => {
+                byte if !byte.is_ascii_graphic() => {
                     return Err(HostlistError::Character {
                         list: text.to_owned(),
-                        c,
+                        // The bytes before it were ASCII, so a character starts here.
+                        c: text[i..].chars().next().unwrap_or_default(),
                     });
                 }
                 _ => {}
             }
         }
-        parser.expression(&text[start..])?;
+        parser.top(&text[start..])?;
         Ok(parser.list)
     }
 }

@@ -2,10 +2,12 @@
 
 use super::v1::CANONICAL;
 use super::{Attributes, Count, Jobspec, Resource, Task, TaskCount, set_path};
+use crate::Dependency;
 use serde_json::{Map, Value, json};
 
 /// Options that do not make a job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum BuildError {
     #[error("job command is missing")]
     NoCommand,
@@ -56,7 +58,9 @@ enum Shape {
 /// `--tasks-per-node`, `--tasks-per-core`: run `count` tasks on each resource of `kind`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PerResource {
+    /// `node` or `core`.
     pub kind: String,
+    /// Tasks on each.
     pub count: u32,
 }
 
@@ -180,6 +184,7 @@ impl JobspecBuilder {
         self
     }
 
+    /// Sets the environment of tasks.
     pub fn environment<K: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -192,19 +197,23 @@ impl JobspecBuilder {
         self
     }
 
+    /// Sets the working directory of tasks.
     pub fn cwd(mut self, path: &str) -> JobspecBuilder {
         self.system.insert("cwd".into(), json!(path));
         self
     }
 
+    /// Sets the name of the job.
     pub fn name(self, name: &str) -> JobspecBuilder {
         self.attribute("job.name", json!(name))
     }
 
+    /// Sets the queue.
     pub fn queue(self, queue: &str) -> JobspecBuilder {
         self.attribute("queue", json!(queue))
     }
 
+    /// Sets the bank to charge.
     pub fn bank(self, bank: &str) -> JobspecBuilder {
         self.attribute("bank", json!(bank))
     }
@@ -218,6 +227,7 @@ impl JobspecBuilder {
         }
     }
 
+    /// Reads standard input of all tasks from a file.
     pub fn input(self, path: &str) -> JobspecBuilder {
         self.file_stream("input", "stdin", path, false)
     }
@@ -245,6 +255,7 @@ impl JobspecBuilder {
         }
     }
 
+    /// Writes output as it comes, not line by line.
     pub fn unbuffered(self) -> JobspecBuilder {
         self.shell_option("output.stdout.buffer.type", json!("none"))
             .shell_option("output.stderr.buffer.type", json!("none"))
@@ -263,14 +274,16 @@ impl JobspecBuilder {
         self.shell_option("signal", json!({"signum": signum, "timeleft": timeleft}))
     }
 
-    pub fn dependencies(self, entries: Vec<Value>) -> JobspecBuilder {
+    /// Sets the dependencies, RFC 26; none are left out.
+    pub fn dependencies(self, entries: &[Dependency]) -> JobspecBuilder {
         if entries.is_empty() {
             self
         } else {
-            self.attribute("dependencies", entries.into())
+            self.attribute("dependencies", json!(entries))
         }
     }
 
+    /// Sets the constraint on resources, RFC 31.
     pub fn constraints(self, constraint: Value) -> JobspecBuilder {
         self.attribute("constraints", constraint)
     }
@@ -316,6 +329,7 @@ impl JobspecBuilder {
         self
     }
 
+    /// Makes the jobspec.
     pub fn build(mut self) -> Result<Jobspec, BuildError> {
         if self.command.is_empty() {
             return Err(BuildError::NoCommand);
@@ -462,37 +476,4 @@ pub fn parse_key_value(text: &str) -> (&str, Value) {
             serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned())),
         ),
     }
-}
-
-/// A dependency entry (RFC 26) from `SCHEME:VALUE[?KEY=VAL[&KEY=VAL]]`.
-pub fn parse_dependency(uri: &str) -> Option<Value> {
-    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
-    let (value, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if scheme.is_empty()
-        || !scheme
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-    {
-        return None;
-    }
-    let mut entry = Map::new();
-    entry.insert("scheme".into(), json!(scheme));
-    entry.insert("value".into(), json!(value));
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=')?;
-        let value = match value.parse::<i64>() {
-            Ok(n) => json!(n),
-            Err(_) => value
-                .parse::<f64>()
-                .map_or_else(|_| json!(value), |n| json!(n)),
-        };
-        match entry.get_mut(key) {
-            None => {
-                entry.insert(key.to_owned(), value);
-            }
-            Some(Value::Array(list)) => list.push(value),
-            Some(first) => *first = json!([first.take(), value]),
-        }
-    }
-    Some(entry.into())
 }

@@ -9,7 +9,7 @@ mod parse;
 mod v1;
 
 pub use crate::count::{Count, CountRange};
-pub use builder::{BuildError, JobspecBuilder, PerResource, parse_dependency, parse_key_value};
+pub use builder::{BuildError, JobspecBuilder, PerResource, parse_key_value};
 pub use parse::JobspecError;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
@@ -19,26 +19,37 @@ use std::path::Path;
 /// A request to run one program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Jobspec {
+    /// What is asked for.
     pub resources: Vec<Resource>,
+    /// What is to run on it.
     pub tasks: Vec<Task>,
+    /// Everything else.
     pub attributes: Attributes,
+    /// 1 for RFC 25.
     pub version: u32,
 }
 
 /// A vertex of the resource request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Resource {
+    /// `slot`, `node`, `core`, `gpu` or another type.
     #[serde(rename = "type")]
     pub kind: String,
+    /// How many of it for each of what contains it.
     pub count: Count,
+    /// Whether nobody else may use it; by default slots and what is in them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
+    /// What each of it contains.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<Resource>,
+    /// A name; slots have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// What the count counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Which of the resources may be taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Keys of RFC 14 that version 1 does not interpret.
@@ -49,27 +60,39 @@ pub struct Resource {
 /// The program and how many copies of it to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Task {
+    /// Program and arguments; not empty.
     pub command: Vec<String>,
+    /// The label of the slot they run in.
     pub slot: String,
+    /// How many.
     pub count: TaskCount,
+    /// Keys that version 1 does not interpret.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
+/// How many tasks there are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskCount {
+    /// In each slot.
     PerSlot(u32),
+    /// In all slots together.
     Total(u32),
     /// RFC 14 only: tasks per resource of a type.
     PerResource {
+        /// The type of resource.
         kind: String,
+        /// For each of it.
         count: u32,
     },
 }
 
+/// What is said about a job besides its resources and tasks.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Attributes {
+    /// What the system reads.
     pub system: Map<String, Value>,
+    /// What users keep.
     pub user: Option<Map<String, Value>>,
 }
 
@@ -149,26 +172,32 @@ impl Jobspec {
             .unwrap_or(0.)
     }
 
+    /// The working directory of tasks.
     pub fn cwd(&self) -> Option<&str> {
         self.system("cwd")?.as_str()
     }
 
+    /// The queue asked for.
     pub fn queue(&self) -> Option<&str> {
         self.system("queue")?.as_str()
     }
 
+    /// The bank to charge.
     pub fn bank(&self) -> Option<&str> {
         self.system("bank")?.as_str()
     }
 
+    /// Variables of the tasks. Those to be unset are not among them.
     pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         str_map(self.system("environment"))
     }
 
+    /// The constraint on resources, RFC 31.
     pub fn constraints(&self) -> Option<&Value> {
         self.system("constraints")
     }
 
+    /// What must happen first, RFC 26.
     pub fn dependencies(&self) -> &[Value] {
         self.system("dependencies")
             .and_then(Value::as_array)
@@ -187,6 +216,7 @@ impl Jobspec {
         keys.try_fold(first, |value, key| value.get(key))
     }
 
+    /// Program and arguments of the first task.
     pub fn command(&self) -> &[String] {
         self.tasks.first().map_or(&[], |task| &task.command)
     }

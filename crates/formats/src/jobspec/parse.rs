@@ -15,6 +15,7 @@ use std::str::FromStr;
 pub struct JobspecError {
     /// The path of the faulty value, such as `resources[0].with[1].count`.
     pub place: String,
+    /// What is wrong there.
     pub message: String,
 }
 

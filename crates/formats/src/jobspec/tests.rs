@@ -242,7 +242,7 @@ fn built_like_the_submission_commands() {
             .unbuffered()
             .signal(10, 30.)
             .taskmap("cyclic")
-            .dependencies(vec![parse_dependency("afterany:ƒ1").unwrap()])
+            .dependencies(&["afterany:ƒ1".parse().unwrap()])
             .constraints(json!({"properties": ["foo", "bar"]})),
         r#"{"resources": [{"type": "slot", "count": 1, "with": [{"type": "core", "count": 1}], "label": "task"}],
             "tasks": [{"command": ["hostname"], "slot": "task", "count": {"per_slot": 1}}],
@@ -304,15 +304,10 @@ fn impossible_options() {
 }
 
 #[test]
-fn key_values_and_dependencies() {
+fn key_values() {
     assert_eq!(parse_key_value("verbose"), ("verbose", json!(1)));
     assert_eq!(parse_key_value("a.b=x=y"), ("a.b", json!("x=y")));
     assert_eq!(parse_key_value("a={\"b\":1}"), ("a", json!({"b": 1})));
-    assert_eq!(
-        parse_dependency("string:foo?type=out&n=1&n=2.5"),
-        Some(json!({"scheme": "string", "value": "foo", "type": "out", "n": [1, 2.5]}))
-    );
-    assert_eq!(parse_dependency(":x"), None);
 }
 
 proptest! {

@@ -262,7 +262,7 @@ impl Manager {
         let mut all = ResourceSet::new();
         for job in self.jobs.values().filter(|job| job.alloc == Alloc::Granted) {
             if let Some(set) = held(job).and_then(|r| parse_set(&r)) {
-                all.append(&set);
+                all.merge(&set);
             }
         }
         Ok(json!({ "allocated": all.to_value() }))

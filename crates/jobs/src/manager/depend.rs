@@ -2,21 +2,10 @@
 
 use std::collections::HashMap;
 
+use formats::dependency::{Condition, Requirement};
 use formats::jobid::JobId;
+use serde::Deserialize;
 use serde_json::Value;
-
-/// What must become of the other job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// It has started (or ended).
-    After,
-    /// It has ended.
-    AfterAny,
-    /// It has succeeded.
-    AfterOk,
-    /// It has failed.
-    AfterNotOk,
-}
 
 /// One dependency of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +33,17 @@ pub(crate) enum Verdict {
     Never,
 }
 
-impl Condition {
-    pub(crate) fn judge(self, progress: Progress) -> Verdict {
-        use Progress::{Failed, Started, Succeeded, Waiting};
-        match (self, progress) {
-            (_, Waiting) => Verdict::Wait,
-            (Self::After, _) => Verdict::Satisfied,
-            (_, Started) => Verdict::Wait,
-            (Self::AfterAny, _) | (Self::AfterOk, Succeeded) | (Self::AfterNotOk, Failed) => {
-                Verdict::Satisfied
-            }
-            (Self::AfterOk, Failed) | (Self::AfterNotOk, Succeeded) => Verdict::Never,
-        }
+/// Whether `condition` holds with a target that has come so far.
+pub(crate) fn judge(condition: Condition, progress: Progress) -> Verdict {
+    use Progress::{Failed, Started, Succeeded, Waiting};
+    match (condition, progress) {
+        (_, Waiting) => Verdict::Wait,
+        (Condition::After, _) => Verdict::Satisfied,
+        (_, Started) => Verdict::Wait,
+        (Condition::AfterAny, _)
+        | (Condition::AfterOk, Succeeded)
+        | (Condition::AfterNotOk, Failed) => Verdict::Satisfied,
+        (Condition::AfterOk, Failed) | (Condition::AfterNotOk, Succeeded) => Verdict::Never,
     }
 }
 
@@ -70,30 +58,19 @@ pub(crate) fn parse(jobspec: &Value) -> Result<Vec<Dependency>, String> {
     list.iter()
         .enumerate()
         .map(|(i, entry)| {
-            let text = |key: &str| entry.get(key).and_then(Value::as_str);
             let bad = |what: String| format!("attributes.system.dependencies[{i}]: {what}");
-            let scheme = text("scheme").ok_or_else(|| bad("no scheme".into()))?;
-            let value = text("value").ok_or_else(|| bad("no value".into()))?;
-            let condition = match scheme {
-                "after" => Condition::After,
-                "afterany" => Condition::AfterAny,
-                "afterok" => Condition::AfterOk,
-                "afternotok" => Condition::AfterNotOk,
-                _ => {
-                    return Err(bad(format!(
-                        "dependency scheme {scheme:?} is not supported"
-                    )));
-                }
-            };
-            let target: JobId = value
-                .parse()
-                .map_err(|_| bad(format!("{value:?} is not a job id")))?;
-            let description = format!("{scheme}={value}");
-            Ok(Dependency {
-                condition,
-                target,
-                description,
-            })
+            let entry = formats::Dependency::deserialize(entry).map_err(|e| bad(e.to_string()))?;
+            match entry.requirement().map_err(|e| bad(e.to_string()))? {
+                Requirement::Job(condition, target) => Ok(Dependency {
+                    condition,
+                    target,
+                    description: entry.description(),
+                }),
+                _ => Err(bad(format!(
+                    "dependency scheme {:?} is not supported",
+                    entry.scheme
+                ))),
+            }
         })
         .collect()
 }
@@ -124,7 +101,7 @@ impl Waiting {
         let mut decided = Vec::new();
         let mut left = Vec::new();
         for (dependent, dependency) in list {
-            match dependency.condition.judge(progress) {
+            match judge(dependency.condition, progress) {
                 Verdict::Wait => left.push((dependent, dependency)),
                 verdict => decided.push((dependent, dependency, verdict)),
             }
@@ -156,7 +133,7 @@ mod tests {
             (AfterNotOk, Succeeded, Verdict::Never),
         ] {
             assert_eq!(
-                condition.judge(progress),
+                judge(condition, progress),
                 want,
                 "{condition:?} {progress:?}"
             );

@@ -80,7 +80,7 @@ impl Manager {
                     Progress::Waiting
                 }
             });
-            match active.map(|progress| dependency.condition.judge(progress)) {
+            match active.map(|progress| depend::judge(dependency.condition, progress)) {
                 Some(Verdict::Satisfied) => {
                     let context = json!({ "description": dependency.description });
                     self.post(id, "dependency-remove", context);

@@ -4,20 +4,23 @@ use std::path::PathBuf;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError, RpcStream};
-use formats::{Event, Hostlist, Idset, ResourceSet};
+use formats::resource_event::{
+    Drain, Method, ResourceDefine, ResourceEvent, ResourceUpdate, Restart, Targets,
+};
+use formats::{Hostlist, Idset, ResourceSet};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kvs::Txn;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::reslog::{Reslog, now};
 use super::source::{self, Parent, Start};
 use super::{Reduce, ReduceAnswer, answer_topology, look};
 use crate::discover::Local;
 use crate::drain::{DrainError, Drained, Mode};
-use crate::inventory::{Inventory, Method};
+use crate::inventory::Inventory;
 use crate::targets;
 
 /// The scheduler that holds the resources, and what it was told.
@@ -114,14 +117,11 @@ impl Leader {
         }
         leader.inventory.drained = drained;
         let size = leader.handle.size();
-        leader.log.note(
-            "restart",
-            json!({
-                "ranks": Idset::from_range(0, size.max(1) - 1),
-                "online": "",
-                "nodelist": leader.hosts,
-            }),
-        );
+        leader.log.note(&ResourceEvent::Restart(Restart {
+            ranks: Idset::from_range(0, size.max(1) - 1),
+            nodelist: leader.hosts.clone(),
+            ..Restart::default()
+        }));
         if let Some(exclude) = &start.config.exclude {
             let none = ResourceSet::new();
             let set = start.defined.as_ref().map_or(&none, |(set, _)| set);
@@ -292,8 +292,11 @@ impl Leader {
         let value = set.to_value();
         let mut txn = Txn::new();
         txn.put("resource.R", &value.to_string());
-        let event =
-            Event::new(now(), "resource-define").with_context(json!({"method": method.name()}));
+        let event = ResourceEvent::ResourceDefine(ResourceDefine {
+            method: method.clone(),
+            extra: Map::new(),
+        });
+        let event = event.to_event(now());
         self.stored = false;
         let stored = self.log.post(event, txn, Some(&value));
         self.set_value = Some(value);
@@ -346,11 +349,11 @@ impl Leader {
         let Some(all) = &mut self.discovered else {
             return;
         };
-        all.append(found);
+        all.merge(found);
         if all.nnodes() == self.handle.size() as usize
             && let Some(set) = self.discovered.take()
         {
-            self.define(set, Method::Discovery);
+            self.define(set, Method::DynamicDiscovery);
         }
     }
 
@@ -361,16 +364,20 @@ impl Leader {
         }
     }
 
+    fn note_targets(&mut self, event: fn(Targets) -> ResourceEvent, idset: Idset) {
+        if !idset.is_empty() {
+            let extra = Map::new();
+            self.log.note(&event(Targets { idset, extra }));
+        }
+    }
+
     fn set_online(&mut self, online: Idset) {
         if online == self.inventory.online {
             return;
         }
         let (came, left) = self.inventory.set_online(online);
-        for (name, ranks) in [("online", came), ("offline", left)] {
-            if !ranks.is_empty() {
-                self.log.note(name, json!({ "idset": ranks }));
-            }
-        }
+        self.note_targets(ResourceEvent::Online, came);
+        self.note_targets(ResourceEvent::Offline, left);
         let up = self.inventory.online.len();
         let handle = &self.handle;
         self.waitups.retain(|(want, msg)| {
@@ -499,7 +506,7 @@ impl Leader {
         }
         let time = now();
         drained.drain(&ranks, time, req.reason.as_deref(), mode.overwrite());
-        self.post_drain("drain", time, &ranks, &req, mode, msg);
+        self.post_drain(ResourceEvent::Drain, time, ranks, req, mode, msg);
         Ok(())
     }
 
@@ -512,26 +519,27 @@ impl Leader {
             drained.check_undrain(&ranks).map_err(drain_error)?;
         }
         drained.undrain(&ranks);
-        self.post_drain("undrain", now(), &ranks, &req, mode, msg);
+        self.post_drain(ResourceEvent::Undrain, now(), ranks, req, mode, msg);
         Ok(())
     }
 
     fn post_drain(
         &mut self,
-        name: &str,
+        event: fn(Drain) -> ResourceEvent,
         time: f64,
-        ranks: &Idset,
-        req: &DrainRequest,
+        ranks: Idset,
+        req: DrainRequest,
         mode: Mode,
         msg: &Message,
     ) {
-        let mut context = json!({"idset": ranks, "nodelist": self.nodelist(ranks)});
-        if let Some(reason) = &req.reason {
-            context["reason"] = json!(reason);
-        }
-        context["overwrite"] = json!(mode.overwrite());
-        let event = Event::new(time, name).with_context(context);
-        let stored = self.log.post(event, Txn::new(), None);
+        let event = event(Drain {
+            nodelist: Some(self.nodelist(&ranks)),
+            idset: ranks,
+            reason: req.reason,
+            overwrite: mode.overwrite(),
+            extra: Map::new(),
+        });
+        let stored = self.log.post(event.to_event(time), Txn::new(), None);
         let msg = msg.clone();
         self.work.push(Box::pin(
             async move { Done::Posted(Some(msg), stored.await) },
@@ -598,9 +606,11 @@ impl Leader {
         let mut txn = Txn::new();
         txn.put("resource.R", &value.to_string());
         self.set_value = Some(value);
-        let event =
-            Event::new(now(), "resource-update").with_context(json!({"expiration": expiration}));
-        let stored = self.log.post(event, txn, None);
+        let event = ResourceEvent::ResourceUpdate(ResourceUpdate {
+            expiration,
+            extra: Map::new(),
+        });
+        let stored = self.log.post(event.to_event(now()), txn, None);
         self.work
             .push(Box::pin(async move { Done::Posted(msg, stored.await) }));
         if let Some(acquired) = self.acquired.as_ref().filter(|a| a.started) {
@@ -647,7 +657,7 @@ impl Leader {
         match (&self.set_value, &self.inventory.defined) {
             (Some(value), Some((_, method))) => {
                 self.handle
-                    .respond(msg, &json!({"R": value, "method": method.name()}));
+                    .respond(msg, &json!({"R": value, "method": method.as_str()}));
                 Ok(())
             }
             _ => Err(RpcError::new(

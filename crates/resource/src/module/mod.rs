@@ -48,7 +48,7 @@ impl Reduce {
     fn join(&mut self, other: Reduce) {
         self.online = self.online.union(&other.online);
         if let Some(more) = other.resources {
-            self.resources.get_or_insert_default().append(&more);
+            self.resources.get_or_insert_default().merge(&more);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use client::{Handle, Message, RpcError};
 use formats::Event;
 use formats::eventlog::timestamp;
+use formats::resource_event::{Plain, ResourceEvent};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kvs::Txn;
@@ -43,8 +44,8 @@ impl Reslog {
     }
 
     /// Posts an event to the journal only.
-    pub(super) fn note(&mut self, name: &str, context: Value) {
-        self.journal(Event::new(now(), name).with_context(context), None);
+    pub(super) fn note(&mut self, event: &ResourceEvent) {
+        self.journal(event.to_event(now()), None);
     }
 
     /// Posts an event to the KVS, with other changes in the same commit, and to the journal.
@@ -80,7 +81,7 @@ impl Reslog {
             // The first entry says up to when events were dropped.
             self.journal.pop_front();
             if let Some(first) = self.journal.front_mut() {
-                *first = Event::new(first.timestamp, "truncate");
+                *first = ResourceEvent::Truncate(Plain::default()).to_event(first.timestamp);
             }
         }
     }

@@ -2,13 +2,14 @@
 
 use client::module::ModuleError;
 use client::{Handle, Node, RpcError, RpcStream};
+use formats::resource_event::Method;
 use formats::{Event, Hostlist, JobId, ResourceSet};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reslog::EVENTLOG;
 use crate::config::ResourceConfig;
-use crate::inventory::{Method, fit_to_brokers, rerank_configured};
+use crate::inventory::{fit_to_brokers, rerank_configured};
 
 /// What rank 0 starts with.
 pub(super) struct Start {

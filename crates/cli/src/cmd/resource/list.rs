@@ -13,7 +13,7 @@ use crate::error::{Context, Failure, Outcome};
 use crate::format::named::{Formats, Named};
 use crate::format::{Format, Item, Value};
 use crate::output::outln;
-use crate::resources::{Resources, STATES, rlist, targets};
+use crate::resources::{Resources, STATES, targets};
 
 const BUILTIN: [Named; 2] = [
     (
@@ -185,7 +185,7 @@ impl Item for Line<'_> {
             "ngpus" => Value::from(set.ngpus()),
             "ranks" => Value::Str(set.ranks().to_string()),
             "nodelist" => Value::Str(set.nodelist().to_string()),
-            "rlist" => Value::Str(rlist(set)),
+            "rlist" => Value::Str(set.to_string()),
             _ => Value::Empty,
         }
     }
@@ -194,11 +194,11 @@ impl Item for Line<'_> {
 /// The parts of a set whose nodes have the same properties.
 fn by_properties(set: &ResourceSet) -> Vec<ResourceSet> {
     let mut groups: BTreeMap<Vec<&str>, Vec<u32>> = BTreeMap::new();
-    for rank in set.targets.keys() {
+    for rank in set.ranks().iter() {
         groups
-            .entry(set.properties_of(*rank).collect())
+            .entry(set.properties_of(rank).collect())
             .or_default()
-            .push(*rank);
+            .push(rank);
     }
     let ranks = groups
         .into_values()
@@ -223,7 +223,7 @@ fn lines<'a>(
     let mut add = |line: Line<'a>| {
         let key: Vec<String> = key_fields.iter().map(|f| line.field(f).text()).collect();
         match lines.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, old)) => old.set.append(&line.set),
+            Some((_, old)) => old.set.merge(&line.set),
             None => lines.push((key, line)),
         }
     };
@@ -254,7 +254,7 @@ fn lines<'a>(
     let mut lines: Vec<Line<'a>> = lines.into_iter().map(|(_, line)| line).collect();
     lines.sort_by_key(|line| {
         let state = states.iter().rposition(|s| s == line.state);
-        (state, line.set.targets.keys().next().copied())
+        (state, line.set.ranks().first())
     });
     lines
 }
@@ -366,7 +366,7 @@ impl EmitR {
         let mut set = ResourceSet::new();
         (set.starttime, set.expiration) = (resources.all.starttime, resources.all.expiration);
         for state in &states {
-            set.append(&resources.state(state).unwrap_or_default());
+            set.merge(&resources.state(state).unwrap_or_default());
         }
         outln!("{}", crate::pyjson::dumps(&set.to_value()));
         Ok(0)

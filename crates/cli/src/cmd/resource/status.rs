@@ -187,7 +187,7 @@ impl Nodes {
     }
 
     fn hosts(&self, ranks: &Idset) -> Vec<String> {
-        let found = ranks.iter().filter_map(|rank| self.set.targets.get(&rank));
+        let found = ranks.iter().filter_map(|rank| self.set.get(rank));
         found.map(|target| target.host.to_string()).collect()
     }
 }

@@ -1,19 +1,32 @@
 //! Job constraints, RFC 31: a JSON expression over properties, hosts and ranks of a target.
+//!
+//! [`query`] reads the short syntax of RFC 35 into such an expression.
 
-use crate::{Hostlist, Idset};
+pub mod query;
+
+use crate::{Hostlist, Idset, ResourceSet};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 
 /// A parsed constraint.
+///
+/// ```
+/// use formats::{Constraint, ResourceSet};
+/// use serde_json::json;
+///
+/// let set = ResourceSet::from_config(&json!([
+///     {"hosts": "n[0-3]", "cores": "0"},
+///     {"hosts": "n[2-3]", "gpus": "0", "properties": ["big"]},
+/// ]))?;
+/// let c = Constraint::from_value(&json!({"and": [{"properties": ["big"]}, {"hostlist": ["n[0-2]"]}]}))?;
+/// assert_eq!(set.satisfying(&c).nodelist().to_string(), "n2");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Constraint {
     /// Every listed property holds.
     Properties(Vec<Property>),
     /// The host is one of the list.
-    Hosts {
-        list: Hostlist,
-        names: HashSet<String>,
-    },
+    Hosts(Hostlist),
     Ranks(Idset),
     And(Vec<Constraint>),
     Or(Vec<Constraint>),
@@ -45,6 +58,7 @@ fn error(place: &str, message: impl Into<String>) -> ConstraintError {
 }
 
 impl Constraint {
+    /// Reads a constraint object; faults name their place: `constraint.and[0].ranks[1]: ...`.
     pub fn from_value(value: &Value) -> Result<Constraint, ConstraintError> {
         parse(value, "")
     }
@@ -56,7 +70,7 @@ impl Constraint {
             Constraint::Properties(list) => list
                 .iter()
                 .all(|p| p.absent != (has_property(&p.name) || host == p.name)),
-            Constraint::Hosts { names, .. } => names.contains(host),
+            Constraint::Hosts(list) => list.contains(host),
             Constraint::Ranks(ranks) => ranks.contains(rank),
             Constraint::And(list) => list.iter().all(holds),
             Constraint::Or(list) => list.is_empty() || list.iter().any(holds),
@@ -64,6 +78,52 @@ impl Constraint {
         }
     }
 
+    /// The ranks of a set whose targets satisfy the constraint: what [`Constraint::matches`] says
+    /// of each, by operations on sets of ranks.
+    pub fn ranks_of(&self, set: &ResourceSet) -> Idset {
+        let all = set.ranks();
+        self.ranks_within(set, &all)
+    }
+
+    fn ranks_within(&self, set: &ResourceSet, all: &Idset) -> Idset {
+        let of = |c: &Constraint| c.ranks_within(set, all);
+        let each = |list: &[Constraint]| {
+            let mut ranks = all.clone();
+            for constraint in list.iter() {
+                ranks = ranks.intersection(&of(constraint));
+            }
+            ranks
+        };
+        match self {
+            Constraint::Properties(list) => list.iter().fold(all.clone(), |ranks, property| {
+                let name = &property.name;
+                let named = set.targets().iter().filter(|t| t.host == **name);
+                let mut with: Idset = named.map(|t| t.rank).collect();
+                if let Some(on) = set.properties.get(name) {
+                    with = with.union(on);
+                }
+                match property.absent {
+                    true => ranks.difference(&with),
+                    false => ranks.intersection(&with),
+                }
+            }),
+            Constraint::Hosts(list) => {
+                let index = list.index();
+                let named = set.targets().iter();
+                let named = named.filter(|t| index.contains(&t.host));
+                named.map(|t| t.rank).collect()
+            }
+            Constraint::Ranks(ranks) => ranks.intersection(all),
+            Constraint::And(list) => each(list),
+            Constraint::Or(list) if list.is_empty() => all.clone(),
+            Constraint::Or(list) => list
+                .iter()
+                .fold(Idset::new(), |ranks, c| ranks.union(&of(c))),
+            Constraint::Not(list) => all.difference(&each(list)),
+        }
+    }
+
+    /// The constraint as a JSON object.
     pub fn to_value(&self) -> Value {
         let values = |list: &[Constraint]| list.iter().map(Constraint::to_value).collect::<Value>();
         match self {
@@ -71,7 +131,7 @@ impl Constraint {
                 let name = |p: &Property| format!("{}{}", if p.absent { "^" } else { "" }, p.name);
                 json!({"properties": list.iter().map(name).collect::<Vec<_>>()})
             }
-            Constraint::Hosts { list, .. } => json!({"hostlist": [list]}),
+            Constraint::Hosts(list) => json!({"hostlist": [list]}),
             Constraint::Ranks(ranks) => json!({"ranks": [ranks]}),
             Constraint::And(list) => json!({"and": values(list)}),
             Constraint::Or(list) => json!({"or": values(list)}),
@@ -128,7 +188,7 @@ fn parse(value: &Value, place: &str) -> Result<Constraint, ConstraintError> {
             for item in strings() {
                 let (i, text) = item?;
                 if let Some(c) = text.chars().find(|c| "!&'\"`|()".contains(*c)) {
-                    let message = format!("character {c:?} is not allowed in property '{text}'");
+                    let message = format!("invalid character '{c}' in property \"{text}\"");
                     return Err(error(&at(i), message));
                 }
                 let name = text.strip_prefix('^');
@@ -146,10 +206,7 @@ fn parse(value: &Value, place: &str) -> Result<Constraint, ConstraintError> {
                 list.append_str(text)
                     .map_err(|e| error(&at(i), e.to_string()))?;
             }
-            Constraint::Hosts {
-                names: list.iter().collect(),
-                list,
-            }
+            Constraint::Hosts(list)
         }
         "ranks" => {
             let mut ranks = Idset::new();
@@ -235,7 +292,7 @@ mod tests {
             ),
             (
                 json!({"properties": ["a|b"]}),
-                "constraint.properties[0]: character '|' is not allowed in property 'a|b'",
+                "constraint.properties[0]: invalid character '|' in property \"a|b\"",
             ),
             (json!({"or": 1}), "constraint.or: must be a list"),
         ] {
