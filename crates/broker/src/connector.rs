@@ -57,3 +57,190 @@ async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {
     .await;
     router.send(Input::Detach(id));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::{Handle, Node, OpenOptions, Responder, Service};
+    use overlay::Topology;
+    use overlay::topology::Shape;
+    use serde_json::{Value, json};
+    use wire::{Message, ROLE_OWNER, ROLE_USER, RpcError};
+
+    /// A router that listens on a socket.
+    struct Instance {
+        dir: tempfile::TempDir,
+        router: RouterHandle,
+    }
+
+    impl Instance {
+        fn new() -> Self {
+            let owner = nix::unistd::getuid().as_raw();
+            let dir = tempfile::tempdir().unwrap();
+            let (router, _) = crate::router::start(
+                0,
+                Credentials::owner(owner),
+                Topology::new(Shape::Kary(2), 1),
+            );
+            listen(&dir.path().join("local"), owner, router.clone()).unwrap();
+            Self { dir, router }
+        }
+
+        async fn open(&self, options: OpenOptions) -> Handle {
+            let uri = format!("local://{}/local", self.dir.path().display());
+            options.open(Some(&uri)).await.unwrap()
+        }
+    }
+
+    fn echo() -> Service {
+        Service::new("echo")
+            .method("who", ROLE_USER, async |request: Message| {
+                Ok(json!({ "userid": request.userid(), "rolemask": request.rolemask() }))
+            })
+            .method("secret", ROLE_OWNER, async |_| Ok(json!({})))
+            .streaming(
+                "count",
+                ROLE_USER,
+                async |request: Message, out: Responder| {
+                    let range: Value = request.json()?;
+                    (0..range["n"].as_u64().unwrap_or(0))
+                        .for_each(|n| out.send(&json!({ "n": n })));
+                    Ok(())
+                },
+            )
+            .streaming("forever", ROLE_USER, async |_, out: Responder| {
+                out.send(&json!({}));
+                std::future::pending().await
+            })
+            .cancelled_by("cancel")
+    }
+
+    #[tokio::test]
+    async fn programs_serve_each_other() {
+        let instance = Instance::new();
+        let server = instance.open(OpenOptions::new()).await;
+        let serving = echo().serve(&server).await.unwrap();
+        let client = instance.open(OpenOptions::new()).await;
+        let again = echo().serve(&client).await;
+        assert_eq!(again.err().unwrap().errno, libc::EEXIST);
+
+        let uid = nix::unistd::getuid().as_raw();
+        let who: Value = client
+            .call("echo.who", Node::Any, &json!({}))
+            .await
+            .unwrap();
+        assert_eq!(who, json!({ "userid": uid, "rolemask": 5 }));
+        let mut stream = client.stream("echo.count", Node::Rank(0), &json!({"n": 1000}));
+        let mut count = 0;
+        while let Some(item) = stream.next().await {
+            assert_eq!(item.unwrap().json::<Value>().unwrap()["n"], count);
+            count += 1;
+        }
+        assert_eq!(count, 1000);
+        let mut stream = client.stream("echo.forever", Node::Any, &json!({}));
+        stream.next().await.unwrap().unwrap();
+        stream.cancel("echo.cancel");
+        let end = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(end.errno, libc::ECANCELED);
+
+        serving.stop().await;
+        let gone = client.rpc("echo.who", Node::Any, &json!({})).await;
+        assert_eq!(gone.unwrap_err().errno, libc::ENOSYS);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_ends_what_it_asked_for() {
+        let instance = Instance::new();
+        let server = instance.open(OpenOptions::new()).await;
+        let (told, mut disconnects) = unbounded_channel();
+        let service = echo().on_disconnect(move |msg| drop(told.send(msg.topic().to_owned())));
+        let _serving = service.serve(&server).await.unwrap();
+        let client = instance.open(OpenOptions::new()).await;
+        let mut stream = client.stream("echo.forever", Node::Any, &json!({}));
+        stream.next().await.unwrap().unwrap();
+        drop(stream);
+        drop(client);
+        assert_eq!(disconnects.recv().await.unwrap(), "echo.disconnect");
+    }
+
+    #[tokio::test]
+    async fn the_owner_may_claim_to_be_a_guest() {
+        let instance = Instance::new();
+        let server = instance.open(OpenOptions::new()).await;
+        let _serving = echo().serve(&server).await.unwrap();
+        let guest = Credentials {
+            userid: 77,
+            rolemask: ROLE_USER,
+        };
+        let client = instance.open(OpenOptions::new().claim(guest)).await;
+        let who: Value = client
+            .call("echo.who", Node::Any, &json!({}))
+            .await
+            .unwrap();
+        assert_eq!(who, json!({ "userid": 77, "rolemask": ROLE_USER }));
+        let refused = client.rpc("echo.secret", Node::Any, &json!({})).await;
+        assert_eq!(refused.unwrap_err().errno, libc::EPERM);
+        let taken = client.register("mine").await;
+        assert_eq!(taken.err().unwrap().errno, libc::EPERM);
+        assert!(client.register("77-mine").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn each_task_has_its_own_events() {
+        let instance = Instance::new();
+        let handle = instance.open(OpenOptions::new()).await;
+        let mut a = handle.events(&["a."]).await.unwrap();
+        let mut both = handle.events(&["a.", "b."]).await.unwrap();
+        for topic in ["a.1", "b.1", "c.1", "a.2"] {
+            handle
+                .publish(topic, &json!({ "topic": topic }))
+                .await
+                .unwrap();
+        }
+        let next = async |events: &mut client::Events| {
+            events.next_json::<Value>().await.unwrap().unwrap()["topic"].clone()
+        };
+        assert_eq!(
+            (next(&mut a).await, next(&mut a).await),
+            (json!("a.1"), json!("a.2"))
+        );
+        for want in ["a.1", "b.1", "a.2"] {
+            assert_eq!(next(&mut both).await, want);
+        }
+        drop(both);
+        handle
+            .publish("a.3", &json!({"topic": "a.3"}))
+            .await
+            .unwrap();
+        assert_eq!(
+            next(&mut a).await,
+            "a.3",
+            "the other subscription to the same prefix stays"
+        );
+    }
+
+    #[tokio::test]
+    async fn large_payloads_pass_unchanged() {
+        let instance = Instance::new();
+        let (_, module) = instance
+            .router
+            .attach(Credentials::owner(0), vec!["m".into()]);
+        let mut inbox = module.inbox().unwrap();
+        let client = instance.open(OpenOptions::new()).await;
+        let payload: bytes::Bytes = (0..3_000_000u32)
+            .map(|n| n as u8)
+            .collect::<Vec<_>>()
+            .into();
+        let call = client.rpc_raw("m.echo", Node::Any, Some(payload.clone()));
+        let request = inbox.recv().await.unwrap();
+        module.respond_raw(&request, request.payload().cloned());
+        assert_eq!(call.await.unwrap().payload(), Some(&payload));
+        let call = client.rpc_raw("m.none", Node::Any, None);
+        let request = inbox.recv().await.unwrap();
+        module.respond_error(&request, &RpcError::errno(libc::ENOENT));
+        assert_eq!(
+            call.await.unwrap_err().to_string(),
+            "No such file or directory"
+        );
+    }
+}

@@ -8,7 +8,6 @@
 //! Cost: constant per message, plus the number of subscribers for an event.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,10 +16,12 @@ use overlay::{Incoming, Peer, Topology, Transport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use wire::{Credentials, Flags, Kind, Message, NODEID_ANY, ROLE_OWNER, RpcError, json_payload};
+use wire::{
+    Credentials, Flags, Kind, Message, NODEID_ANY, RpcError, Subscriptions, Text, json_payload,
+};
 
 /// Identity of a local endpoint in route stacks: a UUID, never a decimal rank.
-pub(crate) type EndpointId = Arc<str>;
+pub(crate) type EndpointId = Text;
 
 /// Messages the router takes per turn of its loop.
 const BATCH: usize = 256;
@@ -99,7 +100,6 @@ pub(crate) fn new_id() -> EndpointId {
 struct Endpoint {
     sink: Sink,
     cred: Credentials,
-    subscriptions: HashMap<String, u32>,
     /// Disconnect notices owed, by service topic and destination.
     notices: HashMap<(String, u32, bool), Message>,
 }
@@ -116,18 +116,6 @@ impl Endpoint {
             Sink::Client(tx) => drop(tx.send(msg)),
         }
     }
-
-    fn wants(&self, event: &Message) -> bool {
-        if event.flags().has(Flags::PRIVATE)
-            && self.cred.rolemask & ROLE_OWNER == 0
-            && self.cred.userid != event.userid()
-        {
-            return false;
-        }
-        self.subscriptions
-            .keys()
-            .any(|prefix| event.topic().starts_with(prefix.as_str()))
-    }
 }
 
 /// Routing state of one broker.
@@ -140,6 +128,7 @@ pub(crate) struct Router {
     held: Vec<(Peer, Message)>,
     endpoints: HashMap<EndpointId, Endpoint>,
     services: HashMap<String, EndpointId>,
+    subscriptions: Subscriptions<EndpointId>,
     children: Vec<u32>,
     sequence: u32,
     peer_events: UnboundedSender<Incoming>,
@@ -161,6 +150,7 @@ pub(crate) fn start(
         held: Vec::new(),
         endpoints: HashMap::new(),
         services: HashMap::new(),
+        subscriptions: Subscriptions::default(),
         children: Vec::new(),
         sequence: 0,
         peer_events,
@@ -195,7 +185,6 @@ impl Router {
                 let endpoint = Endpoint {
                     sink,
                     cred,
-                    subscriptions: HashMap::new(),
                     notices: HashMap::new(),
                 };
                 self.endpoints.insert(id, endpoint);
@@ -238,24 +227,11 @@ impl Router {
 
     fn peer_input(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message(peer, mut msg) => match msg.kind() {
-                Kind::Request { .. } => {
-                    let hop: Arc<str> = match peer {
-                        Peer::Parent => self
-                            .topology
-                            .parent(self.rank)
-                            .unwrap_or(0)
-                            .to_string()
-                            .into(),
-                        Peer::Child(rank) => rank.to_string().into(),
-                    };
-                    msg.push_route(hop);
-                    self.request(msg, Some(peer));
-                }
-                Kind::Response { .. } => self.response(msg),
-                Kind::Event { .. } if peer == Peer::Parent => self.broadcast(&msg),
-                Kind::Event { .. } | Kind::Control { .. } => {}
-            },
+            Incoming::Message(peer, mut msg) => {
+                // Nothing from another broker is local here (RFC 12).
+                msg.set_credentials(msg.credentials().from_afar());
+                self.peer_message(peer, msg);
+            }
             other => {
                 match other {
                     Incoming::Joined(Peer::Child(rank)) => self.children.push(rank),
@@ -265,6 +241,22 @@ impl Router {
                 // The core outlives the router.
                 let _ = self.peer_events.send(other);
             }
+        }
+    }
+
+    fn peer_message(&mut self, peer: Peer, mut msg: Message) {
+        match msg.kind() {
+            Kind::Request { .. } => {
+                let rank = match peer {
+                    Peer::Parent => self.topology.parent(self.rank).unwrap_or(0),
+                    Peer::Child(rank) => rank,
+                };
+                msg.push_route(rank.to_string().into());
+                self.request(msg, Some(peer));
+            }
+            Kind::Response { .. } => self.response(msg),
+            Kind::Event { .. } if peer == Peer::Parent => self.broadcast(&msg),
+            Kind::Event { .. } | Kind::Control { .. } => {}
         }
     }
 
@@ -364,17 +356,9 @@ impl Router {
             topic: String,
         }
         let Request { topic } = msg.json()?;
-        let Some(endpoint) = self.endpoints.get_mut(id) else {
-            return Ok(Value::Null);
-        };
         if add {
-            *endpoint.subscriptions.entry(topic).or_default() += 1;
-        } else if let Some(count) = endpoint.subscriptions.get_mut(&topic) {
-            *count -= 1;
-            if *count == 0 {
-                endpoint.subscriptions.remove(&topic);
-            }
-        } else {
+            self.subscriptions.add(&topic, id.clone());
+        } else if self.subscriptions.remove(&topic, id).is_none() {
             let text = format!("not subscribed to {topic:?}");
             return Err(RpcError::new(libc::ENOENT, text));
         }
@@ -531,8 +515,12 @@ impl Router {
         for child in self.children.clone() {
             self.send_to(Peer::Child(child), event.clone());
         }
-        for endpoint in self.endpoints.values().filter(|e| e.wants(event)) {
-            endpoint.deliver(event.clone());
+        for id in self.subscriptions.subscribers(event.topic()) {
+            if let Some(endpoint) = self.endpoints.get(&id)
+                && endpoint.cred.may_see(event.is_private(), event.userid())
+            {
+                endpoint.deliver(event.clone());
+            }
         }
     }
 
@@ -541,6 +529,7 @@ impl Router {
             return;
         };
         self.services.retain(|_, owner| owner != id);
+        self.subscriptions.remove_all(id);
         for notice in endpoint.notices.into_values() {
             self.request(notice, None);
         }
@@ -552,22 +541,7 @@ fn admit(msg: &mut Message, cred: Credentials) {
     if msg.is_request() {
         msg.clear_routes();
     }
-    let claimed = msg.credentials();
-    if cred.rolemask & ROLE_OWNER == 0 {
-        msg.set_credentials(cred);
-        return;
-    }
-    let userid = if claimed.userid == wire::USERID_UNKNOWN {
-        cred.userid
-    } else {
-        claimed.userid
-    };
-    let rolemask = if claimed.rolemask == wire::ROLE_NONE {
-        cred.rolemask
-    } else {
-        claimed.rolemask
-    };
-    msg.set_credentials(Credentials { userid, rolemask });
+    msg.set_credentials(cred.admit(msg.credentials()));
 }
 
 fn no_service(msg: &Message) -> RpcError {
@@ -583,7 +557,7 @@ fn service_name(msg: &Message) -> Result<String, RpcError> {
         service: String,
     }
     let Request { service } = msg.json()?;
-    if service.is_empty() || service.contains('.') {
+    if !wire::is_service_name(&service) {
         return Err(RpcError::new(
             libc::EINVAL,
             format!("{service:?} is not a service name"),
@@ -599,9 +573,7 @@ fn service_name(msg: &Message) -> Result<String, RpcError> {
 /// The echo every module answers (RFC 5): the request plus route, user and rank.
 fn ping(msg: &Message, rank: u32) -> Result<Value, RpcError> {
     let mut answer: serde_json::Map<String, Value> = msg.json()?;
-    let short = |id: &Arc<str>| id.get(..8).unwrap_or(id).to_owned();
-    let route: Vec<String> = msg.routes().iter().map(short).collect();
-    answer.insert("route".into(), route.join("!").into());
+    answer.insert("route".into(), msg.route_stack().to_string().into());
     answer.insert("userid".into(), msg.userid().into());
     answer.insert("rolemask".into(), msg.rolemask().into());
     answer.insert("rank".into(), rank.into());

@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use client::{Handle, Node};
-use serde_json::json;
+use client::Handle;
 
 use crate::error::{Context, Failure};
 
@@ -116,13 +115,11 @@ pub(crate) fn enter_parent(levels: Option<u32>) -> Result<(), Failure> {
     while left != Some(0) {
         let parent = runtime.block_on(async {
             let handle = Handle::open(None).await?;
-            let get = |name| handle.rpc("attr.get", Node::Any, &json!({ "name": name }));
-            let answers = futures::join!(get("parent-uri"), get("parent-kvs-namespace"));
-            let value = |answer: Result<wire::Message, _>| {
-                let answer: serde_json::Value = answer.ok()?.json().ok()?;
-                answer["value"].as_str().map(str::to_owned)
-            };
-            Ok::<_, Failure>((value(answers.0), value(answers.1)))
+            let (uri, namespace) = futures::join!(
+                handle.getattr("parent-uri"),
+                handle.getattr("parent-kvs-namespace")
+            );
+            Ok::<_, Failure>((uri.ok(), namespace.ok()))
         });
         let (uri, namespace) = match (parent, left) {
             (Ok(found), _) => found,

@@ -37,7 +37,7 @@ pub(crate) fn rpc_text(err: &RpcError) -> String {
 
 /// The system's text for an errno.
 pub(crate) fn strerror(errno: i32) -> String {
-    wire::strerror(errno)
+    wire::strerror(errno).into_owned()
 }
 
 impl From<RpcError> for Failure {

@@ -1,18 +1,23 @@
-//! [`Handle`]: one end of a message channel with matchtags, pending calls and an inbox.
+//! [`Handle`]: one end of a message channel with calls that wait, events, services and an inbox.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
-use wire::{Flags, Message, NODEID_ANY, NODEID_UPSTREAM, RpcError, json_payload};
+use tokio::sync::{oneshot, watch};
+use wire::{Credentials, Flags, MAX_MESSAGE, Message, NODEID_ANY, NODEID_UPSTREAM, RpcError};
+use wire::{Subscriptions, json_payload};
 
+use crate::call::{Answer, Answers, Call, StreamCall};
+use crate::events::Queue;
 use crate::rpc::{Rpc, RpcStream};
+use crate::services::attr::GetAttr;
+use crate::tags::{Tag, Tags, Waiter};
 
 /// Where a request goes (RFC 3, request routing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,95 +30,219 @@ pub enum Node {
     Rank(u32),
 }
 
-/// What waits for responses with one matchtag.
-enum Pending {
-    One(oneshot::Sender<Message>),
-    Many(UnboundedSender<Message>),
+/// Whether a handle's connection is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Calls reach the broker. The number counts connections from 0.
+    Connected(u32),
+    /// The connection is lost and being made again; calls fail with ECONNRESET meanwhile.
+    Lost,
+    /// The connection is gone for good.
+    Closed,
 }
 
 /// Takes a message towards the instance; false when the connection is gone.
 type Sink = Box<dyn Fn(Message) -> bool + Send + Sync>;
 
-struct Inner {
+/// The subscriber that stands for the inbox.
+pub(crate) const INBOX: u64 = 0;
+
+/// Who in this program gets events and requests.
+#[derive(Default)]
+pub(crate) struct Receivers {
+    pub(crate) subscriptions: Subscriptions<u64>,
+    pub(crate) queues: HashMap<u64, Queue>,
+    pub(crate) services: HashMap<String, UnboundedSender<Message>>,
+    pub(crate) last_key: u64,
+}
+
+/// What a program wants of its messages (see [`OpenOptions`](crate::OpenOptions)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Habits {
+    /// Credentials to put on what is sent; those left unknown are for the connector to fill in.
+    pub(crate) claim: Credentials,
+    /// Show messages on standard error.
+    pub(crate) trace: bool,
+}
+
+/// Its drop tells that nobody uses the handle any more.
+pub(crate) struct InUse(#[expect(dead_code, reason = "held for its drop")] oneshot::Sender<()>);
+
+pub(crate) struct Inner {
     out: Sink,
-    /// `None` once the connection is gone: nothing can be waited for any more.
-    pending: Mutex<Option<HashMap<u32, Pending>>>,
-    next_tag: AtomicU32,
+    /// `None` without a connection: nothing can be waited for.
+    tags: Mutex<Option<Tags>>,
+    pub(crate) receivers: Mutex<Receivers>,
     inbox_tx: Mutex<Option<UnboundedSender<Message>>>,
     inbox_rx: Mutex<Option<UnboundedReceiver<Message>>>,
     place: OnceLock<(u32, u32)>,
+    habits: Habits,
+    start: Instant,
+    status: watch::Sender<Status>,
 }
 
-/// A connection to an instance. Clones share it.
+/// A connection to an instance. Clones share it; it ends when the last is dropped.
+///
+/// ```no_run
+/// use client::{Handle, Node};
+/// use serde_json::{Value, json};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let handle = Handle::open(None).await?;
+/// println!("rank {} of {}", handle.getattr("rank").await?, handle.getattr("size").await?);
+/// let root: Value = handle.call("kvs.getroot", Node::Any, &json!({"namespace": "primary"})).await?;
+/// println!("root is {}", root["rootref"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
-pub struct Handle(Arc<Inner>);
+pub struct Handle(pub(crate) Arc<Inner>, Arc<InUse>);
 
 /// The receiving side of a handle: whatever carries messages gives them here.
-pub struct Deliver(Arc<Inner>);
+pub struct Deliver {
+    inner: Arc<Inner>,
+    in_use: Weak<InUse>,
+    unused: Mutex<futures::future::Fuse<oneshot::Receiver<()>>>,
+}
 
-/// Requests and events that arrive at a handle.
-pub struct Inbox(UnboundedReceiver<Message>);
+/// Requests and events that arrive at a handle and are for nobody else in the program.
+pub struct Inbox {
+    rx: UnboundedReceiver<Message>,
+    /// Whoever waits here uses the handle.
+    _in_use: Arc<InUse>,
+}
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section here is a single map operation, so a poisoned lock holds sound data.
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section here is a few map operations, so a poisoned lock holds sound data.
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inbox {
     /// The next request or event; `None` once the handle's other end is gone.
     pub async fn recv(&mut self) -> Option<Message> {
-        self.0.recv().await
+        self.rx.recv().await
     }
 
     /// A message that is there already.
     pub fn try_recv(&mut self) -> Option<Message> {
-        self.0.try_recv().ok()
+        self.rx.try_recv().ok()
+    }
+}
+
+impl Inner {
+    fn trace(&self, msg: &Message) {
+        if self.habits.trace {
+            eprint!("{}", msg.dump(self.start.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// Send; false if the connection is gone.
+    fn emit(&self, mut msg: Message) -> bool {
+        let Habits { claim, .. } = self.habits;
+        if claim != Credentials::UNKNOWN {
+            msg.set_credentials(claim);
+        }
+        self.trace(&msg);
+        (self.out)(msg)
+    }
+
+    fn to_inbox(&self, msg: Message) {
+        let unread = match &*lock(&self.inbox_tx) {
+            Some(tx) => tx.send(msg).err(),
+            None => Some(tokio::sync::mpsc::error::SendError(msg)),
+        };
+        // Nobody reads requests here any more.
+        if let Some(tokio::sync::mpsc::error::SendError(msg)) = unread
+            && msg.is_request()
+            && !msg.no_response()
+        {
+            self.emit(msg.error_response(&RpcError::errno(libc::ENOSYS)));
+        }
+    }
+
+    fn event(&self, msg: Message) {
+        let receivers = lock(&self.receivers);
+        let keys = receivers.subscriptions.subscribers(msg.topic());
+        // What no one here asked for by a subscription is for the inbox, too.
+        let inbox = keys.is_empty() || keys.contains(&INBOX);
+        for key in keys {
+            if let Some(queue) = receivers.queues.get(&key) {
+                queue.push(msg.clone());
+            }
+        }
+        drop(receivers);
+        if inbox {
+            self.to_inbox(msg);
+        }
     }
 }
 
 impl Deliver {
-    /// Hand a message to the call that waits for it, or to the inbox.
+    /// Hand a message to the call, stream of events or service that it is for, or to the inbox.
     ///
     /// A response nobody waits for any more is dropped.
     pub fn deliver(&self, msg: Message) {
-        // Responses without matchtag are matched by their payload (RFC 27, 32), by whoever asked.
-        if !msg.is_response() || msg.matchtag() == 0 {
-            if let Some(tx) = &*lock(&self.0.inbox_tx) {
-                let _ = tx.send(msg);
+        let inner = &*self.inner;
+        inner.trace(&msg);
+        if msg.is_response() && msg.matchtag() != 0 {
+            if let Some(tags) = lock(&inner.tags).as_mut() {
+                tags.deliver(msg);
             }
-            return;
-        }
-        let mut pending = lock(&self.0.pending);
-        let Some(pending) = pending.as_mut() else {
-            return;
-        };
-        let tag = msg.matchtag();
-        match pending.get(&tag) {
-            Some(Pending::Many(tx)) => {
-                let gone = tx.send(msg).is_err();
-                if gone {
-                    pending.remove(&tag);
+        } else if msg.is_event() {
+            inner.event(msg);
+        } else if msg.is_request() {
+            let service = lock(&inner.receivers).services.get(msg.service()).cloned();
+            match service {
+                Some(tx) => {
+                    if let Err(e) = tx.send(msg) {
+                        inner.to_inbox(e.0);
+                    }
                 }
+                None => inner.to_inbox(msg),
             }
-            Some(Pending::One(_)) => {
-                if let Some(Pending::One(tx)) = pending.remove(&tag) {
-                    // Whoever asked may have stopped waiting.
-                    let _ = tx.send(msg);
-                }
-            }
-            None => {}
+        } else {
+            // Responses without matchtag are matched by their payload (RFC 27, 32), by whoever asked.
+            inner.to_inbox(msg);
         }
     }
 
-    /// End the inbox and fail everything pending, and all that follows, with ECONNRESET.
+    /// The connection is lost: fail everything that waits, and what follows, until it is made again.
+    pub(crate) fn suspend(&self) {
+        lock(&self.inner.tags).take();
+        self.inner.status.send_replace(Status::Lost);
+    }
+
+    /// There is a connection again, with a broker that knows nothing of former calls.
+    pub(crate) fn resume(&self) {
+        *lock(&self.inner.tags) = Some(Tags::default());
+    }
+
+    /// A handle for the owner of the connection itself, if anybody else has one.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let in_use = self.in_use.upgrade()?;
+        Some(Handle(self.inner.clone(), in_use))
+    }
+
+    /// Wait until nobody has the handle any more.
+    pub(crate) async fn unused(&self) {
+        // Never sent to: it ends when the sender is dropped.
+        std::future::poll_fn(|cx| lock(&self.unused).poll_unpin(cx).map(drop)).await;
+    }
+
+    /// End the inbox, events and services, and fail everything pending, and all that follows, with ECONNRESET.
     pub fn close(&self) {
-        lock(&self.0.inbox_tx).take();
-        lock(&self.0.pending).take();
+        self.close_inbox();
+        lock(&self.inner.tags).take();
+        let mut receivers = lock(&self.inner.receivers);
+        receivers.queues.clear();
+        receivers.services.clear();
+        drop(receivers);
+        self.inner.status.send_replace(Status::Closed);
     }
 
     /// End the inbox only, as a request to shut down; calls still work.
     pub fn close_inbox(&self) {
-        lock(&self.0.inbox_tx).take();
+        lock(&self.inner.inbox_tx).take();
     }
 }
 
@@ -129,21 +258,49 @@ impl Handle {
     /// `out` must not block; it returns false when the connection is gone. The inbox is unbounded
     /// here: what is in it is bounded by the calls its senders have in flight.
     pub fn with_sink(out: impl Fn(Message) -> bool + Send + Sync + 'static) -> (Self, Deliver) {
+        Self::with_habits(out, Habits::default())
+    }
+
+    pub(crate) fn with_habits(
+        out: impl Fn(Message) -> bool + Send + Sync + 'static,
+        habits: Habits,
+    ) -> (Self, Deliver) {
         let (inbox_tx, inbox_rx) = unbounded_channel();
         let inner = Arc::new(Inner {
             out: Box::new(out),
-            pending: Mutex::new(Some(HashMap::new())),
-            next_tag: AtomicU32::new(1),
+            tags: Mutex::new(Some(Tags::default())),
+            receivers: Mutex::default(),
             inbox_tx: Mutex::new(Some(inbox_tx)),
             inbox_rx: Mutex::new(Some(inbox_rx)),
             place: OnceLock::new(),
+            habits,
+            start: Instant::now(),
+            status: watch::Sender::new(Status::Connected(0)),
         });
-        (Self(inner.clone()), Deliver(inner))
+        let (alive, unused) = oneshot::channel();
+        let in_use = Arc::new(InUse(alive));
+        let deliver = Deliver {
+            inner: inner.clone(),
+            in_use: Arc::downgrade(&in_use),
+            unused: Mutex::new(unused.fuse()),
+        };
+        (Self(inner, in_use), deliver)
     }
 
     /// The inbox; whoever asks first gets it.
     pub fn inbox(&self) -> Option<Inbox> {
-        lock(&self.0.inbox_rx).take().map(Inbox)
+        let rx = lock(&self.0.inbox_rx).take()?;
+        let _in_use = self.1.clone();
+        Some(Inbox { rx, _in_use })
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        self.0.status.send_replace(status);
+    }
+
+    /// Follows what happens to the connection.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.0.status.subscribe()
     }
 
     /// Tell the handle which broker it is connected to.
@@ -176,9 +333,14 @@ impl Handle {
     }
 
     /// Send a message as it is.
-    pub fn send(&self, msg: Message) {
-        // A failed send means the connection is gone; `Deliver::close` fails what is pending.
-        let _ = (self.0.out)(msg);
+    ///
+    /// Errors: EMSGSIZE if it is longer than a message may be, ECONNRESET without a connection.
+    pub fn send(&self, msg: Message) -> Result<(), RpcError> {
+        check_size(&msg)?;
+        match self.0.emit(msg) {
+            true => Ok(()),
+            false => Err(RpcError::errno(libc::ECONNRESET)),
+        }
     }
 
     fn make_request(
@@ -200,47 +362,62 @@ impl Handle {
         Message::request(topic, nodeid, tag, flags | extra, payload)
     }
 
-    fn next_tag(&self) -> u32 {
-        loop {
-            let tag = self.0.next_tag.fetch_add(1, Ordering::Relaxed);
-            if tag != 0 {
-                return tag;
-            }
+    pub(crate) fn retire(&self, tag: Tag) {
+        if let Some(tags) = lock(&self.0.tags).as_mut() {
+            tags.retire(tag);
         }
     }
 
-    /// Wait for responses with `tag`. Dropped at once, and so failed, without a connection.
-    fn expect(&self, tag: u32, pending: Pending) {
-        if let Some(map) = lock(&self.0.pending).as_mut() {
-            map.insert(tag, pending);
+    /// Send a request about the call that has `tag`, unless that has ended: the tag may be another call's by now.
+    pub(crate) fn notify_about(&self, tag: Tag, topic: &str, node: Node) {
+        let payload = json_payload(&serde_json::json!({ "matchtag": tag.number })).ok();
+        let msg = self.make_request(topic, node, Flags::NORESPONSE, 0, payload);
+        // Sent under the lock: no later call can have the tag and its request be sent before this.
+        if let Some(tags) = lock(&self.0.tags).as_ref()
+            && tags.is_open(tag)
+        {
+            self.0.emit(msg);
         }
     }
 
-    pub(crate) fn forget(&self, tag: u32) {
-        if let Some(map) = lock(&self.0.pending).as_mut() {
-            map.remove(&tag);
+    /// Give the call a tag and send its request.
+    fn start(&self, mut msg: Message, waiter: Waiter) -> Result<Tag, RpcError> {
+        check_size(&msg)?;
+        let lost = || RpcError::errno(libc::ECONNRESET);
+        let tag = match lock(&self.0.tags).as_mut() {
+            Some(tags) => tags.allocate(waiter).ok_or_else(|| {
+                RpcError::new(
+                    libc::EBUSY,
+                    "too many calls are waiting for their responses",
+                )
+            })?,
+            None => return Err(lost()),
+        };
+        msg.set_matchtag(tag.number);
+        if self.0.emit(msg) {
+            return Ok(tag);
         }
+        if let Some(tags) = lock(&self.0.tags).as_mut() {
+            tags.release(tag);
+        }
+        Err(lost())
     }
 
     /// Start a call with a raw payload.
     pub fn rpc_raw(&self, topic: &str, node: Node, payload: Option<Bytes>) -> Rpc {
-        let tag = self.next_tag();
         let (tx, rx) = oneshot::channel();
-        self.expect(tag, Pending::One(tx));
-        if !(self.0.out)(self.make_request(topic, node, 0, tag, payload)) {
-            self.forget(tag);
+        let msg = self.make_request(topic, node, 0, 0, payload);
+        match self.start(msg, Waiter::One(tx)) {
+            Ok(tag) => Rpc::new(self.clone(), tag, rx),
+            Err(e) => Rpc::failed(self.clone(), e),
         }
-        Rpc::new(self.clone(), tag, rx)
     }
 
     /// Start a call with a JSON object payload. It is sent at once, before the first poll.
-    pub fn rpc(&self, topic: &str, node: Node, payload: &impl Serialize) -> Rpc {
+    pub fn rpc(&self, topic: &str, node: Node, payload: &(impl Serialize + ?Sized)) -> Rpc {
         match json_payload(payload) {
             Ok(bytes) => self.rpc_raw(topic, node, Some(bytes)),
-            Err(e) => Rpc::failed(
-                self.clone(),
-                RpcError::proto(format!("{topic}: request: {e}")),
-            ),
+            Err(e) => Rpc::failed(self.clone(), unencodable(topic, &e)),
         }
     }
 
@@ -249,48 +426,63 @@ impl Handle {
         &self,
         topic: &str,
         node: Node,
-        payload: &impl Serialize,
+        payload: &(impl Serialize + ?Sized),
     ) -> Result<T, RpcError> {
         self.rpc(topic, node, payload).await?.json()
     }
 
+    /// Start a call whose type says where it goes and what comes back (see [`Call`]).
+    pub fn ask<C: Call>(&self, node: Node, call: &C) -> Answer<C::Answer> {
+        Answer::new(self.rpc(C::TOPIC, node, call))
+    }
+
     /// Start a streaming call.
-    pub fn stream(&self, topic: &str, node: Node, payload: &impl Serialize) -> RpcStream {
-        let tag = self.next_tag();
+    pub fn stream(
+        &self,
+        topic: &str,
+        node: Node,
+        payload: &(impl Serialize + ?Sized),
+    ) -> RpcStream {
         let (tx, rx) = unbounded_channel();
-        match json_payload(payload) {
-            Ok(bytes) => {
-                self.expect(tag, Pending::Many(tx));
-                let msg = self.make_request(topic, node, Flags::STREAMING, tag, Some(bytes));
-                if !(self.0.out)(msg) {
-                    self.forget(tag);
-                }
-            }
-            Err(e) => {
-                let err = RpcError::proto(format!("{topic}: request: {e}"));
-                let req = self.make_request(topic, node, Flags::STREAMING, tag, None);
-                let _ = tx.send(req.error_response(&err));
-            }
-        }
-        RpcStream::new(self.clone(), tag, node, rx)
+        let started = json_payload(payload)
+            .map_err(|e| unencodable(topic, &e))
+            .and_then(|bytes| {
+                let msg = self.make_request(topic, node, Flags::STREAMING, 0, Some(bytes));
+                self.start(msg, Waiter::Many(tx))
+            });
+        RpcStream::new(self.clone(), node, started, rx)
+    }
+
+    /// Start a streaming call whose type says where it goes and what comes back (see [`StreamCall`]).
+    pub fn follow<C: StreamCall>(&self, node: Node, call: &C) -> Answers<C::Item> {
+        Answers::new(self.stream(C::TOPIC, node, call))
     }
 
     /// Send a request without matchtag: its responses arrive in the inbox (RFC 27, 32).
-    pub fn request_untagged(&self, topic: &str, payload: &impl Serialize) -> Result<(), RpcError> {
+    pub fn request_untagged(
+        &self,
+        topic: &str,
+        payload: &(impl Serialize + ?Sized),
+    ) -> Result<(), RpcError> {
         let bytes = json_payload(payload)?;
-        self.send(self.make_request(topic, Node::Any, 0, 0, Some(bytes)));
-        Ok(())
+        self.send(self.make_request(topic, Node::Any, 0, 0, Some(bytes)))
     }
 
-    /// Send a request that wants no response.
-    pub fn notify(&self, topic: &str, node: Node, payload: &impl Serialize) {
+    /// Send a request that wants no response. Without a connection nothing happens.
+    pub fn notify(&self, topic: &str, node: Node, payload: &(impl Serialize + ?Sized)) {
         // Payloads of notifications are our own plain structs; JSON encoding them cannot fail.
         let bytes = json_payload(payload).expect("plain data encodes as JSON");
-        self.send(self.make_request(topic, node, Flags::NORESPONSE, 0, Some(bytes)));
+        self.notify_raw(topic, node, Some(bytes));
+    }
+
+    /// As [`Handle::notify`], with raw bytes.
+    pub fn notify_raw(&self, topic: &str, node: Node, payload: Option<Bytes>) {
+        // Nobody is told what becomes of it, as the caller wants.
+        let _ = self.send(self.make_request(topic, node, Flags::NORESPONSE, 0, payload));
     }
 
     /// Answer `req` with a JSON object.
-    pub fn respond(&self, req: &Message, payload: &impl Serialize) {
+    pub fn respond(&self, req: &Message, payload: &(impl Serialize + ?Sized)) {
         match json_payload(payload) {
             Ok(bytes) => self.respond_raw(req, Some(bytes)),
             Err(e) => self.respond_error(req, &RpcError::proto(format!("response: {e}"))),
@@ -302,21 +494,27 @@ impl Handle {
         self.respond_raw(req, None);
     }
 
-    /// Answer `req` with raw bytes.
+    /// Answer `req` with raw bytes, or with EMSGSIZE if they are more than a message can hold.
     pub fn respond_raw(&self, req: &Message, payload: Option<Bytes>) {
-        if !req.no_response() {
-            self.send(req.response(0, payload));
+        if req.no_response() {
+            return;
+        }
+        let msg = req.response(0, payload);
+        match check_size(&msg) {
+            // Without a connection there is nobody to tell.
+            Ok(()) => drop(self.0.emit(msg)),
+            Err(e) => self.respond_error(req, &e),
         }
     }
 
     /// Answer `req` with an error.
     pub fn respond_error(&self, req: &Message, err: &RpcError) {
         if !req.no_response() {
-            self.send(req.error_response(err));
+            self.0.emit(req.error_response(err));
         }
     }
 
-    /// Answer `req` with whichever a handler returned.
+    /// Answer `req` with what came out of handling it.
     pub fn respond_result<T: Serialize>(&self, req: &Message, result: Result<T, RpcError>) {
         match result {
             Ok(value) => self.respond(req, &value),
@@ -329,109 +527,27 @@ impl Handle {
         self.respond_error(req, &RpcError::errno(libc::ENOSYS));
     }
 
-    /// Receive events whose topic starts with `prefix` ("" is all).
-    pub async fn subscribe(&self, prefix: &str) -> Result<(), RpcError> {
-        self.rpc("event.subscribe", Node::Any, &json!({ "topic": prefix }))
-            .await
-            .map(drop)
-    }
-
-    /// Undo one [`Handle::subscribe`].
-    pub async fn unsubscribe(&self, prefix: &str) -> Result<(), RpcError> {
-        self.rpc("event.unsubscribe", Node::Any, &json!({ "topic": prefix }))
-            .await
-            .map(drop)
-    }
-
-    /// Publish an event with a JSON payload to all ranks; returns its sequence number.
-    pub async fn publish(&self, topic: &str, payload: &impl Serialize) -> Result<u32, RpcError> {
-        self.publish_raw(topic, Some(json_payload(payload)?), false)
-            .await
-    }
-
-    /// Publish an event with raw payload; `private` keeps it to the owner and the sender.
-    pub async fn publish_raw(
-        &self,
-        topic: &str,
-        payload: Option<Bytes>,
-        private: bool,
-    ) -> Result<u32, RpcError> {
-        use base64::Engine as _;
-        #[derive(Deserialize)]
-        struct Answer {
-            seq: u32,
-        }
-        let flags = if private { Flags::PRIVATE } else { 0 };
-        let mut request = json!({ "topic": topic, "flags": flags });
-        if let Some(bytes) = payload {
-            request["payload"] = base64::engine::general_purpose::STANDARD
-                .encode(bytes)
-                .into();
-        }
-        let answer: Answer = self.call("event.publish", Node::Rank(0), &request).await?;
-        Ok(answer.seq)
-    }
-
     /// Value of a broker attribute.
     pub async fn getattr(&self, name: &str) -> Result<String, RpcError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            value: String,
+        Ok(self.ask(Node::Any, &GetAttr { name }).await?.value)
+    }
+}
+
+fn unencodable(topic: &str, e: &serde_json::Error) -> RpcError {
+    RpcError::proto(format!("{topic}: request: {e}"))
+}
+
+fn check_size(msg: &Message) -> Result<(), RpcError> {
+    // Hops are added on the way; they have to fit too.
+    const ROOM: usize = 64 * 1024;
+    match msg.payload() {
+        Some(payload) if payload.len() > MAX_MESSAGE - ROOM => {
+            let text = format!("{}: {} bytes are too many", msg.topic(), payload.len());
+            Err(RpcError::new(libc::EMSGSIZE, text))
         }
-        let answer: Answer = self
-            .call("attr.get", Node::Any, &json!({ "name": name }))
-            .await?;
-        Ok(answer.value)
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A handle whose messages go nowhere.
-    fn silent() -> (Handle, Deliver) {
-        Handle::with_sink(|_| true)
-    }
-
-    #[tokio::test]
-    async fn a_lost_connection_fails_calls_before_and_after() {
-        let (handle, deliver) = silent();
-        let before = handle.rpc("a.b", Node::Any, &json!({}));
-        let mut stream = handle.stream("a.c", Node::Any, &json!({}));
-        let mut inbox = handle.inbox().unwrap();
-        deliver.close();
-        assert_eq!(before.await.unwrap_err().errno, libc::ECONNRESET);
-        assert_eq!(
-            stream.next().await.unwrap().unwrap_err().errno,
-            libc::ECONNRESET
-        );
-        assert!(inbox.recv().await.is_none());
-        let after = handle.rpc("a.b", Node::Any, &json!({}));
-        assert_eq!(after.await.unwrap_err().errno, libc::ECONNRESET);
-        let mut stream = handle.stream("a.c", Node::Any, &json!({}));
-        assert_eq!(
-            stream.next().await.unwrap().unwrap_err().errno,
-            libc::ECONNRESET
-        );
-    }
-
-    #[tokio::test]
-    async fn streams_end_with_enodata_and_untagged_responses_go_to_the_inbox() {
-        let (tx, mut sent) = tokio::sync::mpsc::unbounded_channel();
-        let (handle, deliver) = Handle::with_sink(move |msg| tx.send(msg).is_ok());
-        let mut inbox = handle.inbox().unwrap();
-        let mut stream = handle.stream("s.t", Node::Rank(3), &json!({}));
-        let request = sent.recv().await.unwrap();
-        deliver.deliver(request.response(0, None));
-        deliver.deliver(request.error_response(&RpcError::errno(libc::ENODATA)));
-        assert!(stream.next().await.unwrap().is_ok());
-        assert!(stream.next().await.is_none());
-        assert!(stream.next().await.is_none());
-        handle.request_untagged("sched.alloc", &json!({})).unwrap();
-        let request = sent.recv().await.unwrap();
-        assert_eq!(request.matchtag(), 0);
-        deliver.deliver(request.response(0, None));
-        assert!(inbox.recv().await.unwrap().is_response());
-    }
-}
+mod tests;

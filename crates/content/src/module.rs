@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use client::module::{Context, ModuleError};
+use client::services::attr::SetAttr;
 use client::{Handle, Message, Node, RpcError};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -98,8 +99,12 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
         Err(_) => {
             let alg = HashAlg::default();
             // Others read the attribute; without it they fall back on the same default.
-            let attr = json!({"name": "content.hash", "value": alg.name()});
-            let _ = handle.rpc("attr.set", Node::Any, &attr).await;
+            let attr = SetAttr {
+                name: "content.hash",
+                value: alg.name(),
+                force: false,
+            };
+            let _ = handle.ask(Node::Any, &attr).await;
             alg
         }
     };

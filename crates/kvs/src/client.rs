@@ -1,20 +1,12 @@
 //! What programs and other modules do with the key-value store.
 
 use client::{Handle, Message, Node, RpcError, RpcStream};
-use content::BlobRef;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+pub use crate::calls::Root;
+use crate::calls::{Commit, CreateNamespace, Found, GetRoot, Lookup, RemoveNamespace, WaitVersion};
 use crate::treeobj::TreeObj;
 use crate::txn::Txn;
 use crate::{PRIMARY, flags};
-
-/// A root that contains the commit it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
-    pub rootref: BlobRef,
-    pub rootseq: i64,
-}
 
 /// The namespace named, or the one the environment names, or the primary one.
 fn namespace_or_default(namespace: Option<&str>) -> String {
@@ -22,13 +14,6 @@ fn namespace_or_default(namespace: Option<&str>) -> String {
         Some(name) => name.to_owned(),
         None => std::env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| PRIMARY.to_owned()),
     }
-}
-
-#[derive(Serialize)]
-struct CommitRequest<'a> {
-    namespace: &'a str,
-    flags: u32,
-    ops: &'a Txn,
 }
 
 /// Commits a transaction. The request is sent at once, before the future is first polled, so
@@ -49,13 +34,12 @@ pub fn commit_with(
     flags: u32,
 ) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
     let namespace = namespace_or_default(namespace);
-    let request = CommitRequest {
+    let request = Commit {
         namespace: &namespace,
         flags,
         ops: txn,
     };
-    let rpc = handle.rpc("kvs.commit", Node::Any, &request);
-    async move { rpc.await?.json() }
+    handle.ask(Node::Any, &request)
 }
 
 /// Looks a key up, with lookup flags.
@@ -65,10 +49,13 @@ pub async fn lookup(
     key: &str,
     flags: u32,
 ) -> Result<TreeObj, RpcError> {
-    let namespace = namespace_or_default(namespace);
-    let request = json!({"key": key, "namespace": namespace, "flags": flags});
-    let answer = handle.rpc("kvs.lookup", Node::Any, &request).await?;
-    value_of(&answer)
+    let namespace = &namespace_or_default(namespace);
+    let request = Lookup {
+        namespace,
+        key,
+        flags,
+    };
+    Ok(handle.ask(Node::Any, &request).await?.val)
 }
 
 /// The value of a key.
@@ -87,9 +74,12 @@ pub async fn get_treeobj(
 
 /// The root of a namespace, as this rank has it.
 pub async fn getroot(handle: &Handle, namespace: Option<&str>) -> Result<Root, RpcError> {
-    let namespace = namespace_or_default(namespace);
-    let request = json!({"namespace": namespace, "flags": 0});
-    handle.call("kvs.getroot", Node::Any, &request).await
+    let namespace = &namespace_or_default(namespace);
+    let request = GetRoot {
+        namespace,
+        flags: 0,
+    };
+    handle.ask(Node::Any, &request).await
 }
 
 /// Waits until this rank's root has reached a sequence number.
@@ -98,9 +88,9 @@ pub async fn wait_version(
     namespace: Option<&str>,
     rootseq: i64,
 ) -> Result<Root, RpcError> {
-    let namespace = namespace_or_default(namespace);
-    let request = json!({"namespace": namespace, "rootseq": rootseq});
-    handle.call("kvs.wait-version", Node::Any, &request).await
+    let namespace = &namespace_or_default(namespace);
+    let request = WaitVersion { namespace, rootseq };
+    handle.ask(Node::Any, &request).await
 }
 
 /// Creates a namespace that starts with an empty root directory.
@@ -112,20 +102,19 @@ pub async fn namespace_create(handle: &Handle, name: &str, owner: u32) -> Result
         Err(_) => content::HashAlg::default(),
     };
     let rootref = alg.hash(&TreeObj::empty_dir().encode());
-    let request = json!({"namespace": name, "rootref": rootref, "owner": owner, "flags": 0});
-    handle
-        .rpc("kvs.namespace-create", Node::Rank(0), &request)
-        .await
-        .map(drop)
+    let request = CreateNamespace {
+        namespace: name,
+        rootref,
+        owner,
+        flags: 0,
+    };
+    handle.ask(Node::Rank(0), &request).await.map(drop)
 }
 
 /// Removes a namespace.
 pub async fn namespace_remove(handle: &Handle, name: &str) -> Result<(), RpcError> {
-    let request = json!({"namespace": name});
-    handle
-        .rpc("kvs.namespace-remove", Node::Rank(0), &request)
-        .await
-        .map(drop)
+    let request = RemoveNamespace { namespace: name };
+    handle.ask(Node::Rank(0), &request).await.map(drop)
 }
 
 /// A watch on a key: each item is what the flags ask for. Dropping it ends the watch.
@@ -161,8 +150,11 @@ pub fn read_blobs(handle: &Handle, namespace: Option<&str>, key: &str) -> Watch 
 }
 
 fn start_watch(handle: &Handle, namespace: Option<&str>, key: &str, flags: u32) -> Watch {
-    let namespace = namespace_or_default(namespace);
-    let request = json!({"namespace": namespace, "key": key, "flags": flags});
+    let request = Lookup {
+        namespace: &namespace_or_default(namespace),
+        key,
+        flags,
+    };
     Watch {
         ended: false,
         stream: handle.stream("kvs-watch.lookup", Node::Any, &request),
@@ -214,11 +206,7 @@ impl Watch {
 }
 
 fn value_of(msg: &Message) -> Result<TreeObj, RpcError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        val: TreeObj,
-    }
-    Ok(msg.json::<Answer>()?.val)
+    Ok(msg.json::<Found>()?.val)
 }
 
 fn data_of(obj: &TreeObj) -> Result<Vec<u8>, RpcError> {

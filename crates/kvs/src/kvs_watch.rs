@@ -10,7 +10,6 @@
 //! ENODATA, as upstream's do.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError};
@@ -21,6 +20,7 @@ use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
+use wire::Text;
 
 use crate::flags::*;
 use crate::key::normalize;
@@ -81,7 +81,7 @@ struct Module {
     handle: Handle,
     monitors: HashMap<String, Monitor>,
     watchers: HashMap<Id, Watcher>,
-    by_rpc: HashMap<(Option<Arc<str>>, u32), Id>,
+    by_rpc: HashMap<(Option<Text>, u32), Id>,
     next_id: u64,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }

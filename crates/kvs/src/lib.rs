@@ -3,10 +3,12 @@
 //! The cores are synchronous and know no messages: [`treeobj`] (the data), [`walk`] (reading a
 //! key under a root), [`commit`] (applying transactions to a root), [`store`] (decoded objects
 //! in memory). A core that meets a reference it does not hold says so and is run again once the
-//! reference is loaded. [`client`] has the functions other programs use.
+//! reference is loaded. [`client`] has the functions other programs use,
+//! [`calls`] the messages they send.
 //!
 //! With feature `module`: the broker modules `kvs` ([`module`]) and `kvs-watch` ([`kvs_watch`]).
 
+pub mod calls;
 pub mod client;
 #[cfg(feature = "module")]
 pub mod commit;

@@ -36,7 +36,7 @@ impl Level {
 /// The system's text of an error, without the number that Rust appends.
 pub fn os_error(e: &io::Error) -> String {
     e.raw_os_error()
-        .map_or_else(|| e.to_string(), wire::strerror)
+        .map_or_else(|| e.to_string(), |errno| wire::strerror(errno).into_owned())
 }
 
 #[derive(Clone, Default)]

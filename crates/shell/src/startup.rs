@@ -17,6 +17,7 @@ use crate::{
     rlimit,
     template::{Scope, TaskTag},
 };
+use client::services::service::Add;
 use client::{Handle, Inbox, Node};
 use formats::{Idset, JobId, Jobspec, ResourceSet, signed};
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
         handle.getattr("security.owner"),
         handle.getattr("rundir"),
         handle.getattr("jobid-path"),
-        handle.rpc("service.add", Node::Any, &json!({"service": service})),
+        handle.ask(Node::Any, &Add { service }),
         handle.subscribe(&events),
     );
     let (jobspec, r) = job?;

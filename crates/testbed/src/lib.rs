@@ -15,7 +15,7 @@ use client::{Deliver, Handle, Message};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
-use wire::{Credentials, Flags, Kind, NODEID_ANY, RpcError};
+use wire::{Credentials, Flags, Kind, NODEID_ANY, RpcError, Text};
 
 /// User id of the instance owner.
 pub const OWNER: u32 = 1000;
@@ -32,8 +32,8 @@ struct Port {
 #[derive(Default)]
 struct State {
     size: u32,
-    ports: HashMap<Arc<str>, Port>,
-    services: HashMap<(u32, String), Arc<str>>,
+    ports: HashMap<Text, Port>,
+    services: HashMap<(u32, String), Text>,
     fakes: HashMap<String, Service>,
     attrs: BTreeMap<String, String>,
     sequence: u32,
@@ -46,7 +46,7 @@ pub struct Instance(Arc<Mutex<State>>);
 
 /// A running module.
 pub struct Running {
-    id: Arc<str>,
+    id: Text,
     instance: Instance,
     task: JoinHandle<ModuleResult>,
 }
@@ -78,13 +78,13 @@ impl Instance {
         self.state().fakes.insert(topic.into(), Box::new(answer));
     }
 
-    fn port(&self, rank: u32, cred: Credentials) -> (Arc<str>, Handle) {
+    fn port(&self, rank: u32, cred: Credentials) -> (Text, Handle) {
         let (tx, rx) = unbounded_channel();
         let (handle, deliver) = Handle::with_sink(move |msg| tx.send(msg).is_ok());
         let mut state = self.state();
         handle.set_place(rank, state.size);
         state.next += 1;
-        let id: Arc<str> = format!("port-{}", state.next).into();
+        let id: Text = format!("port-{}", state.next).into();
         state.ports.insert(
             id.clone(),
             Port {
@@ -139,7 +139,7 @@ impl Instance {
         }
     }
 
-    fn route(&self, from: &Arc<str>, mut msg: Message) {
+    fn route(&self, from: &Text, mut msg: Message) {
         let mut state = self.state();
         let Some(port) = state.ports.get(from) else {
             return;
@@ -188,7 +188,7 @@ impl Instance {
 
 impl State {
     /// What the broker itself answers.
-    fn answer(&mut self, from: &Arc<str>, rank: u32, msg: &Message) -> Result<Value, RpcError> {
+    fn answer(&mut self, from: &Text, rank: u32, msg: &Message) -> Result<Value, RpcError> {
         if let Some(fake) = self.fakes.get(msg.topic()) {
             return fake(msg);
         }
@@ -248,7 +248,7 @@ impl State {
     }
 }
 
-async fn pump(instance: Instance, id: Arc<str>, mut rx: UnboundedReceiver<Message>) {
+async fn pump(instance: Instance, id: Text, mut rx: UnboundedReceiver<Message>) {
     while let Some(msg) = rx.recv().await {
         instance.route(&id, msg);
     }

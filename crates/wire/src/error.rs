@@ -1,9 +1,18 @@
 //! The error a remote procedure call can end with (RFC 6): a POSIX errno and, often, a text.
 
-use std::ffi::CStr;
 use std::fmt;
 
+use crate::errno::strerror;
+
 /// Failure of an RPC: the errno of the response and the human-readable text it carried, if any.
+///
+/// ```
+/// use wire::RpcError;
+///
+/// let error = RpcError::new(libc::EPERM, "only the owner may do this");
+/// assert_eq!((error.errno, error.to_string().as_str()), (1, "only the owner may do this"));
+/// assert_eq!(RpcError::errno(libc::ENOSYS).to_string(), "Function not implemented");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcError {
     /// POSIX error number, never 0.
@@ -61,34 +70,17 @@ impl From<std::io::Error> for RpcError {
     }
 }
 
-/// The C library's text for `errno`, e.g. `No such file or directory`.
-pub fn strerror(errno: i32) -> String {
-    let mut buf = [0 as libc::c_char; 128];
-    // SAFETY: buf is writable for its stated length and NUL-terminated on success.
-    let rc = unsafe { libc::strerror_r(errno, buf.as_mut_ptr(), buf.len()) };
-    if rc != 0 {
-        return format!("Unknown error {errno}");
-    }
-    // SAFETY: strerror_r succeeded, so buf holds a NUL-terminated string.
-    unsafe { CStr::from_ptr(buf.as_ptr()) }
-        .to_string_lossy()
-        .into_owned()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Symbolic name of the errno values our services answer with, for logs.
-pub fn errno_name(errno: i32) -> &'static str {
-    match errno {
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::ENOSYS => "ENOSYS",
-        libc::EINVAL => "EINVAL",
-        libc::EPROTO => "EPROTO",
-        libc::EEXIST => "EEXIST",
-        libc::ENODATA => "ENODATA",
-        libc::EHOSTUNREACH => "EHOSTUNREACH",
-        libc::ETIMEDOUT => "ETIMEDOUT",
-        libc::ECONNRESET => "ECONNRESET",
-        libc::EOVERFLOW => "EOVERFLOW",
-        _ => "errno",
+    #[test]
+    fn shows_its_text_or_that_of_its_number() {
+        assert_eq!(RpcError::new(1, "no way").to_string(), "no way");
+        assert_eq!(RpcError::errno(1).to_string(), "Operation not permitted");
+        let io = std::io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(RpcError::from(io).errno, libc::ENOENT);
+        let json = serde_json::from_str::<u8>("x").unwrap_err();
+        assert_eq!(RpcError::from(json).errno, libc::EPROTO);
     }
 }

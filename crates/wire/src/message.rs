@@ -1,31 +1,15 @@
 //! The message data model of RFC 3.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::RpcError;
+use crate::payload::string_payload;
+use crate::{Credentials, Routes, RpcError, Text, topic};
 
 /// Request destination: first match on the way to rank 0.
 pub const NODEID_ANY: u32 = 0xffff_ffff;
 /// Marks "upstream of me" in interfaces; on the wire it is the upstream flag plus the own rank.
 pub const NODEID_UPSTREAM: u32 = 0xffff_fffe;
-/// User id before the connector has set one.
-pub const USERID_UNKNOWN: u32 = 0xffff_ffff;
-
-/// No role at all.
-pub const ROLE_NONE: u32 = 0;
-/// The instance owner.
-pub const ROLE_OWNER: u32 = 1;
-/// A guest user.
-pub const ROLE_USER: u32 = 2;
-/// Arrived over a local connector.
-pub const ROLE_LOCAL: u32 = 4;
-/// Every role.
-pub const ROLE_ALL: u32 = 0xffff_ffff;
-
 /// Message flags (RFC 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);
@@ -51,31 +35,6 @@ impl Flags {
     /// Whether all bits of `bit` are set.
     pub fn has(self, bit: u8) -> bool {
         self.0 & bit == bit
-    }
-}
-
-/// Who sent a message, as established where it entered the instance (RFC 12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Credentials {
-    /// POSIX user id, or [`USERID_UNKNOWN`].
-    pub userid: u32,
-    /// Bit mask of `ROLE_*`.
-    pub rolemask: u32,
-}
-
-impl Credentials {
-    /// Not yet set; the connector fills it in.
-    pub const UNKNOWN: Self = Self {
-        userid: USERID_UNKNOWN,
-        rolemask: ROLE_NONE,
-    };
-
-    /// The instance owner, arriving locally.
-    pub fn owner(userid: u32) -> Self {
-        Self {
-            userid,
-            rolemask: ROLE_OWNER | ROLE_LOCAL,
-        }
     }
 }
 
@@ -110,25 +69,53 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// The type's code in the header, one bit.
+    pub fn bit(self) -> u8 {
+        match self {
+            Self::Request { .. } => 1,
+            Self::Response { .. } => 2,
+            Self::Event { .. } => 4,
+            Self::Control { .. } => 8,
+        }
+    }
+}
+
 /// One Flux message. Cloning is cheap: topic and payload are shared.
+///
+/// ```
+/// use serde_json::json;
+/// use wire::{Message, NODEID_ANY, json_payload};
+///
+/// let payload = json_payload(&json!({"name": "rank"}))?;
+/// let request = Message::request("attr.get", NODEID_ANY, 7, 0, Some(payload));
+/// assert_eq!((request.service(), request.method()), ("attr", "get"));
+///
+/// let answer = request.response(0, Some(json_payload(&json!({"value": "0"}))?));
+/// assert_eq!(answer.matchtag(), 7);
+/// let value: serde_json::Value = answer.json()?;
+/// assert_eq!(value["value"], "0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub(crate) kind: Kind,
     pub(crate) flags: Flags,
     pub(crate) cred: Credentials,
-    /// Route stack; the last element is the most recent hop.
-    pub(crate) routes: Vec<Arc<str>>,
-    pub(crate) topic: Option<Arc<str>>,
+    pub(crate) routes: Routes,
+    pub(crate) topic: Option<Text>,
     pub(crate) payload: Option<Bytes>,
 }
 
 impl Message {
-    pub(crate) fn new(
-        kind: Kind,
-        flags: u8,
-        topic: Option<Arc<str>>,
-        payload: Option<Bytes>,
-    ) -> Self {
+    /// A message of any type with any parts; the flags of parts are set as they are there.
+    ///
+    /// [`Message::request`], [`Message::event`] and so on make those of RFC 3.
+    pub fn build(kind: Kind, flags: u8, topic: Option<&str>, payload: Option<Bytes>) -> Self {
+        Self::new(kind, flags, topic.map(Text::from), payload)
+    }
+
+    pub(crate) fn new(kind: Kind, flags: u8, topic: Option<Text>, payload: Option<Bytes>) -> Self {
         let mut bits = flags & !(Flags::TOPIC | Flags::PAYLOAD);
         if topic.is_some() {
             bits |= Flags::TOPIC;
@@ -140,7 +127,7 @@ impl Message {
             kind,
             flags: Flags(bits),
             cred: Credentials::UNKNOWN,
-            routes: Vec::new(),
+            routes: Routes::default(),
             topic,
             payload,
         }
@@ -148,7 +135,7 @@ impl Message {
 
     /// A request to `topic`; `flags` may hold NORESPONSE, UPSTREAM, STREAMING.
     pub fn request(
-        topic: impl Into<Arc<str>>,
+        topic: impl Into<Text>,
         nodeid: u32,
         matchtag: u32,
         flags: u8,
@@ -176,7 +163,7 @@ impl Message {
     }
 
     /// An event; its sequence is set when rank 0 publishes it.
-    pub fn event(topic: impl Into<Arc<str>>, flags: u8, payload: Option<Bytes>) -> Self {
+    pub fn event(topic: impl Into<Text>, flags: u8, payload: Option<Bytes>) -> Self {
         Self::new(
             Kind::Event { sequence: 0 },
             flags | Flags::ROUTE,
@@ -205,16 +192,24 @@ impl Message {
         self.topic.as_deref().unwrap_or("")
     }
 
+    /// Whether there is a topic. RFC 3 wants one in all but control messages; a peer may leave it out.
+    pub fn has_topic(&self) -> bool {
+        self.topic.is_some()
+    }
+
+    /// The topic as shared text.
+    pub fn topic_text(&self) -> Option<&Text> {
+        self.topic.as_ref()
+    }
+
     /// Service part of the topic.
     pub fn service(&self) -> &str {
-        crate::service_of(self.topic())
+        topic::service_of(self.topic())
     }
 
     /// Method part of the topic: what follows the first period.
     pub fn method(&self) -> &str {
-        self.topic()
-            .split_once('.')
-            .map_or("", |(_, method)| method)
+        topic::method_of(self.topic())
     }
 
     /// Raw payload, with the NUL that ends a JSON or string payload.
@@ -273,7 +268,25 @@ impl Message {
 
     /// Whether the sender has the owner role.
     pub fn is_owner(&self) -> bool {
-        self.cred.rolemask & ROLE_OWNER != 0
+        self.cred.is_owner()
+    }
+
+    /// `Ok` if the sender has one of the roles in `allow` or is the owner (RFC 12), EPERM otherwise.
+    pub fn require_role(&self, allow: u32) -> Result<(), RpcError> {
+        if self.cred.may(allow) {
+            return Ok(());
+        }
+        let text = format!("{}: not open to user {}", self.topic(), self.cred.userid);
+        Err(RpcError::new(libc::EPERM, text))
+    }
+
+    /// `Ok` if the request is streaming; EPROTO otherwise, as services that answer more than once must.
+    pub fn require_streaming(&self) -> Result<(), RpcError> {
+        if self.is_streaming() {
+            return Ok(());
+        }
+        let text = format!("{}: the request must be a streaming one", self.topic());
+        Err(RpcError::proto(text))
     }
 
     /// `Ok` if the sender is the owner, EPERM otherwise.
@@ -289,7 +302,7 @@ impl Message {
 
     /// `Ok` if the sender is the owner or `userid` itself, EPERM otherwise.
     pub fn require_user(&self, userid: u32) -> Result<(), RpcError> {
-        if self.cred.rolemask & ROLE_USER != 0 && self.cred.userid == userid {
+        if self.cred.may_act_for(userid) {
             return Ok(());
         }
         self.require_owner()
@@ -324,6 +337,19 @@ impl Message {
         }
     }
 
+    /// An event for its sender and the owner only.
+    pub fn is_private(&self) -> bool {
+        self.flags.has(Flags::PRIVATE)
+    }
+
+    /// This response is the last of its RPC: its matchtag may be used again (RFC 6).
+    pub fn is_final(&self) -> bool {
+        match self.kind {
+            Kind::Response { errnum, .. } => errnum != 0 || !self.is_streaming(),
+            _ => false,
+        }
+    }
+
     /// Part of a streaming RPC.
     pub fn is_streaming(&self) -> bool {
         self.flags.has(Flags::STREAMING)
@@ -350,28 +376,38 @@ impl Message {
     }
 
     /// Route stack, oldest hop first.
-    pub fn routes(&self) -> &[Arc<str>] {
+    pub fn routes(&self) -> &[Text] {
+        self.routes.as_slice()
+    }
+
+    /// The route stack, to show it.
+    pub fn route_stack(&self) -> &Routes {
         &self.routes
     }
 
     /// The oldest hop: identifies the client a request came from.
-    pub fn sender(&self) -> Option<&Arc<str>> {
-        self.routes.first()
+    pub fn sender(&self) -> Option<&Text> {
+        self.routes.as_slice().first()
     }
 
     /// The most recent hop: where a response goes next.
-    pub fn next_hop(&self) -> Option<&Arc<str>> {
-        self.routes.last()
+    pub fn next_hop(&self) -> Option<&Text> {
+        self.routes.as_slice().last()
     }
 
-    /// Record a hop.
-    pub fn push_route(&mut self, id: Arc<str>) {
-        self.routes.push(id);
+    /// Make room for hops: requests and responses have a route delimiter also without hops.
+    pub fn enable_routes(&mut self) {
         self.flags.0 |= Flags::ROUTE;
     }
 
+    /// Record a hop.
+    pub fn push_route(&mut self, id: Text) {
+        self.routes.push(id);
+        self.enable_routes();
+    }
+
     /// Take the most recent hop off.
-    pub fn pop_route(&mut self) -> Option<Arc<str>> {
+    pub fn pop_route(&mut self) -> Option<Text> {
         self.routes.pop()
     }
 
@@ -383,7 +419,7 @@ impl Message {
     /// The notice sent to this request's service when its sender goes away.
     pub fn disconnect_notice(&self) -> Self {
         let mut notice = self.clone();
-        notice.topic = Some(crate::disconnect_topic(self.topic()).into());
+        notice.topic = Some(topic::disconnect_topic(self.topic()).into());
         notice.payload = None;
         notice.flags.0 &= !(Flags::PAYLOAD | Flags::STREAMING);
         notice.flags.0 |= Flags::NORESPONSE;
@@ -396,19 +432,4 @@ impl Message {
     pub fn is_same_rpc(&self, from: &Self, matchtag: Option<u32>) -> bool {
         self.sender() == from.sender() && matchtag.is_none_or(|tag| tag == self.matchtag())
     }
-}
-
-/// Encode a JSON payload with the final NUL that RFC 3 JSON payloads carry.
-pub fn json_payload(value: &impl Serialize) -> Result<Bytes, serde_json::Error> {
-    let mut buf = serde_json::to_vec(value)?;
-    buf.push(0);
-    Ok(Bytes::from(buf))
-}
-
-/// A text as payload, NUL-terminated.
-pub fn string_payload(text: &str) -> Bytes {
-    let mut buf = Vec::with_capacity(text.len() + 1);
-    buf.extend_from_slice(text.as_bytes());
-    buf.push(0);
-    Bytes::from(buf)
 }

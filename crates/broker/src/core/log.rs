@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use client::Handle;
+use client::services::log;
 use serde::Deserialize;
 use serde_json::Value;
-use wire::{Message, RpcError};
+use wire::{Message, RpcError, string_payload};
 
 use crate::attrs::Attrs;
 
@@ -21,19 +22,24 @@ pub(crate) struct LogRing {
     followers: Vec<Message>,
 }
 
-/// Severity of an entry: the low three bits of the number in its leading `<…>`.
+/// Severity of an entry, from the number in its leading `<…>`.
 fn severity(entry: &[u8]) -> Option<i32> {
     let rest = entry.strip_prefix(b"<")?;
     let end = rest.iter().position(|c| *c == b'>')?;
-    let number: i32 = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
-    Some(number & 7)
+    let number: u32 = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some(log::severity(number) as i32)
 }
 
 /// The free text of an RFC 5424 entry: what follows the six header fields and `-`.
 fn text(entry: &[u8]) -> String {
+    let line = line(entry);
+    line.splitn(8, ' ').nth(7).unwrap_or(&line).to_owned()
+}
+
+/// An entry as readers get it: a text without what ends it.
+fn line(entry: &[u8]) -> String {
     let line = String::from_utf8_lossy(entry);
-    let line = line.trim_end_matches(['\0', '\n']);
-    line.splitn(8, ' ').nth(7).unwrap_or(line).to_owned()
+    line.trim_end_matches(['\0', '\n']).to_owned()
 }
 
 impl LogRing {
@@ -64,15 +70,17 @@ impl LogRing {
         if severity(&entry).is_some_and(|level| level <= self.stderr_level) {
             eprintln!("flux-broker.{}: {}", self.rank, text(&entry));
         }
+        let shown = string_payload(&line(&entry));
         for req in &self.followers {
-            handle.respond_raw(req, Some(entry.clone()));
+            handle.respond_raw(req, Some(shown.clone()));
         }
         self.push(entry);
     }
 
     /// An entry of the broker itself.
     pub(super) fn append_local(&mut self, what: &str, level: i32) {
-        let entry = format!("<{level}>1 - - broker - {} - {what}", self.rank);
+        let priority = log::priority(level as u8);
+        let entry = format!("<{priority}>1 - - broker - {} - {what}", self.rank);
         self.push(Bytes::from(entry));
     }
 
@@ -89,13 +97,14 @@ impl LogRing {
             #[serde(default)]
             nobacklog: bool,
         }
-        let req: Request = match msg.require_owner().and_then(|()| msg.json()) {
+        let allowed = msg.require_owner().and_then(|()| msg.require_streaming());
+        let req: Request = match allowed.and_then(|()| msg.json()) {
             Ok(req) => req,
             Err(e) => return Some(Err(e)),
         };
         if !req.nobacklog {
             for entry in &self.entries {
-                handle.respond_raw(msg, Some(entry.clone()));
+                handle.respond_raw(msg, Some(string_payload(&line(entry))));
             }
         }
         if req.follow {
@@ -124,7 +133,7 @@ mod tests {
 
     #[test]
     fn entries() {
-        let entry = b"<11>1 2026-01-01T00:00:00Z host app 0 - - hello there\n";
+        let entry = b"<24>1 2026-01-01T00:00:00Z host app 0 - - hello there\n";
         assert_eq!(severity(entry), Some(3));
         assert_eq!(text(entry), "hello there");
         assert_eq!(severity(b"no"), None);

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::Parser;
+use client::services::state_machine;
 use client::{Handle, Node};
 use formats::{Event, JobId};
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ fn ended(name: &str, event: &Event) -> Failure {
 async fn ready(uri: &str) -> Result<(), Failure> {
     let uri = crate::uri::local_or_remote(uri);
     let child = Handle::open(Some(&uri)).await.context("cannot connect")?;
-    let state = child.rpc("state-machine.wait", Node::Any, &json!({})).await;
+    let state = child.ask(Node::Any, &state_machine::Wait {}).await;
     state.context("instance startup failed")?;
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! `flux getattr`, `flux setattr`, `flux lsattr`: broker attributes.
 
 use clap::Parser;
+use client::services::attr::{ListAttrs, Names, SetAttr};
 use client::{Handle, Node};
-use serde::Deserialize;
-use serde_json::json;
 
 use crate::args::Args;
 use crate::environment::block_on;
@@ -54,24 +53,21 @@ pub(crate) fn set(args: Args) -> Outcome {
     let Set { force, name, value } = args.parse()?;
     block_on(async {
         let handle = Handle::open(None).await?;
-        let request = json!({"name": name, "value": value, "force": force});
-        handle
-            .rpc("attr.set", Node::Any, &request)
-            .await
-            .context(&name)?;
+        let request = SetAttr {
+            name: &name,
+            value: &value,
+            force,
+        };
+        handle.ask(Node::Any, &request).await.context(&name)?;
         Ok(0)
     })
 }
 
 pub(crate) fn list(args: Args) -> Outcome {
-    #[derive(Deserialize)]
-    struct Answer {
-        names: Vec<String>,
-    }
     let List { values } = args.parse()?;
     block_on(async {
         let handle = Handle::open(None).await?;
-        let Answer { mut names } = handle.call("attr.list", Node::Any, &json!({})).await?;
+        let Names { mut names } = handle.ask(Node::Any, &ListAttrs {}).await?;
         names.sort();
         if !values {
             names.iter().for_each(|name| outln!("{name}"));

@@ -1,10 +1,10 @@
 //! `flux dmesg`: the broker's log, whose entries are RFC 5424 lines.
 
 use clap::Parser;
+use client::services::log::{self, Clear, Dmesg};
 use client::{Handle, Node};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::json;
 
 use crate::args::Args;
 use crate::environment::block_on;
@@ -77,7 +77,7 @@ fn parse(line: &str) -> Option<Entry<'_>> {
     let (_version, time, host, app) = (next()?, next()?, next()?, next()?);
     let (_procid, _msgid, _data, text) = (next()?, next()?, next()?, next().unwrap_or(""));
     Some(Entry {
-        severity: pri.parse::<usize>().ok()? & 7,
+        severity: log::severity(pri.parse().ok()?) as usize,
         time,
         rank: host.parse().unwrap_or(0),
         app,
@@ -170,19 +170,18 @@ pub(crate) fn run(args: Args) -> Outcome {
                 zone: TimeZone::system(),
                 last: None,
             };
-            let request = json!({
-                "follow": options.follow || options.new,
-                "nobacklog": options.new,
-            });
-            let mut stream = handle.stream("log.dmesg", Node::Any, &request);
-            while let Some(entry) = stream.next().await {
-                let entry = entry?;
-                let text = String::from_utf8_lossy(entry.payload().map_or(&[], |p| &p[..]));
+            let request = Dmesg {
+                follow: options.follow || options.new,
+                nobacklog: options.new,
+            };
+            let mut entries = handle.dmesg(&request);
+            while let Some(entry) = entries.next().await {
+                let text = entry?;
                 output::write(&(printer.line(&text) + "\n"));
             }
         }
         if options.clear || options.read_clear {
-            handle.rpc("log.clear", Node::Any, &json!({})).await?;
+            handle.ask(Node::Any, &Clear {}).await?;
         }
         Ok(0)
     })
@@ -193,9 +192,9 @@ mod tests {
     use super::*;
 
     const LOG: [&str; 3] = [
-        "<15>1 2026-11-22T23:44:49.289847Z 0 broker - - - insmod heartbeat",
-        "<14>1 2026-11-22T23:44:49.327857Z 1 logger - - - hello there",
-        "<11>1 2026-11-22T23:45:00.000000Z 0 kvs - - - bad",
+        "<56>1 2026-11-22T23:44:49.289847Z 0 broker - - - insmod heartbeat",
+        "<48>1 2026-11-22T23:44:49.327857Z 1 logger - - - hello there",
+        "<24>1 2026-11-22T23:45:00.000000Z 0 kvs - - - bad",
     ];
 
     fn show(human: bool, color: bool) -> String {

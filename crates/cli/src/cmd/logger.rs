@@ -1,19 +1,13 @@
 //! `flux logger`: put an entry into the broker's log.
 
-use bytes::Bytes;
 use clap::Parser;
-use client::{Handle, Node};
+use client::Handle;
 use jiff::Timestamp;
-use serde_json::json;
-use wire::{Flags, Message, NODEID_ANY};
 
 use crate::args::Args;
 use crate::cmd::dmesg::SEVERITIES;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
-
-/// Facility "user" of RFC 5424.
-const FACILITY: usize = 1;
 
 /// Add an entry to the broker's log.
 #[derive(Parser)]
@@ -46,25 +40,16 @@ pub(crate) fn run(args: Args) -> Outcome {
     block_on(async {
         let handle = Handle::open(None).await?;
         let rank = handle.getattr("rank").await?;
-        let entry = format!(
-            "<{}>1 {:.6} {rank} {} - - - {}",
-            FACILITY << 3 | severity,
-            Timestamp::now(),
-            options.appname,
-            options.message.join(" ")
+        let time = format!("{:.6}", Timestamp::now());
+        handle.log(
+            severity as u8,
+            time,
+            &rank,
+            &options.appname,
+            &options.message.join(" "),
         );
-        let payload = Some(Bytes::from(entry));
-        handle.send(Message::request(
-            "log.append",
-            NODEID_ANY,
-            0,
-            Flags::NORESPONSE,
-            payload,
-        ));
         // The broker answers in order, so after any answer the entry has arrived.
-        handle
-            .rpc("attr.get", Node::Any, &json!({ "name": "rank" }))
-            .await?;
+        handle.getattr("rank").await?;
         Ok(0)
     })
 }

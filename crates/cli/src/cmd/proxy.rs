@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use clap::Parser;
+use client::services::state_machine;
 use client::{Handle, Node};
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
@@ -42,10 +42,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         let found = uri::local_or_remote(&found);
         match found.parse().map_err(|e| Failure::new(format!("{e}")))? {
             client::uri::Uri::Local(_) => local(&options, &found).await,
-            client::uri::Uri::Ssh { host, port, path } => {
-                let path = path.to_string_lossy().into_owned();
-                remote(&options, Remote { host, port, path }).await
-            }
+            client::uri::Uri::Ssh(target) => remote(&options, Remote(target)).await,
         }
     })
 }
@@ -97,7 +94,7 @@ async fn local(options: &Options, uri: &str) -> Outcome {
     let handle = Handle::open(Some(uri)).await.context(&options.target)?;
     if !options.force {
         handle
-            .rpc("state-machine.wait", Node::Any, &json!({}))
+            .ask(Node::Any, &state_machine::Wait {})
             .await
             .context(&options.target)?;
     }
@@ -117,23 +114,15 @@ async fn local(options: &Options, uri: &str) -> Outcome {
 
 /// A broker's socket on another host.
 #[derive(Clone)]
-struct Remote {
-    host: String,
-    port: Option<u16>,
-    path: String,
-}
+struct Remote(client::uri::Remote);
 
 impl Remote {
     /// A relay, as the client library starts them.
     fn relay(&self) -> std::io::Result<Child> {
-        let ssh = std::env::var("FLUX_SSH").unwrap_or_else(|_| "ssh".to_owned());
-        let flux = std::env::var("FLUX_SSH_RCMD").unwrap_or_else(|_| "flux".to_owned());
-        let mut cmd = Command::new(ssh);
-        if let Some(port) = self.port {
-            cmd.arg("-p").arg(port.to_string());
-        }
-        cmd.args([&self.host, &flux, "relay", &self.path]);
-        cmd.stdin(Stdio::piped())
+        let argv = client::relay_command(&self.0);
+        let mut cmd = Command::new(&argv[0]);
+        cmd.args(&argv[1..])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         // Keyboard signals are not for it.
@@ -193,7 +182,7 @@ async fn remote(options: &Options, remote: Remote) -> Outcome {
     let socket = dir.0.join("local");
     let listener = UnixListener::bind(&socket).context(socket.display())?;
     let uri = format!("local://{}", socket.display());
-    let mut child = child(options, &uri, Some(&remote.host))?;
+    let mut child = child(options, &uri, Some(&remote.0.host))?;
     ignore_keyboard();
     let mut rest = [0; 1024];
     loop {

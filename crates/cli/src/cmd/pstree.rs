@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use clap::Parser;
+use client::services::attr::GetAttr;
 use client::{Handle, Node};
 use formats::job::JobState;
 use futures::future::{BoxFuture, FutureExt, join_all};
@@ -314,12 +315,9 @@ async fn root(handle: &Handle) -> Result<Job, Failure> {
     {
         return Ok(Job::new(job, now));
     }
-    let start = json!({ "name": "broker.starttime" });
-    let start: Value = handle.call("attr.get", Node::Rank(0), &start).await?;
-    let start: f64 = start["value"]
-        .as_str()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(now);
+    let name = "broker.starttime";
+    let start = handle.ask(Node::Rank(0), &GetAttr { name }).await?;
+    let start: f64 = start.value.parse().unwrap_or(now);
     let size: u32 = attrs[0].parse().unwrap_or(1);
     let Value::Object(mock): Value = json!({
         "id": 0,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
+use client::services::attr::GetAttr;
+use client::services::state_machine;
 use client::{Handle, Node};
 use formats::idset::Idset;
 use jiff::Zoned;
@@ -17,12 +19,6 @@ use crate::output::outln;
 /// Show how long this Flux instance has been running.
 #[derive(Parser)]
 struct Options {}
-
-#[derive(Deserialize)]
-struct BrokerState {
-    state: String,
-    duration: f64,
-}
 
 async fn number(handle: &Handle, name: &str) -> Result<u32, Failure> {
     let text = handle.getattr(name).await.context(name)?;
@@ -108,19 +104,13 @@ pub(crate) fn run(args: Args) -> Outcome {
         let owner = number(&handle, "security.owner").await?;
         let size = number(&handle, "size").await?;
         let level = number(&handle, "instance-level").await?;
-        let state: BrokerState = handle
-            .call("state-machine.get", Node::Any, &json!({}))
-            .await?;
+        let state = handle.ask(Node::Any, &state_machine::Get {}).await?;
         let mut duration = state.duration;
         let mut extra = String::new();
         let mut notes = Vec::new();
         if state.state == "run" {
-            #[derive(Deserialize)]
-            struct Attr {
-                value: String,
-            }
-            let request = json!({ "name": "broker.starttime" });
-            let start: Attr = handle.call("attr.get", Node::Rank(0), &request).await?;
+            let name = "broker.starttime";
+            let start = handle.ask(Node::Rank(0), &GetAttr { name }).await?;
             let start: f64 = start.value.parse().unwrap_or(0.);
             duration = jiff::Timestamp::now().as_duration().as_secs_f64() - start;
             let drained = drained(&handle).await?;

@@ -10,6 +10,7 @@ use crate::uri;
 
 /// Find the URI of an instance.
 #[derive(Parser)]
+#[command(after_help = schemes())]
 struct Options {
     /// Print it in its remote form (ssh://)
     #[arg(long)]
@@ -20,8 +21,14 @@ struct Options {
     /// Wait until the job has announced its URI
     #[arg(long)]
     wait: bool,
-    /// Job id, path of job ids, pid:PID or a URI
+    /// Job id, path of job ids, SCHEME:WHAT or a URI
     target: String,
+}
+
+fn schemes() -> String {
+    let line = |(name, what): &(&str, &str)| format!("\n  {name}:…\t\t{what}");
+    let lines: String = uri::SCHEMES.iter().map(line).collect();
+    format!("Supported resolver schemes:{lines}")
 }
 
 pub(crate) fn run(args: Args) -> Outcome {

@@ -10,7 +10,6 @@ mod update;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, RpcError};
@@ -20,6 +19,7 @@ use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
+use wire::Text;
 
 use access::Owners;
 
@@ -32,7 +32,7 @@ enum Stop {
 }
 
 /// What identifies an open request: who sent it, and its matchtag.
-type RequestKey = (Option<Arc<str>>, u32);
+type RequestKey = (Option<Text>, u32);
 
 fn key_of(msg: &Message, matchtag: u32) -> RequestKey {
     (msg.sender().cloned(), matchtag)

@@ -17,10 +17,9 @@ mod stall;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use client::module::{Context, ModuleError};
+use client::services::event::Publish;
 use client::{Handle, Inbox, Message, Node, RpcError};
 use content::{BlobRef, HashAlg};
 use futures::StreamExt;
@@ -282,12 +281,8 @@ impl Module {
         let Ok(payload) = wire::json_payload(payload) else {
             return;
         };
-        let request = json!({
-            "topic": topic,
-            "flags": wire::Flags::PRIVATE,
-            "payload": BASE64.encode(payload),
-        });
-        drop(self.handle.rpc("event.publish", Node::Rank(0), &request));
+        let request = Publish::new(topic, Some(&payload), true);
+        drop(self.handle.ask(Node::Rank(0), &request));
     }
 
     /// Writes a checkpoint if the primary root has moved since the last one.
