@@ -51,7 +51,7 @@ fn clients_attach_to_background_processes_and_leave_them() {
         until grep -q attached log; do :; done
         flux exec -r 0 --attach nothing 2>err && exit 1
         flux exec -r 0 --attach it 2>err && exit 1
-        grep -o 'Device or resource busy' err
+        grep -o 'already has a client attached' err
         echo word >go
         wait $client && exit 1
         echo "code $?"; cat out
@@ -60,19 +60,19 @@ fn clients_attach_to_background_processes_and_leave_them() {
         echo "code $?"; flux sproc ps -n"#;
     site.script(1, script)
         .success()
-        .expect_stdout("Device or resource busy\ncode 7\ngot word\ncode 5\n");
+        .expect_stdout("already has a client attached\ncode 7\ngot word\ncode 5\n");
 }
 
 #[test]
 fn output_of_background_processes_is_logged() {
     let site = Site::new();
     let script = r#"
-        flux exec -r 0 --bg --waitable --label=x sh -c 'echo hello; echo trouble >&2' >/dev/null
-        flux sproc wait x
-        flux dmesg | grep -o 'sh\[[0-9]*\]: std.*' | sed 's/\[[0-9]*\]//' | sort"#;
+        flux exec -r 0 --bg --waitable --label=x sh -c 'echo hello; echo trouble >&2; exit 4' >/dev/null
+        flux sproc wait x || true
+        flux dmesg | grep -o 'x: sh\[[0-9]*\]: .*' | sed 's/\[[0-9]*\]//' | sort"#;
     site.script(1, script)
         .success()
-        .expect_stdout("sh: stderr: trouble\nsh: stdout: hello\n");
+        .expect_stdout("x: sh: Exit 4\nx: sh: hello\nx: sh: trouble\n");
 }
 
 #[test]

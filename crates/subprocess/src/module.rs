@@ -10,6 +10,7 @@ use bytes::Bytes;
 use client::Handle;
 use client::module::{Context, ModuleResult};
 use formats::iodata::IoData;
+use formats::job::WaitStatus;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::channel;
@@ -22,8 +23,11 @@ use crate::protocol::{
     WriteRequest,
 };
 
-/// Bytes of input that may be on their way to one process.
+/// Bytes of input that may be on their way to one process, unless the command's option
+/// `stdin_BUFSIZE` says otherwise.
 const INPUT_WINDOW: usize = 64 * 1024;
+/// The least and the most such a window may be.
+const INPUT_WINDOWS: std::ops::RangeInclusive<u64> = 1..=1 << 30;
 /// Bytes of output kept of a background process.
 const RETAINED: usize = 64 * 1024;
 /// Reports that may wait for the module, each of one read from a pipe at most.
@@ -160,6 +164,9 @@ impl State {
                 "a background process has no input to give credit for",
             ));
         }
+        if !background && flags & FLAG_WAITABLE != 0 {
+            return Err(invalid("waitable is only supported in background mode"));
+        }
         if background && local_flags & LOCAL_FALLTHROUGH != 0 {
             return Err(invalid(
                 "a background process cannot use the server's streams",
@@ -179,6 +186,7 @@ impl State {
             no_setpgrp: local_flags & LOCAL_NO_SETPGRP != 0,
             no_input: background,
         };
+        let window = input_window(&cmd)?;
         let key = self.next_key;
         let given = cmd.clone();
         cmd.env.insert("FLUX_URI".into(), self.local_uri.clone());
@@ -187,7 +195,7 @@ impl State {
         let pid = process.pid;
         self.handle.respond(msg, &ExecResponse::Started { pid });
         if flags & FLAG_CREDIT != 0 {
-            self.handle.respond(msg, &credit(INPUT_WINDOW));
+            self.handle.respond(msg, &credit(window));
         }
         let client = (!background).then(|| Client {
             request: msg.clone(),
@@ -227,7 +235,7 @@ impl State {
             return busy("the process does not run in the background");
         }
         if entry.client.is_some() {
-            return busy("the process has a client attached");
+            return busy("the process already has a client attached");
         }
         if entry.waiter.is_some() {
             return busy("somebody waits for the process");
@@ -272,7 +280,13 @@ impl State {
                 }
                 if entry.background && !data.is_empty() {
                     entry.retain(rank, stream, &data);
-                    log(&self.handle, entry, stream, &data);
+                    let severity = match stream {
+                        Stream::Stdout => 6,
+                        Stream::Stderr => 3,
+                    };
+                    for line in String::from_utf8_lossy(&data).lines() {
+                        log(&self.handle, entry, severity, line);
+                    }
                 }
             }
             Report::Consumed(bytes) => {
@@ -284,6 +298,15 @@ impl State {
             }
             Report::Finished(status) => {
                 entry.status = Some(status);
+                if entry.background {
+                    let how = WaitStatus(status);
+                    let (severity, text) = match (how.signal(), how.exit_code()) {
+                        (Some(signum), _) => (3, format!("Killed by signal {signum}")),
+                        (None, 0) => (7, "Exit 0".to_owned()),
+                        (None, code) => (3, format!("Exit {code}")),
+                    };
+                    log(&self.handle, entry, severity, &text);
+                }
                 self.finish(key, status);
             }
         }
@@ -294,8 +317,7 @@ impl State {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        // A background process has one who learns of its end; a foreground one may have both.
-        let told = entry.waiter.is_some() || entry.background && entry.client.is_some();
+        let told = entry.waiter.is_some() || entry.client.is_some();
         if let Some(client) = entry.client.take() {
             let finished = ExecResponse::Finished { status };
             self.handle.respond(&client.request, &finished);
@@ -377,7 +399,7 @@ impl State {
         if entry.waiter.is_some() {
             return Err(invalid("process is already being waited on"));
         }
-        if entry.background && entry.client.is_some() {
+        if entry.client.is_some() {
             let text = "the process has a client attached";
             return Err(RpcError::new(libc::EBUSY, text));
         }
@@ -460,17 +482,42 @@ fn output(pid: i32, rank: u32, stream: Stream, data: &Bytes) -> ExecResponse {
     ExecResponse::Output { pid, io }
 }
 
-/// Logs the lines of a background process: its errors as such, the rest as information.
-fn log(handle: &Handle, entry: &Entry, stream: Stream, data: &Bytes) {
-    let severity = match stream {
-        Stream::Stdout => 6,
-        Stream::Stderr => 3,
+/// The bytes of input that may be under way, which may be written with a unit: 4096, 4K, 1M.
+fn input_window(cmd: &Command) -> Result<usize, RpcError> {
+    let Some(option) = cmd.opts.get("stdin_BUFSIZE") else {
+        return Ok(INPUT_WINDOW);
     };
+    let text = option
+        .as_str()
+        .map_or_else(|| option.to_string(), str::to_owned);
+    let (number, scale) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1 << 10),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(number) => (number, 1 << 20),
+            None => (text.as_str(), 1),
+        },
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(scale));
+    let bytes = bytes.filter(|bytes| INPUT_WINDOWS.contains(bytes));
+    bytes.map(|bytes| bytes as usize).ok_or_else(|| {
+        invalid(&format!(
+            "cmd.opts.stdin_BUFSIZE: '{text}' is not a size in bytes"
+        ))
+    })
+}
+
+/// Logs a line about a background process.
+fn log(handle: &Handle, entry: &Entry, severity: u8, text: &str) {
     let command = entry.cmd.cmdline.first().map_or("", String::as_str);
     let name = command.rsplit('/').next().unwrap_or(command);
-    for line in String::from_utf8_lossy(data).lines() {
-        let text = format!("{name}[{}]: {}: {line}", entry.process.pid, stream.name());
-        let now = jiff::Timestamp::now();
-        handle.log(severity, format!("{now:.6}"), handle.rank(), "rexec", &text);
-    }
+    let pid = entry.process.pid;
+    let text = match &entry.cmd.label {
+        Some(label) => format!("{label}: {name}[{pid}]: {text}"),
+        None => format!("{name}[{pid}]: {text}"),
+    };
+    let now = jiff::Timestamp::now();
+    handle.log(severity, format!("{now:.6}"), handle.rank(), "rexec", &text);
 }

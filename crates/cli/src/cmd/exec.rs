@@ -58,8 +58,11 @@ struct Options {
     #[arg(long, conflicts_with_all = ["bg", "waitable", "label"])]
     attach: bool,
     /// Name the processes
-    #[arg(long, value_name = "LABEL")]
+    #[arg(long, value_name = "LABEL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     label: Option<String>,
+    /// Set an option of the processes, such as stdin_BUFSIZE
+    #[arg(long, value_name = "NAME=VALUE")]
+    setopt: Vec<String>,
     /// Working directory ("none": the brokers')
     #[arg(short, long, value_name = "PATH")]
     dir: Option<String>,
@@ -172,6 +175,12 @@ async fn exec(options: Options) -> Outcome {
         Some(dir) => cmd["cwd"] = dir.into(),
         None => cmd["cwd"] = std::env::current_dir()?.to_string_lossy().into(),
     }
+    for option in &options.setopt {
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| Failure::new(format!("--setopt: '{option}' is not NAME=VALUE")))?;
+        cmd["opts"][name] = value.into();
+    }
     if let Some(label) = &options.label {
         cmd["label"] = label.as_str().into();
     }
@@ -251,7 +260,8 @@ async fn exec(options: Options) -> Outcome {
             }
             Some(signum) = signals.recv() => {
                 if signum == libc::SIGINT && options.attach {
-                    eprintln!("flux-exec: detached from {}", options.command[0]);
+                    let name = &options.command[0];
+                    eprintln!("flux-exec: detached from {name}; to end it: flux sproc kill 15 {name}");
                     return Ok(session.code);
                 }
                 if signum == libc::SIGINT {
@@ -419,7 +429,10 @@ impl Session<'_> {
                     libc::EHOSTUNREACH => (68, format!("{program}: ")),
                     _ => (1, format!("{program}: ")),
                 };
-                let why = crate::error::strerror(e.errno);
+                let why = match self.options.attach {
+                    true => rpc_text(&e),
+                    false => crate::error::strerror(e.errno),
+                };
                 eprintln!("flux-exec: Error: rank {rank}: {what}{why}");
                 self.code = self.code.max(code);
             }

@@ -22,6 +22,7 @@ mod pgrep;
 mod ping;
 mod proxy;
 mod pstree;
+mod python;
 mod queue;
 mod relay;
 pub(crate) mod resource;
@@ -78,6 +79,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
     command("proxy", "run a command in another instance", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
+    command("python", "run Python with the module path of this instance", python::run),
     command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
