@@ -533,8 +533,9 @@ impl Core {
         if !self.is_root() {
             return Err(RpcError::new(libc::EINVAL, "shutdown works on rank 0 only"));
         }
+        // What a terminal sends that goes away: a shell ends and takes its jobs along.
         if self.state == State::Run {
-            self.signal(libc::SIGTERM);
+            self.signal(libc::SIGHUP);
         }
         Ok(Value::Null)
     }

@@ -83,5 +83,5 @@ fn shutdown_ends_the_instance() {
         flux shutdown --background
         sleep 1000";
     // The initial program is ended by a signal, as the shell that runs it is.
-    site.script(2, script).expect_code(143);
+    site.script(2, script).expect_code(129);
 }

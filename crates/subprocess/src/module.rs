@@ -381,8 +381,7 @@ impl State {
         let KillRequest { target, signum } = msg.json()?;
         let entry = &self.entries[&self.find(&target)?];
         if entry.status.is_some() || !entry.process.ask(Control::Signal(signum)) {
-            let text = format!("pid {} has ended", entry.process.pid);
-            return Err(RpcError::new(libc::ESRCH, text));
+            return Err(RpcError::errno(libc::ESRCH));
         }
         Ok(Some(Value::Null))
     }

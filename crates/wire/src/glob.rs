@@ -21,6 +21,8 @@ enum Item {
     Range(char, char),
     /// Index into [`CLASSES`].
     Class(usize),
+    /// A class of another name: the set matches what comes before it, and nothing else.
+    Unknown,
 }
 
 /// A compiled topic pattern.
@@ -116,7 +118,9 @@ fn set(text: &str) -> Option<(Token, &str)> {
         first = false;
         if let Some((class, after)) = class(rest) {
             let Some(at) = CLASSES.iter().position(|c| c.0 == class) else {
-                return Some((Token::Never, ""));
+                items.push(Item::Unknown);
+                rest = after;
+                continue;
             };
             items.push(Item::Class(at));
             rest = after;
@@ -192,11 +196,17 @@ fn fits(token: &Token, c: char) -> bool {
         Token::Char(want) => *want == c,
         Token::Any => true,
         Token::Set { negated, items } => {
-            let found = items.iter().any(|item| match item {
-                Item::Range(low, high) => (*low..=*high).contains(&c),
-                Item::Class(at) => CLASSES[*at].1(c),
-            });
-            found != *negated
+            for item in items {
+                let found = match item {
+                    Item::Range(low, high) => (*low..=*high).contains(&c),
+                    Item::Class(at) => CLASSES[*at].1(c),
+                    Item::Unknown => return false,
+                };
+                if found {
+                    return !negated;
+                }
+            }
+            *negated
         }
         Token::Star | Token::Never => false,
     }
@@ -320,6 +330,8 @@ mod tests {
             ("a[[.b.][=c=]]*", "ac", true),
             ("a[[.b]*", "ab", false),
             ("[[:di[[:digit:]]x", "1x", true),
+            ("[a[:other:]]", "a", true),
+            ("[a[:other:]b]", "b", false),
             ("[\\]]*", "]a", true),
             ("\\**", "*a", true),
             ("\\**", "a", false),

@@ -152,11 +152,11 @@ async fn kill(handle: &Handle, place: &Place, name: &str, signum: i32, then: boo
         return killed.map(|_| 0);
     }
     // It may have ended before: then its status is what counts.
-    let code = wait(handle, place, name, false).await?;
     if let Err(fault) = killed {
         eprintln!("flux-sproc: {}", fault.message);
     }
-    Ok(code)
+    let code = wait(handle, place, name, false).await;
+    code.map_err(|fault| Failure::new(format!("wait failed: {}", fault.message)))
 }
 
 async fn ps(handle: &Handle, place: &Place, format: &str, no_header: bool) -> Outcome {
