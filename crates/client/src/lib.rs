@@ -51,7 +51,7 @@ pub use connect::{OpenError, OpenOptions, Reconnect, serve_stream};
 pub use credit::Credit;
 pub use events::{Events, EventsLost};
 pub use group::Group;
-pub use handle::{Deliver, Handle, Inbox, Node, Status};
+pub use handle::{Deliver, Handle, Hold, Inbox, Node, Status};
 pub use rpc::{Rpc, RpcStream};
 pub use service::{Requests, Responder, Service, Serving};
 pub use ssh::relay_command;

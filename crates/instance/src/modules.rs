@@ -9,6 +9,7 @@ macro_rules! module {
             name: $name,
             services: &[$($service),*],
             ranks: $ranks,
+            args: &[],
             main: |ctx| Box::pin($main(ctx)),
         }
     };
@@ -17,12 +18,12 @@ macro_rules! module {
 /// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
 /// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    use Ranks::{All, Root};
+    use Ranks::{All, Base, Root};
     vec![
+        module!("rexec", Base, subprocess::main),
         module!("content", All, content::module::main),
         module!("kvs", All, kvs::module::main),
         module!("kvs-watch", All, kvs::kvs_watch::main),
-        module!("rexec", All, subprocess::main),
         module!("resource", All, resource::module::main),
         module!("job-manager", Root, jobs::manager::main),
         module!("job-ingest", All, jobs::ingest::main),
