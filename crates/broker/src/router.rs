@@ -614,6 +614,12 @@ impl Router {
         for child in self.children.clone() {
             self.send_to(Peer::Child(child), event.clone());
         }
+        if let Some(name) = event.topic().strip_suffix(".stats-clear")
+            && let Some(owner) = self.services.get(name)
+            && let Some(card) = self.endpoints.get(owner).and_then(|e| e.card.as_ref())
+        {
+            card.meter.clear();
+        }
         for id in self.subscriptions.subscribers(event.topic()) {
             let wants = |e: &Endpoint| {
                 !e.muted && e.cred.may_see(event.is_private(), event.userid())

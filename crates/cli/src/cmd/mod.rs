@@ -6,6 +6,8 @@ mod batch;
 mod broker;
 mod bulksubmit;
 pub(crate) mod cancel;
+pub(crate) mod config;
+mod cron;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
@@ -16,7 +18,9 @@ pub(crate) mod job;
 pub(crate) mod jobs;
 mod kvs;
 mod logger;
+mod modprobe;
 mod module;
+mod module_trace;
 mod overlay;
 mod pgrep;
 mod ping;
@@ -58,6 +62,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("cancel", "cancel jobs", cancel::run),
+    command("config", "look at and change the configuration", config::run),
+    command("cron", "schedule commands", cron::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
@@ -69,6 +75,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lsattr", "list broker attributes", attr::list),
+    command("modprobe", "load and unload modules with what they require", modprobe::run),
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("pgrep", "find jobs by name or id", pgrep::pgrep),
