@@ -146,6 +146,7 @@ async fn write(mut io: OwnedWriteHalf, mut messages: ClientMessages) -> std::io:
 mod tests {
     use super::*;
     use client::{Handle, Node, OpenOptions, Responder, Service};
+    use tokio::sync::mpsc::unbounded_channel;
     use overlay::Topology;
     use overlay::topology::Shape;
     use serde_json::{Value, json};

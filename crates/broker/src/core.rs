@@ -253,6 +253,9 @@ impl Core {
             running.await;
             Done::Nothing
         }));
+        if self.setup.attrs.get("broker.rc2_none").is_some_and(|v| v != "0") {
+            return;
+        }
         match self.setup.program.spawn(&self.setup.program_env) {
             Ok(mut child) => {
                 let (tx, mut rx) = tokio::sync::oneshot::channel::<i32>();
@@ -292,6 +295,10 @@ impl Core {
                 ));
             }
             Done::Program(code) => {
+                let level = if code == 0 { libc::LOG_INFO } else { libc::LOG_ERR };
+                let seconds = self.since.elapsed().as_secs_f64();
+                let name = self.setup.program.line();
+                self.say(level, &format!("rc2.0: {name} Exited (rc={code}) {seconds:.1}s"));
                 self.exit = code;
                 self.begin_cleanup();
             }
@@ -302,6 +309,7 @@ impl Core {
             }
             Done::Rc1(code) => self.rc1_ended(code),
             Done::Rc3(code) => {
+                self.start.leaving = false;
                 if self.exit == 0 {
                     self.exit = code;
                 }
@@ -375,6 +383,7 @@ impl Core {
         match &self.setup.scripts.rc3 {
             Script::Command(line) if self.start.ran() => {
                 let (env, router) = (self.setup.program_env.clone(), self.router.clone());
+                self.start.leaving = true;
                 let run = rc::run("rc3", vec![line.clone()], env, router);
                 self.tasks
                     .push(Box::pin(async move { Done::Rc3(run.await) }));
@@ -419,7 +428,12 @@ impl Core {
         match self.kill_program.take() {
             // The program's end starts the cleanup.
             Some(kill) => drop(kill.send(signum)),
-            None if self.is_root() && self.state == State::Run => {}
+            None if self.is_root() && self.state == State::Run => {
+                // Without an initial program nothing else ends the instance.
+                if self.setup.attrs.get("broker.rc2_none").is_some() {
+                    self.begin_cleanup();
+                }
+            }
             None => {
                 self.exit = 128 + signum;
                 self.begin_shutdown();
@@ -468,6 +482,7 @@ impl Core {
             }
             "log.append" => Some(self.log_append(msg)),
             "log.dmesg" => self.log.dmesg(msg, &self.handle),
+            "log.stats-get" => Some(Ok(self.log.stats())),
             "log.clear" => Some(self.log.clear(msg)),
             "log.cancel" => {
                 self.log.cancel(msg, &self.handle);

@@ -525,3 +525,6 @@ fn died(e: tokio::task::JoinError) -> ModuleError {
         text: format!("panicked: {text}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,6 +130,9 @@ pub(crate) struct LogRing {
     syslog: Option<(i32, String)>,
     zone: TimeZone,
     followers: Vec<Message>,
+    /// Entries of this broker and of others that have come so far.
+    own: u64,
+    others: u64,
 }
 
 impl LogRing {
@@ -172,6 +175,8 @@ impl LogRing {
             syslog: read.flag("log-syslog-enable")?.then_some((syslog_level, who)),
             zone: TimeZone::system(),
             followers: Vec::new(),
+            own: 0,
+            others: 0,
         })
     }
 
@@ -193,6 +198,10 @@ impl LogRing {
         // What has no severity is treated as information, as a report from elsewhere.
         let severity = parts.map_or(6, |p| p.severity);
         let mut shown = false;
+        match own {
+            true => self.own += 1,
+            false => self.others += 1,
+        }
         if own {
             if severity <= self.level {
                 self.push(entry, handle);
@@ -261,6 +270,17 @@ impl LogRing {
             return None;
         }
         Some(Err(RpcError::errno(libc::ENODATA)))
+    }
+
+    /// `log.stats-get`.
+    pub(crate) fn stats(&self) -> Value {
+        serde_json::json!({
+            "count": self.own + self.others,
+            "local": self.own,
+            "remote": self.others,
+            "ring-used": self.entries.len(),
+            "ring-size": self.capacity,
+        })
     }
 
     /// `log.clear`.

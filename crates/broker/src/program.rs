@@ -57,6 +57,18 @@ impl Program {
         cmd.spawn()
     }
 
+    /// The command line, for the log.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Shell => {
+                let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+                shell.to_string_lossy().into_owned()
+            }
+            Self::Line(line) => line.clone(),
+            Self::Words(words) => words.join(" "),
+        }
+    }
+
     /// Name for messages.
     pub(crate) fn name(&self) -> &str {
         match self {

@@ -47,9 +47,6 @@ pub enum UsageError {
     /// Option without its value.
     #[error("option {0} needs a value")]
     Value(String),
-    /// Attribute without `=`.
-    #[error("-S {0}: expected NAME=VALUE")]
-    Attribute(String),
 }
 
 impl Options {
@@ -81,9 +78,8 @@ impl Options {
             match flag.as_str() {
                 "-S" | "--setattr" => {
                     let text = value()?;
-                    let (name, value) = text
-                        .split_once('=')
-                        .ok_or_else(|| UsageError::Attribute(text.clone()))?;
+                    // A name alone is an attribute that is set, to nothing.
+                    let (name, value) = text.split_once('=').unwrap_or((&text, ""));
                     options.attrs.push((name.to_owned(), value.to_owned()));
                 }
                 "-c" | "--config-path" => options.config_path = Some(value()?.into()),
@@ -262,6 +258,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let modules = Host::new(modules, router.clone(), cred, (rank, size), ended_tx);
     let mut program_env = vec![("FLUX_URI".to_owned(), Some(local_uri))];
     program_env.push(("FLUX_URI_PARENT".to_owned(), None));
+    program_env.push(("FLUX_ENCLOSING_ID".to_owned(), enclosing.jobid.clone()));
     let scripts = Scripts::new(&mut attrs);
     let setup = Setup {
         rank,
@@ -367,7 +364,7 @@ mod tests {
         assert_eq!(o.attrs, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(o.command, ["cmd", "-x"]);
         assert!(matches!(parse(&["-S"]), Err(UsageError::Value(_))));
-        assert!(matches!(parse(&["-Sx"]), Err(UsageError::Attribute(_))));
+        assert_eq!(parse(&["-Sx"]).unwrap().attrs, [("x".to_owned(), String::new())]);
         assert!(matches!(parse(&["--bogus"]), Err(UsageError::Unknown(_))));
     }
 }

@@ -34,6 +34,7 @@ mod call;
 mod connect;
 mod credit;
 mod events;
+pub mod external;
 mod group;
 mod handle;
 mod link;

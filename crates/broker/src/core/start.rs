@@ -27,6 +27,8 @@ pub(super) struct Start {
     /// Children that wait for `ready`.
     waiters: Vec<Message>,
     cleanup: Vec<String>,
+    /// The shutdown script runs, and it is for it to unload modules.
+    pub(super) leaving: bool,
     /// Counts and flags of the broker itself.
     meter: Meter,
 }
@@ -38,6 +40,7 @@ impl Default for Start {
             begun: false,
             waiters: Vec::new(),
             cleanup: Vec::new(),
+            leaving: false,
             meter: Meter::new("broker"),
         }
     }
@@ -249,7 +252,7 @@ impl Core {
         for request in ended.removers {
             self.handle.respond_ok(&request);
         }
-        if self.state == State::Finalize {
+        if self.state == State::Finalize && !self.start.leaving {
             self.unload_next();
         }
     }

@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use wire::{Credentials, Message, NODEID_ANY, RpcError, json_payload};
+use wire::{Credentials, RpcError};
 
 use super::{News, tell_running};
 use crate::connector::{Window, carry};
@@ -141,7 +141,7 @@ pub(super) fn start(
     let ours = UnixStream::from_std(ours)?;
     let fd = theirs.as_raw_fd();
     let mut cmd = program.command();
-    cmd.env("FLUX_MODULE_URI", format!("fd://{fd}"))
+    cmd.env(client::external::URI_VARIABLE, format!("fd://{fd}"))
         .env("FLUX_URI", &place.local_uri)
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true);
@@ -177,10 +177,7 @@ pub(super) fn start(
         services,
         card: Some(card.clone()),
     });
-    // JSON values always encode.
-    let payload = json_payload(&welcome).ok();
-    let welcome = Message::request("welcome", NODEID_ANY, 0, 0, payload);
-    router.send(Input::Tell(id.clone(), welcome));
+    router.send(Input::Tell(id.clone(), client::external::welcome(&welcome)));
     let kill = Arc::new(Notify::new());
     let (own_id, ended_id, killed) = (id.clone(), id.clone(), kill.clone());
     let (running, tell, tell_id) = (card.meter.running(), news.clone(), id.clone());

@@ -246,7 +246,7 @@ fn created(entry: &Value) {
 
 fn scheduled(entry: &Value) {
     let next = entry["typedata"]["next_wakeup"].as_f64().unwrap_or(0.);
-    let date = local(next).strftime("%c").to_string();
+    let date = local(next).strftime("%a %b %e %H:%M:%S %Y").to_string();
     let left = next - now();
     outln!(
         "flux-cron: cron-{} created: scheduled in {left:.3}s at {date}",

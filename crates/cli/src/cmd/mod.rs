@@ -1,5 +1,6 @@
 //! The sub-commands, one file each, and the table that names them.
 
+mod admin;
 mod alloc;
 mod attr;
 mod batch;
@@ -57,6 +58,7 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
     command("R", "make, combine and read resource sets", rset::run),
+    command("admin", "administer the instance", admin::run),
     command("alloc", "start an instance on newly allocated resources", alloc::run),
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),

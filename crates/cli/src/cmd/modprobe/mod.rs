@@ -259,6 +259,17 @@ fn table() -> Result<Table, Failure> {
     Ok(table)
 }
 
+/// Apply the table `modules` of the instance's configuration: changes of entries, and `alternatives`.
+fn configure(table: &mut Table, config: &Value) -> Result<(), Failure> {
+    let Some(modules) = config.get("modules") else {
+        return Ok(());
+    };
+    let text = toml::to_string(modules).map_err(|e| Failure::new(format!("modules: {e}")))?;
+    table
+        .read(&text)
+        .map_err(|e| Failure::new(format!("configuration: modules: {e}")))
+}
+
 fn disable(table: &mut Table, more: &[String]) -> Result<(), Failure> {
     let from_env = std::env::var("FLUX_MODPROBE_DISABLE").unwrap_or_default();
     let lists = std::iter::once(&from_env).chain(more);
@@ -322,6 +333,7 @@ impl Session {
 
     async fn script(&self, rc: &Rc, scripts: Vec<(PathBuf, String)>) -> Outcome {
         let mut table = table()?;
+        configure(&mut table, &self.config)?;
         disable(&mut table, &[])?;
         let (mut active, mut remove) = (Vec::new(), Vec::new());
         for (file, text) in scripts {
@@ -372,7 +384,8 @@ impl Session {
 
 async fn load(options: Names) -> Outcome {
     let session = Session::open().await?;
-    let table = table()?;
+    let mut table = table()?;
+    configure(&mut table, &session.config)?;
     let facts = session.facts();
     let solver = Solver { table: &table, facts: &facts };
     let mut wanted = solver.wanted(&options.modules, true).map_err(Failure::new)?;
@@ -394,6 +407,7 @@ async fn load(options: Names) -> Outcome {
 async fn remove(options: Names) -> Outcome {
     let session = Session::open().await?;
     let mut table = table()?;
+    configure(&mut table, &session.config)?;
     let facts = session.facts();
     let loaded = session.loaded().await?;
     let solver = Solver { table: &table, facts: &facts };
@@ -411,8 +425,9 @@ async fn remove(options: Names) -> Outcome {
     Ok(0)
 }
 
-fn prepared(show: &Show) -> Result<Table, Failure> {
+fn prepared(show: &Show, config: &Value) -> Result<Table, Failure> {
     let mut table = table()?;
+    configure(&mut table, config)?;
     for entry in &show.set_alternative {
         let pair = entry.split_once('=').filter(|(name, _)| !name.is_empty());
         let (name, module) = pair.ok_or_else(|| {
@@ -426,7 +441,7 @@ fn prepared(show: &Show) -> Result<Table, Failure> {
 
 async fn show(options: &Show) -> Outcome {
     let session = Session::open().await?;
-    let table = prepared(options)?;
+    let table = prepared(options, &session.config)?;
     let facts = session.facts();
     let solver = Solver { table: &table, facts: &facts };
     let task = solver.resolve(&options.module).map_err(Failure::new)?;
@@ -436,7 +451,7 @@ async fn show(options: &Show) -> Outcome {
 
 async fn list_dependencies(options: &List) -> Outcome {
     let session = Session::open().await?;
-    let table = prepared(&options.show)?;
+    let table = prepared(&options.show, &session.config)?;
     let facts = session.facts();
     let solver = Solver { table: &table, facts: &facts };
     let mut seen = std::collections::BTreeSet::new();
