@@ -217,7 +217,10 @@ impl Router {
                 }
                 self.endpoints.insert(id, Endpoint::new(sink, cred, card));
             }
-            Input::Tell(id, msg) => self.deliver(&id, msg),
+            Input::Tell(id, mut msg) => {
+                msg.set_credentials(self.cred);
+                self.deliver(&id, msg);
+            }
             Input::Mute(id) => {
                 if let Some(endpoint) = self.endpoints.get_mut(&id) {
                     endpoint.muted = true;

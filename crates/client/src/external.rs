@@ -93,7 +93,7 @@ where
     let (out, mut queue) = unbounded_channel();
     let (handle, deliver) = Handle::with_sink(move |msg| out.send(msg).is_ok());
     let (first, welcome) = tokio::sync::oneshot::channel();
-    let writing = tokio::spawn(async move { write_messages(&mut writer, &mut queue).await });
+    tokio::spawn(async move { write_messages(&mut writer, &mut queue).await });
     tokio::spawn(async move {
         let mut first = Some(first);
         let mut stop = None;
@@ -140,12 +140,11 @@ where
     let result = main(context).await;
     starting.abort();
     let errnum = result.as_ref().err().map_or(0, |e| e.errno);
-    // Answered once the broker sends nothing new; without a broker there is nothing to wait for.
-    let _ = handle.rpc("module.status", Node::Any, &json!({ "status": 2 })).await;
-    handle.notify("module.status", Node::Any, &json!({ "status": 3, "errnum": errnum }));
-    drop(handle);
-    // What is queued is written: the writer ends with the last handle.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), writing).await;
+    // Once the first is answered the broker sends nothing new; the answer to the second says that it was heard.
+    // Without a broker there is nobody to tell.
+    for status in [json!({ "status": 2 }), json!({ "status": 3, "errnum": errnum })] {
+        let _ = handle.rpc("module.status", Node::Any, &status).await;
+    }
     result
 }
 
