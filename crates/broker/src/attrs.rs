@@ -205,7 +205,10 @@ mod tests {
     fn at_start() {
         let mut a = Attrs::default();
         assert_eq!(a.set_by_user("x", "1"), Err(AttrError::Unknown("x".into())));
-        assert_eq!(a.set_by_user("rank", "1"), Err(AttrError::ReadOnly("rank".into())));
+        assert_eq!(
+            a.set_by_user("rank", "1"),
+            Err(AttrError::ReadOnly("rank".into()))
+        );
         a.set_by_user("log-level", "5").unwrap();
         assert_eq!(a.lookup("log-level").unwrap(), ("5", FLAG_IMMUTABLE));
     }

@@ -101,7 +101,9 @@ fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
 
 /// What is wrong, in one line.
 fn toml_error(text: &str, e: &toml::de::Error) -> String {
-    let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    let line = e
+        .span()
+        .map(|span| text[..span.start].matches('\n').count() + 1);
     match line {
         Some(line) => format!("line {line}: {}", e.message()),
         None => e.message().to_owned(),
@@ -144,7 +146,9 @@ mod tests {
     fn read(path: &Path, arguments: &[&str]) -> Result<Value, String> {
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
         let path = Some(path.to_owned());
-        Sources { path, arguments }.read().map_err(|e| e.to_string())
+        Sources { path, arguments }
+            .read()
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -155,7 +159,10 @@ mod tests {
             ("note.txt", "not TOML"),
         ]);
         let config = read(dir.path(), &["x.a=word", "z = [1]"]).unwrap();
-        assert_eq!(config, serde_json::json!({"y": 1, "x": {"a": "word", "b": 3}, "z": [1]}));
+        assert_eq!(
+            config,
+            serde_json::json!({"y": 1, "x": {"a": "word", "b": 3}, "z": [1]})
+        );
         assert_eq!(Sources::default().read().unwrap(), serde_json::json!({}));
     }
 

@@ -18,7 +18,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use wire::{Credentials, FrameDecoder, FrameQueue};
 
-use crate::router::{ClientMessages, ClientQueue, EndpointId, Input, RouterHandle, Sink, new_id, weight};
+use crate::router::{
+    ClientMessages, ClientQueue, EndpointId, Input, RouterHandle, Sink, new_id, weight,
+};
 
 /// Bytes one connection may have under way. A single message may be larger: it then goes alone.
 const WINDOW: usize = 16 << 20;
@@ -146,10 +148,10 @@ async fn write(mut io: OwnedWriteHalf, mut messages: ClientMessages) -> std::io:
 mod tests {
     use super::*;
     use client::{Handle, Node, OpenOptions, Responder, Service};
-    use tokio::sync::mpsc::unbounded_channel;
     use overlay::Topology;
     use overlay::topology::Shape;
     use serde_json::{Value, json};
+    use tokio::sync::mpsc::unbounded_channel;
     use wire::{Message, ROLE_OWNER, ROLE_USER, RpcError};
 
     /// A router that listens on a socket.

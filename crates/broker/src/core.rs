@@ -81,7 +81,7 @@ enum Done {
     Nothing,
     Announced(Result<(), RpcError>),
     Program(i32),
-    CleanedUp,
+    CleanedUp(i32),
     GraceOver,
     /// The parent broker is done with its start-up script.
     ParentReady(Result<(), RpcError>),
@@ -253,7 +253,12 @@ impl Core {
             running.await;
             Done::Nothing
         }));
-        if self.setup.attrs.get("broker.rc2_none").is_some_and(|v| v != "0") {
+        if self
+            .setup
+            .attrs
+            .get("broker.rc2_none")
+            .is_some_and(|v| v != "0")
+        {
             return;
         }
         match self.setup.program.spawn(&self.setup.program_env) {
@@ -295,17 +300,32 @@ impl Core {
                 ));
             }
             Done::Program(code) => {
-                let level = if code == 0 { libc::LOG_INFO } else { libc::LOG_ERR };
+                let level = if code == 0 {
+                    libc::LOG_INFO
+                } else {
+                    libc::LOG_ERR
+                };
                 let seconds = self.since.elapsed().as_secs_f64();
                 let name = self.setup.program.line();
-                self.say(level, &format!("rc2.0: {name} Exited (rc={code}) {seconds:.1}s"));
+                self.say(
+                    level,
+                    &format!("rc2.0: {name} Exited (rc={code}) {seconds:.1}s"),
+                );
                 self.exit = code;
                 self.begin_cleanup();
             }
-            Done::CleanedUp => self.begin_shutdown(),
+            Done::CleanedUp(code) => {
+                if self.exit == 0 {
+                    self.exit = code;
+                }
+                self.begin_shutdown();
+            }
             Done::ParentReady(Ok(())) => self.run_rc1(),
             Done::ParentReady(Err(e)) => {
-                self.fail(&format!("rank {}: the parent broker has not started: {e}", self.setup.rank));
+                self.fail(&format!(
+                    "rank {}: the parent broker has not started: {e}",
+                    self.setup.rank
+                ));
             }
             Done::Rc1(code) => self.rc1_ended(code),
             Done::Rc3(code) => {
@@ -350,8 +370,7 @@ impl Core {
             if builtin {
                 cleaned.await;
             }
-            pushed.await;
-            Done::CleanedUp
+            Done::CleanedUp(pushed.await)
         }));
     }
 

@@ -394,7 +394,8 @@ impl Host {
                 });
             }
             Body::Process(kill) => {
-                self.router.send(Input::Tell(entry.id.clone(), stop_request(&name)));
+                self.router
+                    .send(Input::Tell(entry.id.clone(), stop_request(&name)));
                 let kill = kill.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(STOP_GRACE).await;
@@ -492,7 +493,13 @@ impl Host {
 
 /// The request that asks a process to end.
 fn stop_request(name: &str) -> Message {
-    Message::request(&format!("{name}.shutdown"), wire::NODEID_ANY, 0, Flags::NORESPONSE, None)
+    Message::request(
+        format!("{name}.shutdown"),
+        wire::NODEID_ANY,
+        0,
+        Flags::NORESPONSE,
+        None,
+    )
 }
 
 async fn tell_running(

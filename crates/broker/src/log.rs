@@ -149,14 +149,18 @@ impl LogRing {
         let local = match attrs.get("log-stderr-mode") {
             None | Some("leader") => false,
             Some("local") => true,
-            Some(_) => return Err(read.bad("log-stderr-mode", "expected leader or local").into()),
+            Some(_) => {
+                return Err(read
+                    .bad("log-stderr-mode", "expected leader or local")
+                    .into());
+            }
         };
         let rank: u32 = attrs.get("rank").and_then(|r| r.parse().ok()).unwrap_or(0);
         // Rank 0 gets what others forward, so it has the only file.
         let file = match attrs.get("log-filename").filter(|_| rank == 0) {
-            Some(path) => {
-                Some(File::create(path).with_context(|| format!("attribute log-filename: {path}"))?)
-            }
+            Some(path) => Some(
+                File::create(path).with_context(|| format!("attribute log-filename: {path}"))?,
+            ),
             None => None,
         };
         let syslog_level = read.level("log-syslog-level", 3)?;
@@ -172,7 +176,9 @@ impl LogRing {
             forward_level: read.level("log-forward-level", 3)?,
             local,
             file,
-            syslog: read.flag("log-syslog-enable")?.then_some((syslog_level, who)),
+            syslog: read
+                .flag("log-syslog-enable")?
+                .then_some((syslog_level, who)),
             zone: TimeZone::system(),
             followers: Vec::new(),
             own: 0,
@@ -182,7 +188,12 @@ impl LogRing {
 
     /// `log-stderr-level` has changed.
     pub(crate) fn set_stderr_level(&mut self, text: &str) -> Result<(), RpcError> {
-        let bad = || RpcError::new(libc::EINVAL, format!("log-stderr-level: {LEVEL}, found {text:?}"));
+        let bad = || {
+            RpcError::new(
+                libc::EINVAL,
+                format!("log-stderr-level: {LEVEL}, found {text:?}"),
+            )
+        };
         self.stderr_level = level(text).ok_or_else(bad)?;
         Ok(())
     }
@@ -328,12 +339,18 @@ mod tests {
     #[test]
     fn lines() {
         let utc = TimeZone::UTC;
-        assert_eq!(line(ENTRY, false, &utc), "Jan 01 00:00:00.500000 UTC 2026 app.err[3]: hello there");
+        assert_eq!(
+            line(ENTRY, false, &utc),
+            "Jan 01 00:00:00.500000 UTC 2026 app.err[3]: hello there"
+        );
         assert_eq!(line(ENTRY, true, &utc), "<3>app.err[3]: hello there");
         assert_eq!(line("noise", true, &utc), "noise");
         let made = entry(3, libc::LOG_ERR, "app", "x y");
         let made = std::str::from_utf8(&made).unwrap();
-        assert_eq!(parse(made).map(|p| (p.severity, p.host, p.text)), Some((3, "3", "x y")));
+        assert_eq!(
+            parse(made).map(|p| (p.severity, p.host, p.text)),
+            Some((3, "3", "x y"))
+        );
     }
 
     fn ring(pairs: &[(&str, &str)]) -> anyhow::Result<LogRing> {
@@ -355,7 +372,12 @@ mod tests {
             let e = ring(&[(name, value)]).err().unwrap().to_string();
             assert!(e.contains(name), "{e}");
         }
-        assert_eq!(ring(&[("log-critical-level", "-1")]).unwrap().critical_level, -1);
+        assert_eq!(
+            ring(&[("log-critical-level", "-1")])
+                .unwrap()
+                .critical_level,
+            -1
+        );
     }
 
     #[test]

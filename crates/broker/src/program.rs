@@ -79,9 +79,19 @@ impl Program {
     }
 }
 
+/// Variables by which whoever launched the broker speaks to it alone.
+fn launchers(name: &str) -> bool {
+    let prefixes = ["PMI_", "PMIX_", "SLURM_", "PALS_"];
+    name == "NOTIFY_SOCKET" || prefixes.iter().any(|p| name.starts_with(p))
+}
+
 /// Give a command the environment of this instance instead of an enclosing job's, and let it end with the broker.
 pub(crate) fn prepare(cmd: &mut Command, env: &[(String, Option<String>)]) {
     for name in formats::job::VARIABLES {
+        cmd.env_remove(name);
+    }
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    for name in foreign.filter(|n| launchers(&n.to_string_lossy())) {
         cmd.env_remove(name);
     }
     for (name, value) in env {

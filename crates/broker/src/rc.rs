@@ -123,7 +123,11 @@ async fn run_one(label: &str, line: &str, env: &Environment, router: &RouterHand
             }
         }
     };
-    let level = if code == 0 { libc::LOG_INFO } else { libc::LOG_ERR };
+    let level = if code == 0 {
+        libc::LOG_INFO
+    } else {
+        libc::LOG_ERR
+    };
     let seconds = start.elapsed().as_secs_f64();
     let text = format!("{label}: {line} {what} (rc={code}) {seconds:.1}s");
     router.log(entry(router.rank(), level, "broker", &text));

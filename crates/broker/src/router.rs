@@ -624,9 +624,8 @@ impl Router {
             card.meter.clear();
         }
         for id in self.subscriptions.subscribers(event.topic()) {
-            let wants = |e: &Endpoint| {
-                !e.muted && e.cred.may_see(event.is_private(), event.userid())
-            };
+            let wants =
+                |e: &Endpoint| !e.muted && e.cred.may_see(event.is_private(), event.userid());
             if self.endpoints.get(&id).is_some_and(wants) {
                 self.deliver(&id, event.clone());
             }

@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use wire::Credentials;
 
 use crate::attrs::Attrs;
-use crate::config::Sources;
 use crate::boot::{self, Card, Launcher};
+use crate::config::Sources;
 use crate::connector;
 use crate::core::{Core, SERVICES, Setup};
 use crate::host::{Host, ModuleSpec};
@@ -364,7 +364,10 @@ mod tests {
         assert_eq!(o.attrs, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(o.command, ["cmd", "-x"]);
         assert!(matches!(parse(&["-S"]), Err(UsageError::Value(_))));
-        assert_eq!(parse(&["-Sx"]).unwrap().attrs, [("x".to_owned(), String::new())]);
+        assert_eq!(
+            parse(&["-Sx"]).unwrap().attrs,
+            [("x".to_owned(), String::new())]
+        );
         assert!(matches!(parse(&["--bogus"]), Err(UsageError::Unknown(_))));
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::unbounded_channel;
 use wire::{Message, RpcError};
@@ -73,9 +74,13 @@ pub async fn serve<F>(main: impl FnOnce(Context) -> F) -> ModuleResult
 where
     F: Future<Output = ModuleResult>,
 {
-    let uri = std::env::var(URI_VARIABLE)
-        .map_err(|_| broken(format!("{URI_VARIABLE} is not set: no broker started this program")))?;
-    let fd = descriptor(&uri).ok_or_else(|| broken(format!("{URI_VARIABLE}: {uri:?} is not fd://N")))?;
+    let uri = std::env::var(URI_VARIABLE).map_err(|_| {
+        broken(format!(
+            "{URI_VARIABLE} is not set: no broker started this program"
+        ))
+    })?;
+    let fd =
+        descriptor(&uri).ok_or_else(|| broken(format!("{URI_VARIABLE}: {uri:?} is not fd://N")))?;
     // SAFETY: the broker opened this descriptor for this program, and nothing else here uses it.
     let socket = unsafe { std::os::unix::net::UnixStream::from_raw_fd(fd) };
     let failed = |e: std::io::Error| broken(format!("{uri}: {e}"));
@@ -90,6 +95,10 @@ where
     F: Future<Output = ModuleResult>,
 {
     let (mut reader, mut writer) = socket.into_split();
+    let refused = reader.read_u8().await.map_err(|e| broken(e.to_string()))?;
+    if refused != 0 {
+        return Err(RpcError::errno(refused.into()).into());
+    }
     let (out, mut queue) = unbounded_channel();
     let (handle, deliver) = Handle::with_sink(move |msg| out.send(msg).is_ok());
     let (first, welcome) = tokio::sync::oneshot::channel();
@@ -101,7 +110,10 @@ where
         let _ = read_messages(&mut reader, |msg| match first.take() {
             Some(first) => {
                 let welcome: Result<Welcome, RpcError> = msg.json();
-                stop = welcome.as_ref().ok().map(|w| format!("{}.shutdown", w.name));
+                stop = welcome
+                    .as_ref()
+                    .ok()
+                    .map(|w| format!("{}.shutdown", w.name));
                 // `run` waits for it.
                 let _ = first.send(welcome);
             }
@@ -142,7 +154,10 @@ where
     let errnum = result.as_ref().err().map_or(0, |e| e.errno);
     // Once the first is answered the broker sends nothing new; the answer to the second says that it was heard.
     // Without a broker there is nobody to tell.
-    for status in [json!({ "status": 2 }), json!({ "status": 3, "errnum": errnum })] {
+    for status in [
+        json!({ "status": 2 }),
+        json!({ "status": 3, "errnum": errnum }),
+    ] {
         let _ = handle.rpc("module.status", Node::Any, &status).await;
     }
     result

@@ -294,7 +294,7 @@ mod tests {
     use wire::{Credentials, Flags, json_payload};
 
     fn request(method: &str, payload: Value) -> Message {
-        let mut msg = Message::request(&format!("m.{method}"), 0, 1, 0, json_payload(&payload).ok());
+        let mut msg = Message::request(format!("m.{method}"), 0, 1, 0, json_payload(&payload).ok());
         msg.set_credentials(Credentials::owner(1));
         msg
     }
@@ -306,7 +306,10 @@ mod tests {
         meter.note_sent(&request("x", json!({})).response(0, None));
         let get = |method: &str, payload: Value| meter.answer(&request(method, payload)).unwrap();
         let stats = get("stats-get", json!({})).unwrap();
-        assert_eq!(stats["rx"], json!({"request": 1, "response": 0, "event": 0, "control": 0}));
+        assert_eq!(
+            stats["rx"],
+            json!({"request": 1, "response": 0, "event": 0, "control": 0})
+        );
         assert_eq!(stats["tx"]["response"], 1);
         get("stats-clear", json!({})).unwrap();
         assert_eq!(get("stats-get", json!({})).unwrap()["tx"]["response"], 0);
@@ -317,7 +320,10 @@ mod tests {
         assert_eq!(debug("clr", 0).unwrap()["flags"], 0);
         assert_eq!(debug("flip", 0).unwrap_err().errno, libc::EPROTO);
         assert!(get("rusage", json!({"who": "children"})).unwrap()["utime"].is_f64());
-        assert_eq!(get("rusage", json!({"who": "x"})).unwrap_err().errno, libc::EINVAL);
+        assert_eq!(
+            get("rusage", json!({"who": "x"})).unwrap_err().errno,
+            libc::EINVAL
+        );
         assert!(meter.answer(&request("other", json!({}))).is_none());
     }
 
@@ -325,7 +331,10 @@ mod tests {
     fn changes_are_for_the_owner() {
         let meter = Meter::new("m");
         let mut msg = Message::request("m.debug", 0, 1, Flags::NORESPONSE, None);
-        msg.set_credentials(Credentials { userid: 7, rolemask: wire::ROLE_USER });
+        msg.set_credentials(Credentials {
+            userid: 7,
+            rolemask: wire::ROLE_USER,
+        });
         assert_eq!(meter.answer(&msg).unwrap().unwrap_err().errno, libc::EPERM);
     }
 }

@@ -68,9 +68,14 @@ impl Settings {
             return Err(bad(text));
         }
         let thresh = table.warn_thresh.unwrap_or(DEFAULT.warn_thresh.into());
-        let warn_thresh = u32::try_from(thresh).ok().filter(|n| *n > 0).ok_or_else(|| {
-            bad(format!("heartbeat.warn_thresh: must be positive, found {thresh}"))
-        })?;
+        let warn_thresh = u32::try_from(thresh)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| {
+                bad(format!(
+                    "heartbeat.warn_thresh: must be positive, found {thresh}"
+                ))
+            })?;
         Ok(Self {
             period,
             timeout,
@@ -140,7 +145,11 @@ impl Heartbeat {
 
     /// When there is something to do.
     fn next(&self) -> Instant {
-        let Settings { period, timeout, warn_thresh } = self.settings;
+        let Settings {
+            period,
+            timeout,
+            warn_thresh,
+        } = self.settings;
         let after = match () {
             () if self.leads() => period,
             () if !self.warned => period * f64::from(warn_thresh),
@@ -154,7 +163,12 @@ impl Heartbeat {
             self.pulse();
         } else if !self.warned {
             self.warned = true;
-            log(&self.handle, libc::LOG_WARNING, "heartbeat", "heartbeat overdue");
+            log(
+                &self.handle,
+                libc::LOG_WARNING,
+                "heartbeat",
+                "heartbeat overdue",
+            );
         } else {
             self.stopped = true;
             if !self.given_up && self.settings.timeout.is_finite() {
@@ -170,8 +184,11 @@ impl Heartbeat {
     fn pulse(&mut self) {
         self.count += 1;
         self.last = Instant::now();
-        self.handle
-            .notify("event.publish", Node::Rank(0), &json!({ "topic": TOPIC, "flags": 0 }));
+        self.handle.notify(
+            "event.publish",
+            Node::Rank(0),
+            &json!({ "topic": TOPIC, "flags": 0 }),
+        );
     }
 
     fn message(&mut self, msg: &Message) {
@@ -179,12 +196,21 @@ impl Heartbeat {
             self.count += 1;
             self.last = Instant::now();
             if self.warned {
-                log(&self.handle, libc::LOG_WARNING, "heartbeat", "heartbeat received");
+                log(
+                    &self.handle,
+                    libc::LOG_WARNING,
+                    "heartbeat",
+                    "heartbeat received",
+                );
             }
             (self.warned, self.given_up, self.stopped) = (false, false, false);
             return;
         }
-        let Settings { period, timeout, warn_thresh } = self.settings;
+        let Settings {
+            period,
+            timeout,
+            warn_thresh,
+        } = self.settings;
         let result = match msg.method() {
             "stats-get" => msg.require_owner().map(|()| {
                 let timeout = if timeout.is_finite() { timeout } else { -1. };
@@ -225,7 +251,11 @@ mod tests {
         let some = read(json!({"period": "1m", "timeout": "infinity", "warn_thresh": 5}));
         assert_eq!(
             some,
-            Ok(Settings { period: 60., timeout: f64::INFINITY, warn_thresh: 5 })
+            Ok(Settings {
+                period: 60.,
+                timeout: f64::INFINITY,
+                warn_thresh: 5
+            })
         );
         for (table, key) in [
             (json!({"period": "x"}), "heartbeat.period"),

@@ -166,7 +166,10 @@ async fn update_all(
             // They had accepted it before.
             let _ = update(handle, before, old).await;
         }
-        return Err(RpcError::new(e.errno, format!("error updating {module}: {e}")));
+        return Err(RpcError::new(
+            e.errno,
+            format!("error updating {module}: {e}"),
+        ));
     }
     Ok(())
 }

@@ -132,9 +132,9 @@ pub(super) fn conf_builtin(attrs: &Attrs, msg: &Message) -> Result<Value, RpcErr
     let Request { keys } = msg.json()?;
     let mut values = HashMap::new();
     for key in keys {
-        let value = attrs.get(&format!("conf.{key}")).ok_or_else(|| {
-            RpcError::new(libc::ENOENT, format!("{key} is not a built-in value"))
-        })?;
+        let value = attrs
+            .get(&format!("conf.{key}"))
+            .ok_or_else(|| RpcError::new(libc::ENOENT, format!("{key} is not a built-in value")))?;
         values.insert(key, value);
     }
     Ok(json!({ "values": values }))
@@ -148,14 +148,15 @@ impl Core {
         }
         self.start.begun = true;
         if !self.is_root() {
-            self.tasks.push(Box::pin(next_config(config::parent(&self.handle))));
+            self.tasks
+                .push(Box::pin(next_config(config::parent(&self.handle))));
         }
         match &self.setup.scripts.rc1 {
             Script::Command(_) if !self.is_root() => {
                 let ready = self.handle.rpc("broker.ready", Node::Upstream, &json!({}));
-                self.tasks.push(Box::pin(async move {
-                    Done::ParentReady(ready.await.map(drop))
-                }));
+                self.tasks.push(Box::pin(
+                    async move { Done::ParentReady(ready.await.map(drop)) },
+                ));
             }
             Script::Command(_) => self.run_rc1(),
             _ => self.rc1_ended(0),
@@ -175,7 +176,10 @@ impl Core {
     pub(super) fn rc1_ended(&mut self, code: i32) {
         if code != 0 {
             self.exit = code;
-            self.fail(&format!("rank {}: the start-up script failed", self.setup.rank));
+            self.fail(&format!(
+                "rank {}: the start-up script failed",
+                self.setup.rank
+            ));
             self.exit = code;
             return;
         }

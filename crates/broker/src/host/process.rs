@@ -1,13 +1,14 @@
 //! Modules that are programs of their own, in any language.
 //!
 //! The program finds a connected socket in the descriptor that `FLUX_MODULE_URI` (`fd://N`) names. Messages are
-//! framed there as on the local socket, without its welcome byte. The first is a request `welcome` with the module's
+//! framed there as on the local socket, after the same byte 0. The first message is a request `welcome` with the module's
 //! `name`, `uuid`, `args`, the broker's `attrs` that never change, and `conf`, the configuration. The program reports
 //! `module.status` (1 running, 2 about to end, 3 ended, with `errnum`) and ends when it is sent `NAME.shutdown`.
 //!
 //! A file named `*.so` is run by the command `flux module-exec`, `*.py` by `flux module-python-exec`, which others
 //! provide; any other executable is run as it is.
 
+use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -96,7 +97,9 @@ pub(super) fn find(target: &str, loader: Option<&str>) -> Result<Program, RpcErr
     let dirs = std::env::var_os("FLUX_MODULE_PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&dirs).collect();
     find_in(&dirs, target).ok_or_else(|| {
-        let text = format!("module not found in search path: {target} is neither built in nor in FLUX_MODULE_PATH");
+        let text = format!(
+            "module not found in search path: {target} is neither built in nor in FLUX_MODULE_PATH"
+        );
         RpcError::new(libc::ENOENT, text)
     })
 }
@@ -136,7 +139,9 @@ pub(super) fn start(
     mut welcome: Value,
     place: Place,
 ) -> std::io::Result<(EndpointId, Arc<Notify>)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    // As on the local socket, where it says that the program may come in.
+    ours.write_all(&[0])?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
     let fd = theirs.as_raw_fd();
@@ -259,14 +264,26 @@ mod tests {
         assert_eq!(find("plain").unwrap(), "loader (module-python-exec)");
         touch("plain.so", 0o644);
         assert_eq!(find("plain").unwrap(), "loader (module-exec)");
-        assert_eq!(super::find("/nonexistent/x", None).unwrap_err().errno, libc::ENOENT);
+        assert_eq!(
+            super::find("/nonexistent/x", None).unwrap_err().errno,
+            libc::ENOENT
+        );
         assert_eq!(super::find("x", None).unwrap_err().errno, libc::ENOENT);
     }
 
     #[test]
     fn verdicts() {
-        assert_eq!(verdict("x", ExitStatus::from_raw(0)), "x exited without reporting a module status");
-        assert_eq!(verdict("x", ExitStatus::from_raw(3 << 8)), "x exited with exit code 3");
-        assert_eq!(verdict("x", ExitStatus::from_raw(9)), "x was killed by signal 9");
+        assert_eq!(
+            verdict("x", ExitStatus::from_raw(0)),
+            "x exited without reporting a module status"
+        );
+        assert_eq!(
+            verdict("x", ExitStatus::from_raw(3 << 8)),
+            "x exited with exit code 3"
+        );
+        assert_eq!(
+            verdict("x", ExitStatus::from_raw(9)),
+            "x was killed by signal 9"
+        );
     }
 }

@@ -18,7 +18,9 @@ async fn echo(mut ctx: Context) -> ModuleResult {
     while let Some(msg) = ctx.inbox.recv().await {
         match msg.method() {
             "echo" => ctx.handle.respond_raw(&msg, msg.payload().cloned()),
-            "args" => ctx.handle.respond(&msg, &json!({ "args": ctx.args, "name": ctx.name })),
+            "args" => ctx
+                .handle
+                .respond(&msg, &json!({ "args": ctx.args, "name": ctx.name })),
             "panic" => panic!("as asked"),
             "exit" => std::process::exit(3),
             "never" => {}
@@ -84,7 +86,10 @@ impl Broker {
             args: args.iter().map(|a| (*a).to_owned()).collect(),
             exec: false,
         };
-        let around = Surroundings { attrs: &self.attrs, config: &self.config };
+        let around = Surroundings {
+            attrs: &self.attrs,
+            config: &self.config,
+        };
         self.host.load(request, None, around)
     }
 
@@ -132,19 +137,39 @@ async fn tasks_are_modules_under_any_name() {
     b.load("echo", Some("two"), &["a=1"]).unwrap();
     assert_eq!(b.load("echo", None, &[]).unwrap_err().errno, libc::EEXIST);
     assert_eq!(b.load("none", None, &[]).unwrap_err().errno, libc::ENOENT);
-    assert_eq!(b.load("echo", Some("a.b"), &[]).unwrap_err().errno, libc::EINVAL);
+    assert_eq!(
+        b.load("echo", Some("a.b"), &[]).unwrap_err().errno,
+        libc::EINVAL
+    );
     assert!(b.next().await.is_none() && b.next().await.is_none());
-    let said: Value = b.handle.call("two.args", Node::Any, &json!({})).await.unwrap();
+    let said: Value = b
+        .handle
+        .call("two.args", Node::Any, &json!({}))
+        .await
+        .unwrap();
     assert_eq!(said, json!({"args": ["a=1"], "name": "two"}));
-    let stats: Value = b.handle.call("two.stats-get", Node::Any, &json!({})).await.unwrap();
-    assert_eq!((&stats["rx"]["request"], &stats["tx"]["response"]), (&json!(2), &json!(1)));
+    let stats: Value = b
+        .handle
+        .call("two.stats-get", Node::Any, &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&stats["rx"]["request"], &stats["tx"]["response"]),
+        (&json!(2), &json!(1))
+    );
     let echo = b.listed("echo");
-    assert_eq!((&echo["status"], &echo["path"]), (&json!(1), &json!("builtin")));
+    assert_eq!(
+        (&echo["status"], &echo["path"]),
+        (&json!(1), &json!("builtin"))
+    );
     assert_eq!(b.host.last(), Some("two"));
     b.host.unload("two", None, false).unwrap();
     let ended = b.ended().await;
     assert!(ended.expected && ended.result.is_ok());
-    assert_eq!(b.host.unload("two", None, false).unwrap_err().errno, libc::ENOENT);
+    assert_eq!(
+        b.host.unload("two", None, false).unwrap_err().errno,
+        libc::ENOENT
+    );
 }
 
 #[tokio::test]
@@ -183,7 +208,10 @@ async fn messages_can_be_kept_back() {
     b.host.defer("echo", true).unwrap();
     let call = b.handle.rpc("echo.echo", Node::Any, &json!({"n": 1}));
     // Answered by the router itself, after the request was kept.
-    b.handle.call::<Value>("module.ping", Node::Any, &json!({})).await.unwrap();
+    b.handle
+        .call::<Value>("module.ping", Node::Any, &json!({}))
+        .await
+        .unwrap();
     b.host.defer("echo", false).unwrap();
     assert_eq!(call.await.unwrap().json::<Value>().unwrap()["n"], 1);
 }
@@ -205,9 +233,16 @@ async fn processes_are_modules() {
     b.load(path, None, &["x"]).unwrap();
     assert_eq!(b.listed("prog")["status"], 0);
     assert!(b.next().await.is_none());
-    let said: Value = b.handle.call("prog.args", Node::Any, &json!({})).await.unwrap();
+    let said: Value = b
+        .handle
+        .call("prog.args", Node::Any, &json!({}))
+        .await
+        .unwrap();
     assert_eq!(said, json!({"args": ["x"], "name": "prog"}));
-    b.handle.call::<Value>("prog.stats-get", Node::Any, &json!({})).await.unwrap();
+    b.handle
+        .call::<Value>("prog.stats-get", Node::Any, &json!({}))
+        .await
+        .unwrap();
     assert_eq!(b.listed("prog")["path"], path);
     // A process may be named by its file.
     b.host.unload(path, None, false).unwrap();
@@ -218,7 +253,13 @@ async fn processes_are_modules() {
     assert!(b.next().await.is_none());
     let call = b.handle.rpc("dying.exit", Node::Any, &json!({}));
     let ended = b.ended().await;
-    assert!(ended.result.unwrap_err().text.ends_with("exited with exit code 3"));
+    assert!(
+        ended
+            .result
+            .unwrap_err()
+            .text
+            .ends_with("exited with exit code 3")
+    );
     assert_eq!(call.await.unwrap_err().errno, libc::EHOSTUNREACH);
 
     b.load(path, Some("failing"), &["fail"]).unwrap();

@@ -138,16 +138,27 @@ impl Kind {
         let error = |what: &str| Failure::new(format!("Error parsing {what}: {text:?}"));
         let json = || serde_json::from_str::<Value>(text).ok();
         match self {
-            Self::Boolean => Ok((!matches!(text.as_bytes().first(), None | Some(b'0' | b'f' | b'F'))).into()),
-            Self::Integer => integer(text).map(Value::from).ok_or_else(|| error("integer value")),
-            Self::Real => text.parse::<f64>().map(Value::from).map_err(|_| error("real value")),
-            Self::Object => json().filter(Value::is_object).ok_or_else(|| error("json object")),
-            Self::Array => json().filter(Value::is_array).ok_or_else(|| error("json array")),
+            Self::Boolean => {
+                Ok((!matches!(text.as_bytes().first(), None | Some(b'0' | b'f' | b'F'))).into())
+            }
+            Self::Integer => integer(text)
+                .map(Value::from)
+                .ok_or_else(|| error("integer value")),
+            Self::Real => text
+                .parse::<f64>()
+                .map(Value::from)
+                .map_err(|_| error("real value")),
+            Self::Object => json()
+                .filter(Value::is_object)
+                .ok_or_else(|| error("json object")),
+            Self::Array => json()
+                .filter(Value::is_array)
+                .ok_or_else(|| error("json array")),
             Self::Fsd if fsd::parse(text).is_err() => Err(error("Flux Standard Duration")),
             Self::String | Self::Fsd | Self::Any if !text.starts_with('"') => Ok(text.into()),
-            Self::String | Self::Fsd | Self::Any => {
-                json().filter(Value::is_string).ok_or_else(|| error("string"))
-            }
+            Self::String | Self::Fsd | Self::Any => json()
+                .filter(Value::is_string)
+                .ok_or_else(|| error("string")),
             Self::FsdInteger | Self::FsdReal => {
                 Err(Failure::new("Invalid type for the set subcommand"))
             }
@@ -201,7 +212,9 @@ fn remove_at(config: &mut Value, path: &str) {
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
     let parent = match parent {
         "" => Some(config),
-        _ => parent.split('.').try_fold(config, |v, name| v.get_mut(name)),
+        _ => parent
+            .split('.')
+            .try_fold(config, |v, name| v.get_mut(name)),
     };
     if let Some(table) = parent.and_then(Value::as_object_mut) {
         table.shift_remove(name);
@@ -218,7 +231,9 @@ fn prefixed(variable: &str, below: &str) -> PathBuf {
         return dir.into();
     }
     let bin = crate::exec_path::self_dir().unwrap_or_default();
-    bin.parent().map(|prefix| prefix.join(below)).unwrap_or_default()
+    bin.parent()
+        .map(|prefix| prefix.join(below))
+        .unwrap_or_default()
 }
 
 fn builtin(name: &str) -> Option<String> {
@@ -258,7 +273,10 @@ fn read(path: &std::path::Path) -> Result<Value, Failure> {
             true => serde_json::from_str(&text).map_err(|e| e.to_string()),
             false => toml::from_str(&text).map_err(|e| e.message().to_owned()),
         };
-        merge(&mut config, table.map_err(Failure::new).context(file.display())?);
+        merge(
+            &mut config,
+            table.map_err(Failure::new).context(file.display())?,
+        );
     }
     Ok(config.into())
 }
@@ -349,9 +367,9 @@ async fn get(options: Get) -> Outcome {
     };
     match (value, options.default) {
         (Some(value), _) => {
-            let text = kind.show(value).ok_or_else(|| {
-                Failure::new(format!("{what} does not have the requested type"))
-            })?;
+            let text = kind
+                .show(value)
+                .ok_or_else(|| Failure::new(format!("{what} does not have the requested type")))?;
             outln!("{text}");
             Ok(0)
         }

@@ -159,9 +159,11 @@ pub(crate) fn run(args: Args) -> Outcome {
             What::Delete { kill, ids } => delete(&handle, &ids, kill).await,
             What::Stop { ids } => each(&handle, &ids, "stop", "Stopped").await,
             What::Start { ids } => each(&handle, &ids, "start", "Started").await,
-            What::Sync { epsilon, disable, topic } => {
-                sync(&handle, epsilon, disable, topic.as_deref()).await
-            }
+            What::Sync {
+                epsilon,
+                disable,
+                topic,
+            } => sync(&handle, epsilon, disable, topic.as_deref()).await,
         }
     })
 }
@@ -427,9 +429,10 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, Value)>) {
 
 async fn dump(handle: &Handle, id: u64, key: Option<&str>) -> Outcome {
     let all = entries(handle).await?;
-    let entry = all.iter().find(|e| e["id"] == id).ok_or_else(|| {
-        Failure::new(format!("cron-{id}: No such cron entry found"))
-    })?;
+    let entry = all
+        .iter()
+        .find(|e| e["id"] == id)
+        .ok_or_else(|| Failure::new(format!("cron-{id}: No such cron entry found")))?;
     let mut values = Vec::new();
     flatten("", entry, &mut values);
     for (name, value) in values {
@@ -509,7 +512,10 @@ mod tests {
             .ok()
             .unwrap();
         assert_eq!(args["month"], "0-2,Dec");
-        assert_eq!((args["minute"].as_str(), command.as_str()), (Some("*/5"), "echo a b"));
+        assert_eq!(
+            (args["minute"].as_str(), command.as_str()),
+            (Some("*/5"), "echo a b")
+        );
         assert!(crontab_line("  # nothing").is_none());
         assert!(crontab_line("1 2 3").unwrap().is_err());
     }
@@ -520,7 +526,17 @@ mod tests {
         assert_eq!(ago(0., 7200. * 13.), "26.0 hours ago");
         assert_eq!((span(0.5), span(90.)), ("500.00ms".into(), "1.500m".into()));
         let mut out = Vec::new();
-        flatten("", &json!({"tasks": [{"pid": 1}], "stats": {"count": 2}}), &mut out);
-        assert_eq!(out, [("task.1.pid".to_owned(), json!(1)), ("stats.count".to_owned(), json!(2))]);
+        flatten(
+            "",
+            &json!({"tasks": [{"pid": 1}], "stats": {"count": 2}}),
+            &mut out,
+        );
+        assert_eq!(
+            out,
+            [
+                ("task.1.pid".to_owned(), json!(1)),
+                ("stats.count".to_owned(), json!(2))
+            ]
+        );
     }
 }

@@ -33,7 +33,7 @@ struct Options {
     #[arg(short, long, requires = "human")]
     delta: bool,
     /// Colours: always, never or auto
-    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "auto", default_missing_value = "always")]
+    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     color: Color,
 }
 

@@ -154,9 +154,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         let handle = Handle::open(None).await?;
         match command {
             What::List(o) => list(&handle, &o).await,
-            What::Load(o) => {
-                load(&handle, &o.module, o.name.as_deref(), &o.args, &o.process).await
-            }
+            What::Load(o) => load(&handle, &o.module, o.name.as_deref(), &o.args, &o.process).await,
             What::Remove(o) => remove(&handle, &o.module, o.force, o.cancel).await,
             What::Reload(o) => {
                 // A name chooses between several modules of one file.

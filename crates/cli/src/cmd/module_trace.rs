@@ -21,7 +21,12 @@ pub(super) struct Trace {
     #[arg(short = 'T', long, value_name = "GLOB", default_value = "*")]
     topic: String,
     /// Only these types: request, response, event, control
-    #[arg(short = 't', long = "type", value_name = "TYPE,...", value_delimiter = ',')]
+    #[arg(
+        short = 't',
+        long = "type",
+        value_name = "TYPE,...",
+        value_delimiter = ','
+    )]
     types: Vec<Kind>,
     /// Times for people
     #[arg(short = 'H', long)]
@@ -209,8 +214,20 @@ mod tests {
         assert_eq!(seen(1, 0).text(5), "  kvs rx request kvs.ping [12]");
         assert_eq!(seen(2, 2).text(0), "kvs rx response kvs.ping [12] ENOENT");
         assert_eq!(["0", "1K", "1.5M"], [0, 1024, 3 << 19].map(size));
-        let mut clock = Clock { human: true, delta: false, last: None };
+        let mut clock = Clock {
+            human: true,
+            delta: false,
+            last: None,
+        };
         let show = [60., 60.5, 61., 120.].map(|t| clock.show(t, &TimeZone::UTC));
-        assert_eq!(show, ["[Jan01 00:01]", "[  +0.500000]", "[  +1.000000]", "[Jan01 00:02]"]);
+        assert_eq!(
+            show,
+            [
+                "[Jan01 00:01]",
+                "[  +0.500000]",
+                "[  +1.000000]",
+                "[Jan01 00:02]"
+            ]
+        );
     }
 }

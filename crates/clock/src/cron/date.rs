@@ -107,7 +107,9 @@ impl Pattern {
                 None => field(unit, "*")?,
                 Some(Value::String(text)) => field(unit, text)?,
                 Some(Value::Number(n)) => field(unit, &n.to_string())?,
-                Some(other) => return Err(format!("{name}: expected number or text, found {other}")),
+                Some(other) => {
+                    return Err(format!("{name}: expected number or text, found {other}"));
+                }
             });
         }
         // One field was made for each unit.
@@ -179,12 +181,30 @@ mod tests {
         for (args, want) in [
             (json!({}), "2026-03-04T05:06:08Z"),
             (json!({"second": 0}), "2026-03-04T05:07:00Z"),
-            (json!({"second": 0, "minute": "*/15"}), "2026-03-04T05:15:00Z"),
-            (json!({"second": 0, "minute": 0, "hour": 5}), "2026-03-05T05:00:00Z"),
-            (json!({"second": 0, "minute": 0, "hour": 0, "weekday": "sun"}), "2026-03-08T00:00:00Z"),
-            (json!({"second": 0, "minute": 0, "hour": 0, "weekday": "7"}), "2026-03-08T00:00:00Z"),
-            (json!({"second": 0, "minute": 0, "hour": 0, "mday": 29, "month": 1}), "2028-02-29T00:00:00Z"),
-            (json!({"second": 0, "minute": 5, "hour": 1, "mday": 1, "month": "Jan"}), "2027-01-01T01:05:00Z"),
+            (
+                json!({"second": 0, "minute": "*/15"}),
+                "2026-03-04T05:15:00Z",
+            ),
+            (
+                json!({"second": 0, "minute": 0, "hour": 5}),
+                "2026-03-05T05:00:00Z",
+            ),
+            (
+                json!({"second": 0, "minute": 0, "hour": 0, "weekday": "sun"}),
+                "2026-03-08T00:00:00Z",
+            ),
+            (
+                json!({"second": 0, "minute": 0, "hour": 0, "weekday": "7"}),
+                "2026-03-08T00:00:00Z",
+            ),
+            (
+                json!({"second": 0, "minute": 0, "hour": 0, "mday": 29, "month": 1}),
+                "2028-02-29T00:00:00Z",
+            ),
+            (
+                json!({"second": 0, "minute": 5, "hour": 1, "mday": 1, "month": "Jan"}),
+                "2027-01-01T01:05:00Z",
+            ),
             (json!({"year": 100}), "never"),
             (json!({"mday": 30, "month": 1}), "never"),
         ] {
@@ -198,7 +218,14 @@ mod tests {
         assert_eq!(f(1, "1-3,10/20"), Ok(Some(vec![1, 2, 3, 10, 30, 50])));
         assert_eq!(f(6, "Mon-Wed"), Ok(Some(vec![1, 2, 3])));
         assert_eq!(f(1, "*"), Ok(None));
-        for (unit, text) in [(1, "60"), (1, "x"), (1, "5-3"), (1, "*/0"), (3, "0"), (1, "")] {
+        for (unit, text) in [
+            (1, "60"),
+            (1, "x"),
+            (1, "5-3"),
+            (1, "*/0"),
+            (3, "0"),
+            (1, ""),
+        ] {
             assert!(f(unit, text).is_err(), "{text}");
         }
         assert!(Pattern::from_json(&json!({"hour": [1]})).is_err());

@@ -38,7 +38,7 @@ pub(super) enum When {
     /// On events.
     Event(OnEvent),
     /// At times.
-    Datetime(Pattern),
+    Datetime(Box<Pattern>),
 }
 
 /// On which events.
@@ -208,10 +208,11 @@ impl Entry {
             "event" => {
                 When::Event(OnEvent::deserialize(&create.args).map_err(|e| bad(e.to_string()))?)
             }
-            "datetime" => When::Datetime(
-                Pattern::from_json(&create.args)
-                    .map_err(|e| RpcError::new(libc::EINVAL, format!("cron.create: args.{e}")))?,
-            ),
+            "datetime" => {
+                When::Datetime(Box::new(Pattern::from_json(&create.args).map_err(|e| {
+                    RpcError::new(libc::EINVAL, format!("cron.create: args.{e}"))
+                })?))
+            }
             other => {
                 let text = format!(
                     "cron.create: type: expected interval, event or datetime, found {other:?}"
@@ -362,10 +363,14 @@ impl Entry {
                 run.status = Some(status);
                 match (status, exit_code(status)) {
                     (0, _) => Verdict::Good,
-                    (_, code) if code > 128 && status & 0x7f != 0 => {
-                        Verdict::Failed(format!("\"{}\": Failed: signal {}", self.command, code - 128))
+                    (_, code) if code > 128 && status & 0x7f != 0 => Verdict::Failed(format!(
+                        "\"{}\": Failed: signal {}",
+                        self.command,
+                        code - 128
+                    )),
+                    (_, code) => {
+                        Verdict::Failed(format!("\"{}\": Failed: Exit {code}", self.command))
                     }
-                    (_, code) => Verdict::Failed(format!("\"{}\": Failed: Exit {code}", self.command)),
                 }
             }
             Err(e) => {
@@ -443,7 +448,8 @@ mod tests {
 
     #[test]
     fn intervals_repeat_until_they_have_run_often_enough() {
-        let mut e = entry(json!({"type": "interval", "args": {"interval": 5., "after": 1.}, "repeat": 2}));
+        let mut e =
+            entry(json!({"type": "interval", "args": {"interval": 5., "after": 1.}, "repeat": 2}));
         assert_eq!(e.due, Some(101.));
         assert!(e.schedule(101.));
         assert_eq!(e.due, Some(106.));
@@ -454,7 +460,10 @@ mod tests {
         assert!(e.schedule(111.));
         assert!(e.stopped && e.due.is_none());
         let e = e.to_json();
-        assert_eq!((&e["stats"]["count"], &e["tasks"][0]["state"]), (&json!(2), &json!("Deferred")));
+        assert_eq!(
+            (&e["stats"]["count"], &e["tasks"][0]["state"]),
+            (&json!(2), &json!("Deferred"))
+        );
         assert_eq!(e["tasks"][1]["state"], "Exited");
     }
 
@@ -487,6 +496,9 @@ mod tests {
         assert!(e.stopped && e.stop().is_err());
         e.start(102.).unwrap();
         let tasks = &e.to_json()["tasks"];
-        assert_eq!((&tasks[0]["code"], &tasks[1]["code"]), (&json!(137), &json!(1)));
+        assert_eq!(
+            (&tasks[0]["code"], &tasks[1]["code"]),
+            (&json!(137), &json!(1))
+        );
     }
 }

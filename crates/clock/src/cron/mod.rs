@@ -74,8 +74,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         match arg.split_once('=') {
             Some(("sync", topic)) => cron.sync_to(Some(topic)),
             Some(("sync_epsilon", text)) => {
-                cron.epsilon =
-                    fsd::parse(text).map_err(|e| ModuleError::new("sync_epsilon", e))?;
+                cron.epsilon = fsd::parse(text).map_err(|e| ModuleError::new("sync_epsilon", e))?;
             }
             _ => return Err(ModuleError::unknown_argument(arg)),
         }
@@ -217,7 +216,11 @@ impl Cron {
             disable: bool,
             sync_epsilon: Option<f64>,
         }
-        let Request { topic, disable, sync_epsilon } = msg.json()?;
+        let Request {
+            topic,
+            disable,
+            sync_epsilon,
+        } = msg.json()?;
         if topic.is_some() || disable {
             self.sync_to(topic.as_deref());
         }
@@ -341,9 +344,15 @@ impl Cron {
         #[derive(Deserialize)]
         #[serde(tag = "type", rename_all = "lowercase")]
         enum Response {
-            Started { pid: i32 },
-            Output { io: IoData },
-            Finished { status: i32 },
+            Started {
+                pid: i32,
+            },
+            Output {
+                io: IoData,
+            },
+            Finished {
+                status: i32,
+            },
             #[serde(other)]
             Other,
         }

@@ -35,11 +35,14 @@ const RC3: &str = include_str!("../../../../../etc/rc3.toml");
 
 /// Runs a Python script with the Flux modules of Python.
 const PYTHON: &str = "
-import sys
+import os, sys
 from flux.modprobe import Modprobe
 m = Modprobe(verbose='-v' in sys.argv, dry_run='-n' in sys.argv)
 m.configure_modules()
 m.read_rcfile(sys.argv[1])
+for name in os.environ.get('FLUX_MODPROBE_DISABLE', '').split(','):
+    if name:
+        m.disable(name)
 m.run(m.get_deps(m.solve(m.active_tasks)))
 sys.exit(m.exitcode)
 ";
@@ -137,12 +140,14 @@ pub(crate) fn run(args: Args) -> Outcome {
             What::Rc1(o) => {
                 let session = Session::open().await?;
                 let code = session.script(&o, scripts("rc1", RC1)?).await?;
+                python_scripts("rc1").await?;
                 executables("rc1", &o).await?;
                 Ok(code)
             }
             What::Rc3(o) => {
                 // What is to be unloaded is unloaded whatever those say.
                 let before = executables("rc3", &o).await;
+                let before = before.and(python_scripts("rc3").await);
                 let session = Session::open().await?;
                 let code = session.script(&o, scripts("rc3", RC3)?).await?;
                 before.map(|()| code)
@@ -155,13 +160,34 @@ pub(crate) fn run(args: Args) -> Outcome {
 
 fn python(script: &Script) -> Failure {
     let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
-    let mut words = vec!["-c".into(), PYTHON.into(), script.file.clone().into_os_string()];
+    let mut words = vec![
+        "-c".into(),
+        PYTHON.into(),
+        script.file.clone().into_os_string(),
+    ];
     for (on, flag) in [(script.rc.verbose, "-v"), (script.rc.dry_run, "-n")] {
         if on {
             words.push(flag.into());
         }
     }
     exec_path::exec(Path::new(&python), words)
+}
+
+/// Run the Python scripts of `NAME.d`, one after the other.
+async fn python_scripts(name: &str) -> Result<(), Failure> {
+    let is_python = |p: &Path| p.extension().is_some_and(|e| e == "py");
+    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    for file in search_path()
+        .iter()
+        .flat_map(|dir| files(dir, name, is_python))
+    {
+        let mut cmd = tokio::process::Command::new(&python);
+        let status = cmd.arg("-c").arg(PYTHON).arg(&file).status().await;
+        if !status.context(file.display())?.success() {
+            return Err(Failure::new(format!("{} failed", file.display())));
+        }
+    }
+    Ok(())
 }
 
 fn dirs(variable: &str) -> Vec<PathBuf> {
@@ -251,8 +277,13 @@ fn invalid(file: &Path) -> impl Fn(String) -> Failure {
 /// The table of all files.
 fn table() -> Result<Table, Failure> {
     let mut table = Table::default();
-    table.read(MODULES).map_err(invalid(Path::new("modprobe.toml")))?;
-    for file in search_path().iter().flat_map(|dir| files(dir, "modprobe", is_toml)) {
+    table
+        .read(MODULES)
+        .map_err(invalid(Path::new("modprobe.toml")))?;
+    for file in search_path()
+        .iter()
+        .flat_map(|dir| files(dir, "modprobe", is_toml))
+    {
         let text = std::fs::read_to_string(&file).context(file.display())?;
         table.read(&text).map_err(invalid(&file))?;
     }
@@ -273,7 +304,10 @@ fn configure(table: &mut Table, config: &Value) -> Result<(), Failure> {
 fn disable(table: &mut Table, more: &[String]) -> Result<(), Failure> {
     let from_env = std::env::var("FLUX_MODPROBE_DISABLE").unwrap_or_default();
     let lists = std::iter::once(&from_env).chain(more);
-    for name in lists.flat_map(|list| list.split(',')).filter(|n| !n.is_empty()) {
+    for name in lists
+        .flat_map(|list| list.split(','))
+        .filter(|n| !n.is_empty())
+    {
         table.disable(name).map_err(Failure::new)?;
     }
     Ok(())
@@ -327,7 +361,10 @@ impl Session {
         struct Answer {
             mods: Vec<Module>,
         }
-        let answer: Answer = self.handle.call("module.list", Node::Any, &json!({})).await?;
+        let answer: Answer = self
+            .handle
+            .call("module.list", Node::Any, &json!({}))
+            .await?;
         Ok(answer.mods.into_iter().map(|m| m.name).collect())
     }
 
@@ -350,12 +387,18 @@ impl Session {
         let removed = match remove.is_empty() {
             true => Vec::new(),
             false => {
-                let solver = Solver { table: &table, facts: &facts };
+                let solver = Solver {
+                    table: &table,
+                    facts: &facts,
+                };
                 let gone = solver.removable(&loaded, &remove).map_err(Failure::new)?;
                 gone.into_iter().collect()
             }
         };
-        let solver = Solver { table: &table, facts: &facts };
+        let solver = Solver {
+            table: &table,
+            facts: &facts,
+        };
         let mut wanted = solver.wanted(&active, false).map_err(Failure::new)?;
         let forward = solver
             .order(&removed.iter().cloned().collect())
@@ -387,8 +430,13 @@ async fn load(options: Names) -> Outcome {
     let mut table = table()?;
     configure(&mut table, &session.config)?;
     let facts = session.facts();
-    let solver = Solver { table: &table, facts: &facts };
-    let mut wanted = solver.wanted(&options.modules, true).map_err(Failure::new)?;
+    let solver = Solver {
+        table: &table,
+        facts: &facts,
+    };
+    let mut wanted = solver
+        .wanted(&options.modules, true)
+        .map_err(Failure::new)?;
     let loaded = session.loaded().await?;
     wanted.retain(|name| !loaded.contains(name));
     if wanted.is_empty() {
@@ -410,12 +458,18 @@ async fn remove(options: Names) -> Outcome {
     configure(&mut table, &session.config)?;
     let facts = session.facts();
     let loaded = session.loaded().await?;
-    let solver = Solver { table: &table, facts: &facts };
+    let solver = Solver {
+        table: &table,
+        facts: &facts,
+    };
     let gone = solver
         .removable(&loaded, &options.modules)
         .map_err(Failure::new)?;
     let order = reversed(&solver.order(&gone).map_err(Failure::new)?);
-    let names: Vec<String> = gone.into_iter().filter(|n| table.find(n).is_some()).collect();
+    let names: Vec<String> = gone
+        .into_iter()
+        .filter(|n| table.find(n).is_some())
+        .collect();
     table.set_remove(&names).map_err(Failure::new)?;
     let manner = Manner {
         dry_run: options.dry_run,
@@ -431,7 +485,9 @@ fn prepared(show: &Show, config: &Value) -> Result<Table, Failure> {
     for entry in &show.set_alternative {
         let pair = entry.split_once('=').filter(|(name, _)| !name.is_empty());
         let (name, module) = pair.ok_or_else(|| {
-            Failure::new(format!("--set-alternative: expected NAME=MODULE, found '{entry}'"))
+            Failure::new(format!(
+                "--set-alternative: expected NAME=MODULE, found '{entry}'"
+            ))
         })?;
         table.choose(name, module).map_err(Failure::new)?;
     }
@@ -443,7 +499,10 @@ async fn show(options: &Show) -> Outcome {
     let session = Session::open().await?;
     let table = prepared(options, &session.config)?;
     let facts = session.facts();
-    let solver = Solver { table: &table, facts: &facts };
+    let solver = Solver {
+        table: &table,
+        facts: &facts,
+    };
     let task = solver.resolve(&options.module).map_err(Failure::new)?;
     outln!("{}", task.to_json());
     Ok(0)
@@ -453,7 +512,10 @@ async fn list_dependencies(options: &List) -> Outcome {
     let session = Session::open().await?;
     let table = prepared(&options.show, &session.config)?;
     let facts = session.facts();
-    let solver = Solver { table: &table, facts: &facts };
+    let solver = Solver {
+        table: &table,
+        facts: &facts,
+    };
     let mut seen = std::collections::BTreeSet::new();
     let lines = tree(&solver, &options.show.module, options.full, &mut seen)?;
     lines.iter().for_each(|line| outln!("{line}"));

@@ -47,7 +47,8 @@ pub(super) async fn all(
         match running.next().await {
             Some((name, Ok(()))) => drop(done.insert(name)),
             Some((_, Err(e))) => drop(failure.get_or_insert(e)),
-            None if done.len() == begun.len() && begun.len() < order.len() && failure.is_none() => {}
+            None if done.len() == begun.len() && begun.len() < order.len() && failure.is_none() => {
+            }
             None => break,
         }
     }
@@ -103,7 +104,9 @@ pub(super) async fn shell(name: &str, line: &str) -> Result<(), Failure> {
         .context(name)?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(code) => Err(Failure::new(format!("{name}: exited with exit code {code}"))),
+        Some(code) => Err(Failure::new(format!(
+            "{name}: exited with exit code {code}"
+        ))),
         None => Err(Failure::new(format!("{name}: was killed by a signal"))),
     }
 }

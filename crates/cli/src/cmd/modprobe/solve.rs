@@ -78,7 +78,9 @@ impl<'a> Solver<'a> {
             }
         };
         let all = |t: &str, list: &dyn Fn(&Task) -> &Vec<String>| {
-            self.table.find(t).is_some_and(|t| list(t).iter().any(|x| x == "*"))
+            self.table
+                .find(t)
+                .is_some_and(|t| list(t).iter().any(|x| x == "*"))
         };
         for name in tasks {
             let Some(task) = self.table.find(name) else {
@@ -139,9 +141,9 @@ impl<'a> Solver<'a> {
         };
         let mut gone = BTreeSet::new();
         for name in asked {
-            let found = self.among(&known, name).or_else(|| {
-                loaded.contains(name).then(|| name.clone())
-            });
+            let found = self
+                .among(&known, name)
+                .or_else(|| loaded.contains(name).then(|| name.clone()));
             gone.insert(found.ok_or_else(|| format!("module {name} is not loaded"))?);
         }
         for name in &gone {
@@ -204,8 +206,16 @@ mod tests {
         table.read(extra).unwrap();
         let attrs = BTreeMap::from([("a.b".to_owned(), "1".to_owned())]);
         let config = json!({"x": {"y": 1}});
-        let facts = Facts { rank, config: &config, attrs: &attrs, env: &|name| name == "SET" };
-        f(&Solver { table: &table, facts: &facts })
+        let facts = Facts {
+            rank,
+            config: &config,
+            attrs: &attrs,
+            env: &|name| name == "SET",
+        };
+        f(&Solver {
+            table: &table,
+            facts: &facts,
+        })
     }
 
     fn names(list: &[&str]) -> Vec<String> {
@@ -224,12 +234,28 @@ mod tests {
         assert_eq!(tasks, ["cron-load", "cleanup"]);
         assert!(script.load.contains(&"sched".to_owned()));
         let (attrs, config) = (BTreeMap::new(), json!({}));
-        let facts = Facts { rank: 1, config: &config, attrs: &attrs, env: &|_| false };
-        let solver = Solver { table: &table, facts: &facts };
+        let facts = Facts {
+            rank: 1,
+            config: &config,
+            attrs: &attrs,
+            env: &|_| false,
+        };
+        let solver = Solver {
+            table: &table,
+            facts: &facts,
+        };
         let wanted = solver.wanted(&script.load, false).unwrap();
         assert_eq!(
             wanted,
-            set(&["content", "heartbeat", "kvs", "kvs-watch", "resource", "job-info", "job-ingest"])
+            set(&[
+                "content",
+                "heartbeat",
+                "kvs",
+                "kvs-watch",
+                "resource",
+                "job-info",
+                "job-ingest"
+            ])
         );
     }
 
@@ -266,16 +292,27 @@ mod tests {
         let extra = r#"
             modules = [{name = "other", provides = ["sched"], priority = 10}]
             alternatives.sched = "other""#;
-        with(0, extra, |s| assert_eq!(s.resolve("sched").unwrap().name, "other"));
+        with(0, extra, |s| {
+            assert_eq!(s.resolve("sched").unwrap().name, "other")
+        });
         with(0, "sched-simple.disabled = true", |s| {
-            assert!(s.wanted(&names(&["sched"]), false).unwrap().is_disjoint(&set(&["sched-simple"])));
-            assert!(s.wanted(&names(&["sched"]), true).unwrap().contains("sched-simple"));
+            assert!(
+                s.wanted(&names(&["sched"]), false)
+                    .unwrap()
+                    .is_disjoint(&set(&["sched-simple"]))
+            );
+            assert!(
+                s.wanted(&names(&["sched"]), true)
+                    .unwrap()
+                    .contains("sched-simple")
+            );
         });
     }
 
     #[test]
     fn everything_else_first() {
-        let extra = r#"modules = [{name = "last", after = ["*"]}, {name = "first", before = ["*"]}]"#;
+        let extra =
+            r#"modules = [{name = "last", after = ["*"]}, {name = "first", before = ["*"]}]"#;
         with(0, extra, |s| {
             let order = s.order(&set(&["last", "first", "kvs"])).unwrap();
             assert_eq!(order["last"], set(&["first", "kvs"]));
@@ -290,12 +327,28 @@ mod tests {
 
     #[test]
     fn removal_takes_what_nobody_else_needs() {
-        let loaded = names(&["content", "heartbeat", "kvs", "kvs-watch", "cron", "foreign"]);
+        let loaded = names(&[
+            "content",
+            "heartbeat",
+            "kvs",
+            "kvs-watch",
+            "cron",
+            "foreign",
+        ]);
         with(0, "", |s| {
             let removable = |asked: &[&str]| s.removable(&loaded, &names(asked));
-            assert_eq!(removable(&["kvs-watch"]).unwrap(), set(&["kvs-watch", "kvs", "content"]));
-            assert_eq!(removable(&["kvs"]).unwrap_err(), "kvs still in use by kvs-watch");
-            assert_eq!(removable(&["resource"]).unwrap_err(), "module resource is not loaded");
+            assert_eq!(
+                removable(&["kvs-watch"]).unwrap(),
+                set(&["kvs-watch", "kvs", "content"])
+            );
+            assert_eq!(
+                removable(&["kvs"]).unwrap_err(),
+                "kvs still in use by kvs-watch"
+            );
+            assert_eq!(
+                removable(&["resource"]).unwrap_err(),
+                "module resource is not loaded"
+            );
             assert_eq!(removable(&["foreign"]).unwrap(), set(&["foreign"]));
             assert!(!removable(&["all"]).unwrap().contains("foreign"));
         });

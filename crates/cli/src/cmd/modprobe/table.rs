@@ -127,7 +127,7 @@ impl Task {
     fn new(entry: Entry) -> Result<Self, String> {
         let name = entry.name.clone();
         if name.is_empty() {
-            return Err("an entry has no name".to_owned());
+            return Err("an entry is missing required config key name".to_owned());
         }
         let mut task = Self {
             module: name.clone(),
@@ -299,7 +299,10 @@ impl Table {
 
     fn find_mut(&mut self, name: &str) -> Result<&mut Task, String> {
         let unknown = || format!("no such module or task {name}");
-        let found = self.0.iter_mut().find(|t| t.name == name);
+        // A service stands for who provides it.
+        let named = self.find(name).or(self.providers(name).last().copied());
+        let own = named.ok_or_else(unknown)?.name.clone();
+        let found = self.0.iter_mut().find(|t| t.name == own);
         found.ok_or_else(unknown)
     }
 
@@ -334,7 +337,11 @@ impl Table {
 
     /// Make all that provide `service` disabled.
     pub(super) fn disable(&mut self, service: &str) -> Result<(), String> {
-        let names: Vec<String> = self.providers(service).iter().map(|t| t.name.clone()).collect();
+        let names: Vec<String> = self
+            .providers(service)
+            .iter()
+            .map(|t| t.name.clone())
+            .collect();
         if names.is_empty() {
             return Err(format!("no such module or task '{service}'"));
         }
