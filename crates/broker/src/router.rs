@@ -642,8 +642,15 @@ impl Router {
             self.request(notice, None);
         }
         for request in endpoint.abandoned() {
-            let text = format!("{} ended without an answer", request.service());
-            self.answer(&request, Err(RpcError::new(libc::EHOSTUNREACH, text)));
+            let error = match endpoint.card {
+                Some(_) => {
+                    let text = format!("{} ended without an answer", request.service());
+                    RpcError::new(libc::EHOSTUNREACH, text)
+                }
+                // A program that served has gone: as if it had come too late.
+                None => no_service(&request),
+            };
+            self.answer(&request, Err(error));
         }
     }
 }

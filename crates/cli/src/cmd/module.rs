@@ -323,18 +323,15 @@ async fn stats(handle: &Handle, options: &Stats) -> Outcome {
     Ok(0)
 }
 
-/// A number as asked for, anything else as indented JSON.
+/// A number as C prints it, scaled and of the type asked for; anything else as indented JSON.
 fn number(value: &Value, options: &Stats) -> String {
-    if let (Some(n), Some(kind)) = (value.as_f64(), options.kind) {
-        let scaled = n * options.scale;
-        return match kind {
-            NumberKind::Int => format!("{}", scaled as i64),
-            NumberKind::Double => format!("{scaled:.6}"),
-        };
-    }
-    match value.as_f64() {
-        Some(n) if options.scale != 1. => format!("{:.6}", n * options.scale),
-        _ => indented(value),
+    let scaled = value.as_f64().unwrap_or(0.) * options.scale;
+    match options.kind {
+        Some(NumberKind::Int) => format!("{}", scaled as i64),
+        _ if value.is_i64() || value.is_u64() => format!("{}", scaled as i64),
+        Some(NumberKind::Double) => format!("{scaled:.6}"),
+        None if value.is_f64() => format!("{scaled:.6}"),
+        None => indented(value),
     }
 }
 
