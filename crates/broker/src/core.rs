@@ -527,7 +527,7 @@ impl Core {
                 self.start.wait(msg, &self.handle);
                 None
             }
-            "broker.getenv" => Some(start::getenv(msg)),
+            "broker.getenv" => Some(start::getenv(&self.setup.program_env, msg)),
             "broker.setenv" => Some(start::setenv(&mut self.setup.program_env, msg)),
             "broker.conf-builtin" => Some(start::conf_builtin(&self.setup.attrs, msg)),
             "broker.rusage" | "broker.debug" | "broker.config-reload" | "broker.stats-clear" => {

@@ -92,16 +92,20 @@ impl Start {
 }
 
 /// `broker.getenv`: those of the asked variables that are set.
-pub(super) fn getenv(msg: &Message) -> Result<Value, RpcError> {
+pub(super) fn getenv(env: &Environment, msg: &Message) -> Result<Value, RpcError> {
     #[derive(Deserialize)]
     struct Request {
         names: Vec<String>,
     }
     msg.require_owner()?;
     let Request { names } = msg.json()?;
+    let value = |name: &String| match env.iter().find(|(n, _)| n == name) {
+        Some((_, value)) => value.clone(),
+        None => std::env::var(name).ok(),
+    };
     let set = names
         .into_iter()
-        .filter_map(|name| Some((name.clone(), Value::from(std::env::var(name).ok()?))));
+        .filter_map(|name| Some((name.clone(), Value::from(value(&name)?))));
     Ok(json!({ "env": set.collect::<Map<_, _>>() }))
 }
 

@@ -119,7 +119,7 @@ impl Cron {
         }
         if let Some(topic) = topic {
             self.say(
-                libc::LOG_INFO,
+                libc::LOG_DEBUG,
                 &format!("synchronizing cron tasks to event {topic}"),
             );
             self.subscribe(topic, true);
