@@ -119,7 +119,7 @@ impl Cron {
         }
         if let Some(topic) = topic {
             self.say(
-                libc::LOG_DEBUG,
+                libc::LOG_INFO,
                 &format!("synchronizing cron tasks to event {topic}"),
             );
             self.subscribe(topic, true);
