@@ -2,16 +2,39 @@
 //!
 //! The kernel tells who connects; the instance owner is let in, others are turned away with EPERM
 //! in the one-byte welcome. Messages then flow framed as in [`wire::encode_frame`].
+//!
+//! What a connection has under way is bounded: each message takes its size from the connection's window and gives it
+//! back when it leaves the last inbox or queue on this broker. With an empty window the socket is not read, so a
+//! program that asks faster than it is served waits in its own `write`. This cannot deadlock: only programs wait, each
+//! for its own messages; the router, modules and responses never do. Modules have no window (one that waited for its
+//! own requests to be taken could be what the other one waits for); what they send is bounded by what they are asked.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use client::stream::{read_messages, write_messages};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc::unbounded_channel;
-use wire::Credentials;
+use tokio::sync::Semaphore;
+use wire::{Credentials, FrameDecoder, FrameQueue};
 
-use crate::router::{Input, RouterHandle, Sink, new_id};
+use crate::router::{
+    ClientMessages, ClientQueue, EndpointId, Input, RouterHandle, Sink, new_id, weight,
+};
+
+/// Bytes one connection may have under way. A single message may be larger: it then goes alone.
+const WINDOW: usize = 16 << 20;
+
+/// Whether what comes from a stream is bounded.
+#[derive(Clone, Copy)]
+pub(crate) enum Window {
+    /// By [`WINDOW`].
+    Bounded,
+    /// Not: it is a module's.
+    Open,
+}
+const READ_CHUNK: usize = 16 * 1024;
+const WRITE_BATCH: usize = 64;
 
 /// Listen on `path` and serve connections until the task is dropped.
 pub(crate) fn listen(path: &Path, owner: u32, router: RouterHandle) -> std::io::Result<()> {
@@ -39,23 +62,86 @@ async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {
         return;
     }
     let cred = Credentials::owner(peer.uid());
-    let (mut reader, mut writer) = io.into_split();
-    let (tx, mut queue) = unbounded_channel();
     let id = new_id();
-    let sink = Sink::Client(tx);
+    let (queue, messages) = ClientQueue::new();
     router.send(Input::Attach {
         id: id.clone(),
         cred,
-        sink,
+        sink: Sink::Client(queue.clone()),
         services: Vec::new(),
+        card: None,
     });
-    tokio::spawn(async move { write_messages(&mut writer, &mut queue).await });
-    // Whatever ends reading, the client is gone.
-    let _ = read_messages(&mut reader, |msg| {
-        router.send(Input::FromEndpoint(id.clone(), msg));
-    })
-    .await;
+    carry(io, &id, queue, messages, &router, Window::Bounded).await;
     router.send(Input::Detach(id));
+}
+
+/// Carry messages both ways until the stream ends or its other end has stopped reading.
+pub(crate) async fn carry(
+    io: UnixStream,
+    id: &EndpointId,
+    queue: ClientQueue,
+    messages: ClientMessages,
+    router: &RouterHandle,
+    window: Window,
+) {
+    let (mut reader, writer) = io.into_split();
+    let writing = tokio::spawn(write(writer, messages));
+    // Whatever ends reading, the other end is gone.
+    tokio::select! {
+        _ = read(&mut reader, id, router, window) => {}
+        () = queue.overflow() => {
+            let text = format!("{} bytes wait for a program that does not read: cut off", queue.unread());
+            let entry = crate::log::entry(router.rank(), libc::LOG_WARNING, "connector-local", &text);
+            router.log(entry);
+            writing.abort();
+        }
+    }
+}
+
+/// Read messages into the router, no more at a time than the window lets.
+async fn read(
+    io: &mut OwnedReadHalf,
+    id: &EndpointId,
+    router: &RouterHandle,
+    window: Window,
+) -> std::io::Result<()> {
+    let room = Arc::new(Semaphore::new(WINDOW));
+    let mut decoder = FrameDecoder::default();
+    loop {
+        while let Some(msg) = decoder.next_message().map_err(std::io::Error::other)? {
+            if let Window::Open = window {
+                router.send(Input::FromEndpoint(id.clone(), msg));
+                continue;
+            }
+            let share = weight(&msg).min(WINDOW) as u32;
+            // The semaphore is never closed.
+            let Ok(hold) = room.clone().acquire_many_owned(share).await else {
+                return Ok(());
+            };
+            router.send(Input::FromClient(id.clone(), msg, Arc::new(hold)));
+        }
+        decoder.buffer().reserve(READ_CHUNK);
+        if io.read_buf(decoder.buffer()).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Write messages, many per system call; what they hold is let go once they are written.
+async fn write(mut io: OwnedWriteHalf, mut messages: ClientMessages) -> std::io::Result<()> {
+    let mut batch = Vec::with_capacity(WRITE_BATCH);
+    let mut frames = FrameQueue::default();
+    while messages.take(&mut batch, WRITE_BATCH).await {
+        let mut bytes = 0;
+        for (msg, _) in &batch {
+            frames.push(msg).map_err(std::io::Error::other)?;
+            bytes += weight(msg);
+        }
+        io.write_all_buf(&mut frames).await?;
+        batch.clear();
+        messages.written(bytes);
+    }
+    io.shutdown().await
 }
 
 #[cfg(test)]
@@ -65,6 +151,7 @@ mod tests {
     use overlay::Topology;
     use overlay::topology::Shape;
     use serde_json::{Value, json};
+    use tokio::sync::mpsc::unbounded_channel;
     use wire::{Message, ROLE_OWNER, ROLE_USER, RpcError};
 
     /// A router that listens on a socket.

@@ -8,14 +8,15 @@
 //! message or a future in `tasks`.
 
 mod attr;
+mod config;
 mod health;
-mod log;
 mod module;
+mod start;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use client::{Handle, Inbox, Node};
+use client::{Handle, Inbox, Node, RpcStream};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use overlay::{Incoming, Peer, Topology};
@@ -25,9 +26,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use wire::{Message, RpcError};
 
 use crate::attrs::Attrs;
-use crate::core::log::LogRing;
-use crate::host::{Ended, Host};
+use crate::config::Sources;
+use crate::host::{Host, News, Surroundings};
+use crate::log::LogRing;
 use crate::program::{self, Program, exit_code, spawn_error_code};
+use crate::rc::{self, Script, Scripts};
 use crate::router::{Input, RouterHandle};
 use crate::state::State;
 
@@ -42,6 +45,7 @@ pub(crate) const SERVICES: &[&str] = &[
     "overlay",
     "state-machine",
     "shutdown",
+    "runat",
 ];
 
 /// Event by which rank 0 tells all brokers to end.
@@ -66,7 +70,7 @@ pub(crate) struct Setup {
     pub(crate) rank: u32,
     pub(crate) topology: Topology,
     pub(crate) attrs: Attrs,
-    pub(crate) config: Value,
+    pub(crate) scripts: Scripts,
     pub(crate) program: Program,
     pub(crate) program_env: Vec<(String, Option<String>)>,
     pub(crate) hooks: Hooks,
@@ -77,8 +81,16 @@ enum Done {
     Nothing,
     Announced(Result<(), RpcError>),
     Program(i32),
-    CleanedUp,
+    CleanedUp(i32),
     GraceOver,
+    /// The parent broker is done with its start-up script.
+    ParentReady(Result<(), RpcError>),
+    /// A script has ended.
+    Rc1(i32),
+    Rc3(i32),
+    Config(config::Changed),
+    /// The parent's configuration; the stream goes on.
+    ParentConfig(Box<RpcStream>, Option<Value>),
 }
 
 /// The core's state.
@@ -90,6 +102,8 @@ pub(crate) struct Core {
     state: State,
     since: Instant,
     log: LogRing,
+    config: config::Config,
+    start: start::Start,
     /// Rank 0: brokers that have announced themselves.
     online: BTreeSet<u32>,
     children: BTreeSet<u32>,
@@ -103,9 +117,15 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(setup: Setup, handle: Handle, router: RouterHandle, host: Host) -> Self {
-        let log = LogRing::new(&setup.attrs);
-        Self {
+    pub(crate) fn new(
+        setup: Setup,
+        (config, sources): (Value, Sources),
+        handle: Handle,
+        router: RouterHandle,
+        host: Host,
+    ) -> anyhow::Result<Self> {
+        let log = LogRing::new(&setup.attrs)?;
+        Ok(Self {
             setup,
             handle,
             router,
@@ -113,6 +133,8 @@ impl Core {
             state: State::Join,
             since: Instant::now(),
             log,
+            config: config::Config::new(config, sources),
+            start: start::Start::default(),
             online: BTreeSet::new(),
             children: BTreeSet::new(),
             parent_joined: false,
@@ -122,12 +144,20 @@ impl Core {
             tasks: FuturesUnordered::new(),
             kill_program: None,
             exit: 0,
-        }
+        })
     }
 
     /// Load this rank's modules, before peers can send requests to them.
     pub(crate) fn load_modules(&mut self) -> Result<(), RpcError> {
-        self.host.load_initial()
+        let around = Surroundings {
+            attrs: &self.setup.attrs,
+            config: &self.config.current,
+        };
+        self.host.load_base(around)?;
+        match self.setup.scripts.rc1 {
+            Script::Builtin => self.host.load_initial(around),
+            _ => Ok(()),
+        }
     }
 
     fn is_root(&self) -> bool {
@@ -139,7 +169,7 @@ impl Core {
         mut self,
         mut inbox: Inbox,
         mut peers: UnboundedReceiver<Incoming>,
-        mut ended: UnboundedReceiver<Ended>,
+        mut news: UnboundedReceiver<News>,
         mut signals: UnboundedReceiver<i32>,
     ) -> i32 {
         let subscribed = self.handle.rpc(
@@ -153,13 +183,13 @@ impl Core {
             Done::Nothing
         }));
         self.set_state(State::Init);
-        self.announce();
+        self.begin_init();
         while self.state != State::Goodbye {
             tokio::select! {
                 biased;
                 Some(msg) = inbox.recv() => self.message(&msg),
                 Some(incoming) = peers.recv() => self.peer(incoming),
-                Some(end) = ended.recv() => self.module_ended(end),
+                Some(news) = news.recv() => self.module_news(news),
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done),
                 Some(signum) = signals.recv() => self.signal(signum),
             }
@@ -223,6 +253,14 @@ impl Core {
             running.await;
             Done::Nothing
         }));
+        if self
+            .setup
+            .attrs
+            .get("broker.rc2_none")
+            .is_some_and(|v| v != "0")
+        {
+            return;
+        }
         match self.setup.program.spawn(&self.setup.program_env) {
             Ok(mut child) => {
                 let (tx, mut rx) = tokio::sync::oneshot::channel::<i32>();
@@ -262,10 +300,43 @@ impl Core {
                 ));
             }
             Done::Program(code) => {
+                let level = if code == 0 {
+                    libc::LOG_INFO
+                } else {
+                    libc::LOG_ERR
+                };
+                let seconds = self.since.elapsed().as_secs_f64();
+                let name = self.setup.program.line();
+                self.say(
+                    level,
+                    &format!("rc2.0: {name} Exited (rc={code}) {seconds:.1}s"),
+                );
                 self.exit = code;
                 self.begin_cleanup();
             }
-            Done::CleanedUp => self.begin_shutdown(),
+            Done::CleanedUp(code) => {
+                if self.exit == 0 {
+                    self.exit = code;
+                }
+                self.begin_shutdown();
+            }
+            Done::ParentReady(Ok(())) => self.run_rc1(),
+            Done::ParentReady(Err(e)) => {
+                self.fail(&format!(
+                    "rank {}: the parent broker has not started: {e}",
+                    self.setup.rank
+                ));
+            }
+            Done::Rc1(code) => self.rc1_ended(code),
+            Done::Rc3(code) => {
+                self.start.leaving = false;
+                if self.exit == 0 {
+                    self.exit = code;
+                }
+                self.unload_next();
+            }
+            Done::Config(changed) => self.config_changed(changed),
+            Done::ParentConfig(stream, config) => self.parent_config(*stream, config),
             Done::GraceOver if self.state == State::Shutdown => {
                 let left: Vec<_> = self.children.iter().map(u32::to_string).collect();
                 eprintln!("flux-broker: giving up on ranks {} below", left.join(","));
@@ -287,9 +358,19 @@ impl Core {
         self.kill_program = None;
         self.set_state(State::Cleanup);
         let cleaned = (self.setup.hooks.cleanup)(self.handle.clone());
+        let builtin = self.setup.scripts.rc1 == Script::Builtin;
+        let pushed = rc::run(
+            "cleanup",
+            self.start.cleanup(),
+            self.setup.program_env.clone(),
+            self.router.clone(),
+        );
         self.tasks.push(Box::pin(async move {
-            cleaned.await;
-            Done::CleanedUp
+            // Who wrote the start-up script says what there is to clean up.
+            if builtin {
+                cleaned.await;
+            }
+            Done::CleanedUp(pushed.await)
         }));
     }
 
@@ -318,34 +399,23 @@ impl Core {
 
     fn finalize(&mut self) {
         self.set_state(State::Finalize);
-        self.unload_next();
+        match &self.setup.scripts.rc3 {
+            Script::Command(line) if self.start.ran() => {
+                let (env, router) = (self.setup.program_env.clone(), self.router.clone());
+                self.start.leaving = true;
+                let run = rc::run("rc3", vec![line.clone()], env, router);
+                self.tasks
+                    .push(Box::pin(async move { Done::Rc3(run.await) }));
+            }
+            _ => self.unload_next(),
+        }
     }
 
     fn unload_next(&mut self) {
         match self.host.last().map(str::to_owned) {
             // The module named last is loaded, so unloading it cannot fail.
-            Some(name) => drop(self.host.unload(&name, None)),
+            Some(name) => drop(self.host.unload(&name, None, false)),
             None => self.set_state(State::Goodbye),
-        }
-    }
-
-    fn module_ended(&mut self, ended: Ended) {
-        let expected = self.host.is_stopping(&ended.name);
-        for req in self.host.forget(&ended.name) {
-            self.handle.respond_ok(&req);
-        }
-        if let Err(e) = &ended.result {
-            eprintln!("flux-broker: module {}: {e}", ended.name);
-            self.log
-                .append_local(&format!("module {}: {e}", ended.name), libc::LOG_ERR);
-        }
-        if self.state == State::Finalize {
-            self.unload_next();
-        } else if !expected && ended.result.is_err() {
-            self.exit = 1;
-            if self.is_root() && self.state < State::Cleanup {
-                self.begin_shutdown();
-            }
         }
     }
 
@@ -354,7 +424,7 @@ impl Core {
             Incoming::Joined(Peer::Child(rank)) => drop(self.children.insert(rank)),
             Incoming::Joined(Peer::Parent) => {
                 self.parent_joined = true;
-                self.announce();
+                self.begin_init();
             }
             Incoming::Gone(Peer::Child(rank)) => {
                 self.children.remove(&rank);
@@ -377,7 +447,12 @@ impl Core {
         match self.kill_program.take() {
             // The program's end starts the cleanup.
             Some(kill) => drop(kill.send(signum)),
-            None if self.is_root() && self.state == State::Run => {}
+            None if self.is_root() && self.state == State::Run => {
+                // Without an initial program nothing else ends the instance.
+                if self.setup.attrs.get("broker.rc2_none").is_some() {
+                    self.begin_cleanup();
+                }
+            }
             None => {
                 self.exit = 128 + signum;
                 self.begin_shutdown();
@@ -406,26 +481,58 @@ impl Core {
         match msg.topic() {
             "attr.get" => Some(attr::get(&self.setup.attrs, msg)),
             "attr.list" => Some(Ok(json!({ "names": self.setup.attrs.names() }))),
-            "attr.set" => Some(attr::set(&mut self.setup.attrs, msg)),
+            "attr.set" => Some(attr::set(&mut self.setup.attrs, &mut self.log, msg)),
             "attr.rm" => Some(attr::rm(&mut self.setup.attrs, msg)),
             "module.list" => Some(Ok(self.host.list())),
-            "module.load" => Some(module::load(&mut self.host, msg)),
-            "module.remove" => module::remove(&mut self.host, msg),
-            "module.status" => Some(Ok(Value::Null)),
-            "log.append" => {
-                self.log.append(msg, &self.handle);
-                Some(Ok(Value::Null))
+            "module.load" => {
+                let around = Surroundings {
+                    attrs: &self.setup.attrs,
+                    config: &self.config.current,
+                };
+                module::load(&mut self.host, around, msg)
             }
+            "module.remove" => module::remove(&mut self.host, msg),
+            "module.status" => Some(module::status(&mut self.host, msg)),
+            "module.debug" => Some(module::debug(&self.host, msg)),
+            "module.trace" => module::trace(&self.router, msg),
+            "module.disconnect" => {
+                self.router.send(Input::Untrace(msg.clone()));
+                None
+            }
+            "log.append" => Some(self.log_append(msg)),
             "log.dmesg" => self.log.dmesg(msg, &self.handle),
+            "log.stats-get" => Some(Ok(self.log.stats())),
             "log.clear" => Some(self.log.clear(msg)),
-            "log.disconnect" | "log.cancel" => {
+            "log.cancel" => {
+                self.log.cancel(msg, &self.handle);
+                None
+            }
+            "log.disconnect" => {
                 self.log.disconnect(msg);
                 None
             }
-            "config.get" => Some(Ok(match &self.setup.config {
-                Value::Null => json!({}),
-                config => config.clone(),
-            })),
+            "config.get" => Some(Ok(self.config.get(msg))),
+            "config.load" | "config.reload" => {
+                let root = self.is_root();
+                let result = self.config.change(msg, root);
+                self.next_config();
+                result.err().map(Err)
+            }
+            "config.disconnect" => {
+                self.config.disconnect(msg);
+                None
+            }
+            "runat.push" => Some(self.start.push(msg)),
+            "broker.ready" => {
+                self.start.wait(msg, &self.handle);
+                None
+            }
+            "broker.getenv" => Some(start::getenv(&self.setup.program_env, msg)),
+            "broker.setenv" => Some(start::setenv(&mut self.setup.program_env, msg)),
+            "broker.conf-builtin" => Some(start::conf_builtin(&self.setup.attrs, msg)),
+            "broker.rusage" | "broker.debug" | "broker.config-reload" | "broker.stats-clear" => {
+                Some(self.start.default_method(msg))
+            }
             "broker.online" => Some(self.online(msg)),
             "broker.stats-get" | "overlay.stats-get" => Some(Ok(health::stats(&self.children))),
             "groups.get" => self.groups_get(msg),

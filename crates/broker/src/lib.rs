@@ -9,10 +9,13 @@
 
 pub mod attrs;
 mod boot;
+pub mod config;
 mod connector;
 mod core;
 pub mod host;
+mod log;
 mod program;
+mod rc;
 mod router;
 pub mod run;
 mod state;

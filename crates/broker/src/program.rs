@@ -50,29 +50,23 @@ impl Program {
     /// terminal: there it has to stay in the foreground group.
     pub(crate) fn spawn(&self, env: &[(String, Option<String>)]) -> std::io::Result<Child> {
         let mut cmd = self.command();
-        for name in formats::job::VARIABLES {
-            cmd.env_remove(name);
-        }
-        for (name, value) in env {
-            match value {
-                Some(value) => cmd.env(name, value),
-                None => cmd.env_remove(name),
-            };
-        }
+        prepare(&mut cmd, env);
         if !has_terminal() {
             cmd.process_group(0);
         }
-        // SAFETY: prctl is async-signal-safe and touches nothing but the child's own signal.
-        unsafe {
-            cmd.pre_exec(|| {
-                // The program must not go on without its instance.
-                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
+        cmd.spawn()
+    }
+
+    /// The command line, for the log.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Shell => {
+                let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+                shell.to_string_lossy().into_owned()
+            }
+            Self::Line(line) => line.clone(),
+            Self::Words(words) => words.join(" "),
         }
-        cmd.kill_on_drop(true).spawn()
     }
 
     /// Name for messages.
@@ -83,6 +77,40 @@ impl Program {
             Self::Words(words) => &words[0],
         }
     }
+}
+
+/// Variables by which whoever launched the broker speaks to it alone.
+fn launchers(name: &str) -> bool {
+    let prefixes = ["PMI_", "PMIX_", "SLURM_", "PALS_"];
+    name == "NOTIFY_SOCKET" || prefixes.iter().any(|p| name.starts_with(p))
+}
+
+/// Give a command the environment of this instance instead of an enclosing job's, and let it end with the broker.
+pub(crate) fn prepare(cmd: &mut Command, env: &[(String, Option<String>)]) {
+    for name in formats::job::VARIABLES {
+        cmd.env_remove(name);
+    }
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    for name in foreign.filter(|n| launchers(&n.to_string_lossy())) {
+        cmd.env_remove(name);
+    }
+    for (name, value) in env {
+        match value {
+            Some(value) => cmd.env(name, value),
+            None => cmd.env_remove(name),
+        };
+    }
+    // SAFETY: prctl is async-signal-safe and touches nothing but the child's own signal.
+    unsafe {
+        cmd.pre_exec(|| {
+            // The program must not go on without its instance.
+            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    cmd.kill_on_drop(true);
 }
 
 fn has_terminal() -> bool {

@@ -3,15 +3,24 @@
 //! Invariants: a request ends at exactly one service or gets an error response here; a response
 //! goes back along its route stack (each receiving side pushed the hop it came from); rank 0 numbers
 //! events and every broker passes them to its children before its next event. Requests a client
-//! had made are followed by a disconnect notice to their services when it goes away.
+//! had made are followed by a disconnect notice to their services when it goes away. What a module
+//! leaves unanswered is answered for it.
+//!
+//! While an input of a client is worked on, `hold` is what it has under way: every inbox and queue the
+//! message ends up in keeps it, so that a client is read from no faster than it is served
+//! (see [`crate::connector`]).
 //!
 //! Cost: constant per message, plus the number of subscribers for an event.
 
+mod endpoint;
+mod trace;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Deliver, Handle};
+use client::{Handle, Hold};
 use overlay::{Incoming, Peer, Topology, Transport};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,24 +35,37 @@ pub(crate) type EndpointId = Text;
 /// Messages the router takes per turn of its loop.
 const BATCH: usize = 256;
 
-/// Where messages for an endpoint go.
-pub(crate) enum Sink {
-    /// A module's handle.
-    Module(Deliver),
-    /// A connection's writer.
-    Client(UnboundedSender<Message>),
-}
+pub(crate) use endpoint::{ClientMessages, ClientQueue, ModuleCard, Sink, weight};
+
+use endpoint::Endpoint;
+use trace::Traces;
 
 /// What the router works on.
 pub(crate) enum Input {
     FromEndpoint(EndpointId, Message),
+    /// From a connection, with what counts against its window.
+    FromClient(EndpointId, Message, Hold),
     FromPeer(Incoming),
     Attach {
         id: EndpointId,
         cred: Credentials,
         sink: Sink,
         services: Vec<String>,
+        /// Set for modules.
+        card: Option<Arc<ModuleCard>>,
     },
+    /// Hand an endpoint a message of the broker itself.
+    Tell(EndpointId, Message),
+    /// A module takes no more requests: it is about to end.
+    Mute(EndpointId),
+    /// Keep messages for a module back, or let them go.
+    Defer(EndpointId, bool),
+    /// Answer this `module.trace` request with the messages of modules.
+    Trace(Message),
+    /// An entry for the broker's log.
+    Log(bytes::Bytes),
+    /// Whoever sent this wants no more traces.
+    Untrace(Message),
     /// End a module's inbox; it goes on until it returns.
     CloseInbox(EndpointId),
     Detach(EndpointId),
@@ -55,11 +77,21 @@ pub(crate) enum Input {
 
 /// Sends to the router task.
 #[derive(Clone)]
-pub(crate) struct RouterHandle(UnboundedSender<Input>);
+pub(crate) struct RouterHandle(UnboundedSender<Input>, u32);
 
 impl RouterHandle {
     pub(crate) fn send(&self, input: Input) -> bool {
         self.0.send(input).is_ok()
+    }
+
+    /// This broker's rank.
+    pub(crate) fn rank(&self) -> u32 {
+        self.1
+    }
+
+    /// Put an entry (see [`crate::log::entry`]) into the broker's log.
+    pub(crate) fn log(&self, entry: bytes::Bytes) {
+        self.send(Input::Log(entry));
     }
 
     /// Wait until the router task has ended and dropped its transport.
@@ -69,6 +101,16 @@ impl RouterHandle {
 
     /// A handle for something in this process, registered with its services.
     pub(crate) fn attach(&self, cred: Credentials, services: Vec<String>) -> (EndpointId, Handle) {
+        self.attach_module(cred, services, None)
+    }
+
+    /// As [`RouterHandle::attach`], for a module.
+    pub(crate) fn attach_module(
+        &self,
+        cred: Credentials,
+        services: Vec<String>,
+        card: Option<Arc<ModuleCard>>,
+    ) -> (EndpointId, Handle) {
         let id = new_id();
         let (router, from) = (self.clone(), id.clone());
         let (handle, deliver) =
@@ -78,6 +120,7 @@ impl RouterHandle {
             cred,
             sink: Sink::Module(deliver),
             services,
+            card,
         });
         (id, handle)
     }
@@ -97,27 +140,6 @@ pub(crate) fn new_id() -> EndpointId {
     parts.join("-").into()
 }
 
-struct Endpoint {
-    sink: Sink,
-    cred: Credentials,
-    /// Disconnect notices owed, by service topic and destination.
-    notices: HashMap<(String, u32, bool), Message>,
-}
-
-impl Endpoint {
-    fn is_module(&self) -> bool {
-        matches!(self.sink, Sink::Module(_))
-    }
-
-    fn deliver(&self, msg: Message) {
-        match &self.sink {
-            Sink::Module(deliver) => deliver.deliver(msg),
-            // A closed writer means the connection is about to be detached.
-            Sink::Client(tx) => drop(tx.send(msg)),
-        }
-    }
-}
-
 /// Routing state of one broker.
 pub(crate) struct Router {
     rank: u32,
@@ -132,6 +154,9 @@ pub(crate) struct Router {
     children: Vec<u32>,
     sequence: u32,
     peer_events: UnboundedSender<Incoming>,
+    traces: Traces,
+    /// Of the client whose message is being worked on.
+    hold: Option<Hold>,
 }
 
 /// Start the router task. What happens to peers is reported through the returned receiver.
@@ -154,6 +179,8 @@ pub(crate) fn start(
         children: Vec::new(),
         sequence: 0,
         peer_events,
+        traces: Traces::default(),
+        hold: None,
     };
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
@@ -165,30 +192,58 @@ pub(crate) fn start(
             }
         }
     });
-    (RouterHandle(tx), peer_rx)
+    (RouterHandle(tx, rank), peer_rx)
 }
 
 impl Router {
     fn handle(&mut self, input: Input) -> bool {
         match input {
             Input::FromEndpoint(id, msg) => self.endpoint_input(&id, msg),
+            Input::FromClient(id, msg, hold) => {
+                self.hold = Some(hold);
+                self.endpoint_input(&id, msg);
+                self.hold = None;
+            }
             Input::FromPeer(incoming) => self.peer_input(incoming),
             Input::Attach {
                 id,
                 cred,
                 sink,
                 services,
+                card,
             } => {
                 for service in services {
                     self.services.insert(service, id.clone());
                 }
-                let endpoint = Endpoint {
-                    sink,
-                    cred,
-                    notices: HashMap::new(),
-                };
-                self.endpoints.insert(id, endpoint);
+                self.endpoints.insert(id, Endpoint::new(sink, cred, card));
             }
+            Input::Tell(id, mut msg) => {
+                msg.set_credentials(self.cred);
+                self.deliver(&id, msg);
+            }
+            Input::Mute(id) => {
+                if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                    endpoint.muted = true;
+                }
+            }
+            Input::Defer(id, on) => {
+                let kept = self.endpoints.get_mut(&id).map(|e| e.defer(on));
+                for msg in kept.unwrap_or_default() {
+                    self.deliver(&id, msg);
+                }
+            }
+            Input::Trace(request) => {
+                if let Err(e) = self.traces.add(&request) {
+                    self.answer(&request, Err(e));
+                }
+            }
+            Input::Log(entry) => {
+                let flags = Flags::NORESPONSE;
+                let mut msg = Message::request("log.append", self.rank, 0, flags, Some(entry));
+                msg.set_credentials(self.cred);
+                self.request(msg, None);
+            }
+            Input::Untrace(notice) => self.traces.remove(&notice),
             Input::CloseInbox(id) => {
                 if let Some(Endpoint {
                     sink: Sink::Module(deliver),
@@ -261,6 +316,7 @@ impl Router {
     }
 
     fn endpoint_input(&mut self, id: &EndpointId, mut msg: Message) {
+        self.note_sent(id, &msg);
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
@@ -280,7 +336,7 @@ impl Router {
                     return;
                 }
                 let upstream = msg.flags().has(Flags::UPSTREAM);
-                if let Some(endpoint) = self.endpoints.get_mut(id).filter(|e| !e.is_module()) {
+                if let Some(endpoint) = self.endpoints.get_mut(id).filter(|e| !e.is_core()) {
                     let key = (wire::disconnect_topic(msg.topic()), nodeid, upstream);
                     endpoint
                         .notices
@@ -295,6 +351,7 @@ impl Router {
                 } else {
                     admit(&mut msg, endpoint.cred);
                 }
+                endpoint.answered(&msg);
                 self.response(msg);
             }
             Kind::Event { .. } => {
@@ -373,6 +430,9 @@ impl Router {
                 format!("service {name} is already registered"),
             ));
         }
+        if let Some(card) = self.endpoints.get(id).and_then(|e| e.card.as_ref()) {
+            card.add_service(&name);
+        }
         self.services.insert(name, id.clone());
         Ok(Value::Null)
     }
@@ -382,6 +442,9 @@ impl Router {
         match self.services.get(&name) {
             Some(owner) if owner == id => {
                 self.services.remove(&name);
+                if let Some(card) = self.endpoints.get(id).and_then(|e| e.card.as_ref()) {
+                    card.remove_service(&name);
+                }
                 Ok(Value::Null)
             }
             Some(_) => Err(RpcError::new(
@@ -451,19 +514,58 @@ impl Router {
         let Some(endpoint) = self.endpoints.get(id) else {
             return false;
         };
-        if endpoint.is_module() && msg.method() == "ping" {
+        if endpoint.muted {
+            self.answer(msg, Err(no_service(msg)));
+        } else if endpoint.is_module() && msg.method() == "ping" {
             let result = ping(msg, self.rank);
             self.answer(msg, result);
         } else {
-            endpoint.deliver(msg.clone());
+            let id = id.clone();
+            self.deliver(&id, msg.clone());
         }
         true
     }
 
+    /// Hand a message to an endpoint here.
+    fn deliver(&mut self, id: &EndpointId, msg: Message) {
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return;
+        };
+        let traced = (!self.traces.is_empty())
+            .then(|| endpoint.card.clone())
+            .flatten()
+            .map(|card| (card, msg.clone()));
+        if !endpoint.deliver(msg, self.hold.clone()) {
+            return;
+        }
+        if let Some((card, msg)) = traced {
+            self.show("rx", card.meter.name(), &msg);
+        }
+    }
+
+    /// Count and show what a module sends.
+    fn note_sent(&mut self, id: &EndpointId, msg: &Message) {
+        let Some(card) = self.endpoints.get(id).and_then(|e| e.card.as_ref()) else {
+            return;
+        };
+        card.meter.note_sent(msg);
+        if !self.traces.is_empty() {
+            let card = card.clone();
+            self.show("tx", card.meter.name(), msg);
+        }
+    }
+
+    fn show(&mut self, prefix: &str, name: &str, msg: &Message) {
+        for mut response in self.traces.show(prefix, name, msg) {
+            response.set_credentials(self.cred);
+            self.response(response);
+        }
+    }
+
     fn response(&mut self, mut msg: Message) {
         let Some(hop) = msg.pop_route() else { return };
-        if let Some(endpoint) = self.endpoints.get(&hop) {
-            endpoint.deliver(msg);
+        if self.endpoints.contains_key(&hop) {
+            self.deliver(&hop, msg);
             return;
         }
         // Peers appear in route stacks by rank; anything else is an endpoint that has gone away.
@@ -515,23 +617,40 @@ impl Router {
         for child in self.children.clone() {
             self.send_to(Peer::Child(child), event.clone());
         }
+        if let Some(name) = event.topic().strip_suffix(".stats-clear")
+            && let Some(owner) = self.services.get(name)
+            && let Some(card) = self.endpoints.get(owner).and_then(|e| e.card.as_ref())
+        {
+            card.meter.clear();
+        }
         for id in self.subscriptions.subscribers(event.topic()) {
-            if let Some(endpoint) = self.endpoints.get(&id)
-                && endpoint.cred.may_see(event.is_private(), event.userid())
-            {
-                endpoint.deliver(event.clone());
+            let wants =
+                |e: &Endpoint| !e.muted && e.cred.may_see(event.is_private(), event.userid());
+            if self.endpoints.get(&id).is_some_and(wants) {
+                self.deliver(&id, event.clone());
             }
         }
     }
 
     fn detach(&mut self, id: &EndpointId) {
-        let Some(endpoint) = self.endpoints.remove(id) else {
+        let Some(mut endpoint) = self.endpoints.remove(id) else {
             return;
         };
         self.services.retain(|_, owner| owner != id);
         self.subscriptions.remove_all(id);
-        for notice in endpoint.notices.into_values() {
+        for notice in std::mem::take(&mut endpoint.notices).into_values() {
             self.request(notice, None);
+        }
+        for request in endpoint.abandoned() {
+            let error = match endpoint.card {
+                Some(_) => {
+                    let text = format!("{} ended without an answer", request.service());
+                    RpcError::new(libc::EHOSTUNREACH, text)
+                }
+                // A program that served has gone: as if it had come too late.
+                None => no_service(&request),
+            };
+            self.answer(&request, Err(error));
         }
     }
 }

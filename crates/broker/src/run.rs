@@ -3,21 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use anyhow::Context as _;
 use formats::hostlist::Hostlist;
 use overlay::Topology;
 use overlay::handshake::{Hello, PROTOCOL};
 use overlay::topology::Shape;
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use wire::Credentials;
 
 use crate::attrs::Attrs;
 use crate::boot::{self, Card, Launcher};
+use crate::config::Sources;
 use crate::connector;
 use crate::core::{Core, SERVICES, Setup};
 use crate::host::{Host, ModuleSpec};
 use crate::program::Program;
+use crate::rc::Scripts;
 use crate::router::{self, Input};
 
 /// Default fan-out of the tree, as upstream's.
@@ -45,9 +47,6 @@ pub enum UsageError {
     /// Option without its value.
     #[error("option {0} needs a value")]
     Value(String),
-    /// Attribute without `=`.
-    #[error("-S {0}: expected NAME=VALUE")]
-    Attribute(String),
 }
 
 impl Options {
@@ -79,9 +78,8 @@ impl Options {
             match flag.as_str() {
                 "-S" | "--setattr" => {
                     let text = value()?;
-                    let (name, value) = text
-                        .split_once('=')
-                        .ok_or_else(|| UsageError::Attribute(text.clone()))?;
+                    // A name alone is an attribute that is set, to nothing.
+                    let (name, value) = text.split_once('=').unwrap_or((&text, ""));
                     options.attrs.push((name.to_owned(), value.to_owned()));
                 }
                 "-c" | "--config-path" => options.config_path = Some(value()?.into()),
@@ -102,7 +100,6 @@ struct RunDir {
 
 impl RunDir {
     fn new(attrs: &Attrs) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
         if let Some(path) = attrs.get("rundir") {
             let remove = !Path::new(path).exists();
             std::fs::create_dir_all(path).with_context(|| format!("run directory {path}"))?;
@@ -136,59 +133,6 @@ fn hostname() -> String {
         |_| "localhost".to_owned(),
         |h| h.to_string_lossy().into_owned(),
     )
-}
-
-fn load_config(path: Option<&Path>, extra: &[String]) -> anyhow::Result<Value> {
-    use anyhow::Context as _;
-    let mut files: Vec<PathBuf> = match path {
-        None => Vec::new(),
-        Some(path) if path.is_dir() => std::fs::read_dir(path)
-            .with_context(|| format!("configuration {}", path.display()))?
-            .filter_map(|entry| entry.ok().map(|e| e.path()))
-            .filter(|p| p.extension().is_some_and(|e| e == "toml"))
-            .collect(),
-        Some(path) => vec![path.to_owned()],
-    };
-    files.sort();
-    let mut config = serde_json::Map::new();
-    for file in files {
-        let what = || format!("configuration {}", file.display());
-        let text = std::fs::read_to_string(&file).with_context(what)?;
-        let table: serde_json::Map<String, Value> = if file.extension().is_some_and(|e| e == "json")
-        {
-            serde_json::from_str(&text).with_context(what)?
-        } else {
-            toml::from_str(&text).with_context(what)?
-        };
-        merge(&mut config, table);
-    }
-    for text in extra {
-        merge(
-            &mut config,
-            parse_conf(text).with_context(|| format!("--conf={text}"))?,
-        );
-    }
-    Ok(Value::Object(config))
-}
-
-/// A `--conf` value: a TOML document, or `KEY=VALUE` with a bare word as text.
-fn parse_conf(text: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
-    toml::from_str(text).or_else(|e| match text.split_once('=') {
-        Some((key, value)) if !text.contains('\n') => {
-            Ok(toml::from_str(&format!("{key} = {}", Value::from(value)))?)
-        }
-        _ => Err(e.into()),
-    })
-}
-
-/// Later tables add to and override earlier ones, key by key.
-fn merge(into: &mut serde_json::Map<String, Value>, from: serde_json::Map<String, Value>) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
-            (_, value) => drop(into.insert(key, value)),
-        }
-    }
 }
 
 /// The address other hosts reach this one at: that of the route to a public address, or loopback.
@@ -237,9 +181,17 @@ impl Enclosing {
 pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> anyhow::Result<i32> {
     let mut attrs = Attrs::default();
     for (name, value) in &options.attrs {
-        attrs.set(name, value.clone());
+        attrs.set_by_user(name, value)?;
     }
-    let config = load_config(options.config_path.as_deref(), &options.conf)?;
+    let path = options.config_path.clone();
+    let sources = Sources {
+        path: path.or_else(|| std::env::var_os("FLUX_CONF_DIR").map(PathBuf::from)),
+        arguments: options.conf.clone(),
+    };
+    let config = sources.read().context("configuration")?;
+    if let Some(path) = &sources.path {
+        attrs.fix("config.path", path.to_string_lossy());
+    }
     let mut launcher = Launcher::from_env()?;
     let (rank, size) = (launcher.rank(), launcher.size());
     let shape: Shape = attrs.get("tbon.topo").unwrap_or(DEFAULT_TOPOLOGY).parse()?;
@@ -306,16 +258,19 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let modules = Host::new(modules, router.clone(), cred, (rank, size), ended_tx);
     let mut program_env = vec![("FLUX_URI".to_owned(), Some(local_uri))];
     program_env.push(("FLUX_URI_PARENT".to_owned(), None));
+    program_env.push(("FLUX_ENCLOSING_ID".to_owned(), enclosing.jobid.clone()));
+    let scripts = Scripts::new(&mut attrs);
     let setup = Setup {
         rank,
         topology,
         attrs,
-        config,
+        scripts,
         program: Program::from_args(options.command),
         program_env,
         hooks,
     };
-    let mut core = Core::new(setup, handle, router.clone(), modules);
+    let config = (config, sources);
+    let mut core = Core::new(setup, config, handle, router.clone(), modules)?;
     core.load_modules()?;
     connector::listen(&socket, owner, router.clone())?;
     let hello = Hello {
@@ -409,20 +364,10 @@ mod tests {
         assert_eq!(o.attrs, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(o.command, ["cmd", "-x"]);
         assert!(matches!(parse(&["-S"]), Err(UsageError::Value(_))));
-        assert!(matches!(parse(&["-Sx"]), Err(UsageError::Attribute(_))));
-        assert!(matches!(parse(&["--bogus"]), Err(UsageError::Unknown(_))));
-    }
-
-    #[test]
-    fn tables_merge() {
-        let mut a = serde_json::from_str(r#"{"x":{"a":1,"b":2},"y":1}"#).unwrap();
-        merge(
-            &mut a,
-            serde_json::from_str(r#"{"x":{"b":3},"z":1}"#).unwrap(),
-        );
         assert_eq!(
-            serde_json::to_string(&a).unwrap(),
-            r#"{"x":{"a":1,"b":3},"y":1,"z":1}"#
+            parse(&["-Sx"]).unwrap().attrs,
+            [("x".to_owned(), String::new())]
         );
+        assert!(matches!(parse(&["--bogus"]), Err(UsageError::Unknown(_))));
     }
 }

@@ -15,6 +15,7 @@ use wire::{Subscriptions, json_payload};
 
 use crate::call::{Answer, Answers, Call, StreamCall};
 use crate::events::Queue;
+use crate::module::Meter;
 use crate::rpc::{Rpc, RpcStream};
 use crate::services::attr::GetAttr;
 use crate::tags::{Tag, Tags, Waiter};
@@ -73,8 +74,10 @@ pub(crate) struct Inner {
     /// `None` without a connection: nothing can be waited for.
     tags: Mutex<Option<Tags>>,
     pub(crate) receivers: Mutex<Receivers>,
-    inbox_tx: Mutex<Option<UnboundedSender<Message>>>,
-    inbox_rx: Mutex<Option<UnboundedReceiver<Message>>>,
+    inbox_tx: Mutex<Option<UnboundedSender<Queued>>>,
+    inbox_rx: Mutex<Option<UnboundedReceiver<Queued>>>,
+    /// Set if the handle is a module's.
+    meter: OnceLock<Arc<Meter>>,
     place: OnceLock<(u32, u32)>,
     habits: Habits,
     start: Instant,
@@ -105,9 +108,16 @@ pub struct Deliver {
     unused: Mutex<futures::future::Fuse<oneshot::Receiver<()>>>,
 }
 
+/// Something kept for as long as a message waits in an inbox: what its sender may have under way.
+pub type Hold = Arc<dyn std::any::Any + Send + Sync>;
+
+type Queued = (Message, Option<Hold>);
+
 /// Requests and events that arrive at a handle and are for nobody else in the program.
 pub struct Inbox {
-    rx: UnboundedReceiver<Message>,
+    rx: UnboundedReceiver<Queued>,
+    meter: Option<Arc<Meter>>,
+    started: bool,
     /// Whoever waits here uses the handle.
     _in_use: Arc<InUse>,
 }
@@ -119,13 +129,30 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inbox {
     /// The next request or event; `None` once the handle's other end is gone.
+    ///
+    /// A module that gets here for the first time has started, and its loader is told.
     pub async fn recv(&mut self) -> Option<Message> {
-        self.rx.recv().await
+        if !self.started {
+            self.started = true;
+            if let Some(meter) = &self.meter {
+                meter.set_running();
+            }
+        }
+        let queued = self.rx.recv().await?;
+        Some(self.take(queued))
     }
 
     /// A message that is there already.
     pub fn try_recv(&mut self) -> Option<Message> {
-        self.rx.try_recv().ok()
+        let queued = self.rx.try_recv().ok()?;
+        Some(self.take(queued))
+    }
+
+    fn take(&self, (msg, _hold): Queued) -> Message {
+        if let Some(meter) = &self.meter {
+            meter.taken();
+        }
+        msg
     }
 }
 
@@ -146,13 +173,20 @@ impl Inner {
         (self.out)(msg)
     }
 
-    fn to_inbox(&self, msg: Message) {
+    fn to_inbox(&self, msg: Message, hold: Option<Hold>) {
+        let meter = self.meter.get();
         let unread = match &*lock(&self.inbox_tx) {
-            Some(tx) => tx.send(msg).err(),
-            None => Some(tokio::sync::mpsc::error::SendError(msg)),
+            Some(tx) => {
+                // Counted first: the reader may have it before this returns.
+                meter.inspect(|m| m.queued());
+                tx.send((msg, hold)).err().inspect(|_| {
+                    meter.inspect(|m| m.taken());
+                })
+            }
+            None => Some(tokio::sync::mpsc::error::SendError((msg, hold))),
         };
         // Nobody reads requests here any more.
-        if let Some(tokio::sync::mpsc::error::SendError(msg)) = unread
+        if let Some(tokio::sync::mpsc::error::SendError((msg, _))) = unread
             && msg.is_request()
             && !msg.no_response()
         {
@@ -160,7 +194,7 @@ impl Inner {
         }
     }
 
-    fn event(&self, msg: Message) {
+    fn event(&self, msg: Message, hold: Option<Hold>) {
         let receivers = lock(&self.receivers);
         let keys = receivers.subscriptions.subscribers(msg.topic());
         // What no one here asked for by a subscription is for the inbox, too.
@@ -172,7 +206,7 @@ impl Inner {
         }
         drop(receivers);
         if inbox {
-            self.to_inbox(msg);
+            self.to_inbox(msg, hold);
         }
     }
 }
@@ -182,6 +216,11 @@ impl Deliver {
     ///
     /// A response nobody waits for any more is dropped.
     pub fn deliver(&self, msg: Message) {
+        self.deliver_held(msg, None);
+    }
+
+    /// As [`Deliver::deliver`]; `hold` is dropped when the message leaves the inbox.
+    pub fn deliver_held(&self, msg: Message, hold: Option<Hold>) {
         let inner = &*self.inner;
         inner.trace(&msg);
         if msg.is_response() && msg.matchtag() != 0 {
@@ -189,20 +228,20 @@ impl Deliver {
                 tags.deliver(msg);
             }
         } else if msg.is_event() {
-            inner.event(msg);
+            inner.event(msg, hold);
         } else if msg.is_request() {
             let service = lock(&inner.receivers).services.get(msg.service()).cloned();
             match service {
                 Some(tx) => {
                     if let Err(e) = tx.send(msg) {
-                        inner.to_inbox(e.0);
+                        inner.to_inbox(e.0, hold);
                     }
                 }
-                None => inner.to_inbox(msg),
+                None => inner.to_inbox(msg, hold),
             }
         } else {
             // Responses without matchtag are matched by their payload (RFC 27, 32), by whoever asked.
-            inner.to_inbox(msg);
+            inner.to_inbox(msg, hold);
         }
     }
 
@@ -272,6 +311,7 @@ impl Handle {
             receivers: Mutex::default(),
             inbox_tx: Mutex::new(Some(inbox_tx)),
             inbox_rx: Mutex::new(Some(inbox_rx)),
+            meter: OnceLock::new(),
             place: OnceLock::new(),
             habits,
             start: Instant::now(),
@@ -291,7 +331,22 @@ impl Handle {
     pub fn inbox(&self) -> Option<Inbox> {
         let rx = lock(&self.0.inbox_rx).take()?;
         let _in_use = self.1.clone();
-        Some(Inbox { rx, _in_use })
+        Some(Inbox {
+            rx,
+            meter: self.0.meter.get().cloned(),
+            started: false,
+            _in_use,
+        })
+    }
+
+    /// Make this the handle of a module, before its inbox is asked for.
+    pub fn set_meter(&self, meter: Arc<Meter>) {
+        let _ = self.0.meter.set(meter);
+    }
+
+    /// The module's debug flags (`flux module debug`); 0 for a handle that is not a module's.
+    pub fn debug_flags(&self) -> u32 {
+        self.0.meter.get().map_or(0, |m| m.debug_flags())
     }
 
     pub(crate) fn set_status(&self, status: Status) {
@@ -508,7 +563,20 @@ impl Handle {
     }
 
     /// Answer `req` with an error.
+    ///
+    /// To ENOSYS for a method every module has, a module's handle answers instead.
     pub fn respond_error(&self, req: &Message, err: &RpcError) {
+        if err.errno == libc::ENOSYS
+            && let Some(answer) = self.0.meter.get().and_then(|m| m.answer(req))
+        {
+            match answer {
+                Ok(serde_json::Value::Null) => self.respond_ok(req),
+                Ok(value) => self.respond(req, &value),
+                // None of the methods says ENOSYS itself.
+                Err(e) => drop(self.0.emit(req.error_response(&e))),
+            }
+            return;
+        }
         if !req.no_response() {
             self.0.emit(req.error_response(err));
         }

@@ -12,7 +12,8 @@ const FAKES: &str = r#"
 #[test]
 fn the_log_keeps_severities() {
     let site = Site::new();
-    let script = "flux logger -s err one; flux logger two; flux dmesg | cut -d' ' -f2-
+    let script =
+        "flux logger -s err one; flux logger two; flux dmesg | grep logger | cut -d' ' -f2-
         flux dmesg -C; flux dmesg";
     let out = site.script(1, script);
     out.success()

@@ -4,11 +4,12 @@ use broker::host::{ModuleSpec, Ranks};
 
 /// One line of the table.
 macro_rules! module {
-    ($name:literal, $ranks:expr, $main:path $(, $service:literal)*) => {
+    ($name:literal, $ranks:expr, $main:path $(, $service:literal)* $(; $arg:literal)*) => {
         ModuleSpec {
             name: $name,
             services: &[$($service),*],
             ranks: $ranks,
+            args: &[$($arg),*],
             main: |ctx| Box::pin($main(ctx)),
         }
     };
@@ -17,12 +18,16 @@ macro_rules! module {
 /// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
 /// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    use Ranks::{All, Root};
+    use Ranks::{All, Base, OnDemand, Root};
     vec![
+        module!("rexec", Base, subprocess::main),
+        module!("heartbeat", All, clock::heartbeat::main),
         module!("content", All, content::module::main),
+        module!("content-sqlite", OnDemand, store),
+        module!("content-files", OnDemand, store),
+        module!("cron", Root, clock::cron::main; "sync=heartbeat.pulse"),
         module!("kvs", All, kvs::module::main),
         module!("kvs-watch", All, kvs::kvs_watch::main),
-        module!("rexec", All, subprocess::main),
         module!("resource", All, resource::module::main),
         module!("job-manager", Root, jobs::manager::main),
         module!("job-ingest", All, jobs::ingest::main),
@@ -37,4 +42,15 @@ pub(crate) fn table() -> Vec<ModuleSpec> {
             "feasibility"
         ),
     ]
+}
+
+/// The store of `content`, for scripts that load store and cache one by one. `content` opens its store itself, so
+/// there is nothing to do but to be there.
+async fn store(mut ctx: client::module::Context) -> client::module::ModuleResult {
+    while let Some(msg) = ctx.inbox.recv().await {
+        if msg.is_request() {
+            ctx.handle.respond_enosys(&msg);
+        }
+    }
+    Ok(())
 }

@@ -75,7 +75,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
             update = resources.next() => match update {
                 Some(Ok(msg)) => sched.update(&msg)?,
                 Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
-                None => return Err(ModuleError("resource.acquire ended".into())),
+                None => return Err(ModuleError::invalid("resource.acquire ended")),
             },
         }
         sched.schedule();
@@ -111,7 +111,7 @@ async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, 
     let first = match resources.next().await {
         Some(Ok(msg)) => msg.json::<Acquired>()?,
         Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
-        None => return Err(ModuleError("resource.acquire gave nothing".into())),
+        None => return Err(ModuleError::invalid("resource.acquire gave nothing")),
     };
     let all = first.resources.unwrap_or(Value::Null);
     let all = ResourceSet::try_from(all).map_err(|e| ModuleError::new("resource.acquire", e))?;

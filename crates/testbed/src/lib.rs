@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use client::module::{Context, ModuleResult};
+use client::module::{Context, Meter, ModuleResult};
 use client::{Deliver, Handle, Message};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -122,6 +122,7 @@ impl Instance {
         F: Future<Output = ModuleResult> + Send + 'static,
     {
         let (id, handle) = self.port(rank, Credentials::owner(OWNER));
+        handle.set_meter(Arc::new(Meter::new(name)));
         self.state()
             .services
             .insert((rank, name.into()), id.clone());
@@ -130,6 +131,7 @@ impl Instance {
         let task = tokio::spawn(main(Context {
             handle,
             inbox,
+            name: name.to_owned(),
             args,
         }));
         Running {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
 use crate::attrs::Attrs;
+use crate::log::LogRing;
 
 #[derive(Deserialize)]
 struct Name {
@@ -17,7 +18,7 @@ pub(super) fn get(attrs: &Attrs, msg: &Message) -> Result<Value, RpcError> {
     Ok(json!({ "value": value, "flags": flags }))
 }
 
-pub(super) fn set(attrs: &mut Attrs, msg: &Message) -> Result<Value, RpcError> {
+pub(super) fn set(attrs: &mut Attrs, log: &mut LogRing, msg: &Message) -> Result<Value, RpcError> {
     #[derive(Deserialize)]
     struct Request {
         name: String,
@@ -27,6 +28,10 @@ pub(super) fn set(attrs: &mut Attrs, msg: &Message) -> Result<Value, RpcError> {
     }
     msg.require_owner()?;
     let Request { name, value, force } = msg.json()?;
+    attrs.check_update(&name, force)?;
+    if name == "log-stderr-level" {
+        log.set_stderr_level(&value)?;
+    }
     attrs.update(&name, &value, force)?;
     Ok(Value::Null)
 }

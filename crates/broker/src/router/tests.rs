@@ -163,14 +163,15 @@ async fn events_are_numbered_at_the_root_and_reach_all_subscribers() {
 async fn a_leaving_client_is_announced_to_its_services() {
     let (router, _sent, _peers) = router(0);
     let (_server, mut inbox) = service(&router, "svc");
-    let (tx, _rx) = tokio::sync::mpsc::unbounded_channel();
+    let (queue, _messages) = super::ClientQueue::new();
     let id = super::new_id();
-    let sink = Sink::Client(tx);
+    let sink = Sink::Client(queue);
     router.send(Input::Attach {
         id: id.clone(),
         cred: OWNER,
         sink,
         services: Vec::new(),
+        card: None,
     });
     router.send(Input::FromEndpoint(
         id.clone(),

@@ -25,6 +25,7 @@ struct Set {
     /// Name of the attribute
     name: String,
     /// Its new value
+    #[arg(allow_hyphen_values = true)]
     value: String,
 }
 

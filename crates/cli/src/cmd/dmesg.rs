@@ -30,10 +30,10 @@ struct Options {
     #[arg(short = 'H', long)]
     human: bool,
     /// With --human, the time since the entry before
-    #[arg(short, long)]
+    #[arg(short, long, requires = "human")]
     delta: bool,
     /// Colours: always, never or auto
-    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "auto", default_missing_value = "always")]
+    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     color: Color,
 }
 

@@ -18,8 +18,8 @@ struct Options {
     /// Name of the program that says it
     #[arg(short, long, value_name = "NAME", default_value = "logger")]
     appname: String,
-    /// The text; words are joined by blanks
-    #[arg(required = true, trailing_var_arg = true)]
+    /// The text, words are joined by blanks; without it, the lines of standard input
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     message: Vec<String>,
 }
 
@@ -40,14 +40,23 @@ pub(crate) fn run(args: Args) -> Outcome {
     block_on(async {
         let handle = Handle::open(None).await?;
         let rank = handle.getattr("rank").await?;
-        let time = format!("{:.6}", Timestamp::now());
-        handle.log(
-            severity as u8,
-            time,
-            &rank,
-            &options.appname,
-            &options.message.join(" "),
-        );
+        let log = |text: &str| {
+            // Each line is an entry; what ends a line is not part of it.
+            for line in text.split('\n').map(|l| l.trim_end_matches('\r')) {
+                if !line.is_empty() {
+                    let time = format!("{:.6}", Timestamp::now());
+                    handle.log(severity as u8, time, &rank, &options.appname, line);
+                }
+            }
+        };
+        match options.message.is_empty() {
+            false => log(&options.message.join(" ")),
+            true => {
+                for line in std::io::stdin().lines() {
+                    log(&line?);
+                }
+            }
+        }
         // The broker answers in order, so after any answer the entry has arrived.
         handle.getattr("rank").await?;
         Ok(0)

@@ -1,11 +1,14 @@
 //! The sub-commands, one file each, and the table that names them.
 
+mod admin;
 mod alloc;
 mod attr;
 mod batch;
 mod broker;
 mod bulksubmit;
 pub(crate) mod cancel;
+pub(crate) mod config;
+mod cron;
 mod dmesg;
 pub(crate) mod driver;
 mod env;
@@ -16,7 +19,9 @@ pub(crate) mod job;
 pub(crate) mod jobs;
 mod kvs;
 mod logger;
+mod modprobe;
 mod module;
+mod module_trace;
 mod overlay;
 mod pgrep;
 mod ping;
@@ -56,11 +61,14 @@ const fn command(name: &'static str, help: &'static str, run: fn(Args) -> Outcom
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Command] = &[
     command("R", "make, combine and read resource sets", rset::run),
+    command("admin", "administer the instance", admin::run),
     command("alloc", "start an instance on newly allocated resources", alloc::run),
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("cancel", "cancel jobs", cancel::run),
+    command("config", "look at and change the configuration", config::run),
+    command("cron", "schedule commands", cron::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
@@ -72,6 +80,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lsattr", "list broker attributes", attr::list),
+    command("modprobe", "load and unload modules with what they require", modprobe::run),
     command("module", "manage broker modules", module::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("pgrep", "find jobs by name or id", pgrep::pgrep),

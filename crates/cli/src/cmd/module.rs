@@ -24,6 +24,7 @@ enum What {
     /// Load a module
     Load(Load),
     /// Unload a module
+    #[command(alias = "unload")]
     Remove(Remove),
     /// Unload a module and load it again
     Reload(Reload),
@@ -31,6 +32,8 @@ enum What {
     Stats(Stats),
     /// Read or change a module's debug flags
     Debug(Debug),
+    /// Print the messages of modules
+    Trace(super::module_trace::Trace),
 }
 
 #[derive(Parser)]
@@ -45,9 +48,22 @@ struct Load {
     /// Load under another name
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    process: Process,
     module: String,
-    #[arg(trailing_var_arg = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
+}
+
+/// How a module that is not built in is run.
+#[derive(Parser)]
+struct Process {
+    /// Run it as a process
+    #[arg(long)]
+    exec: bool,
+    /// Let this flux command run it
+    #[arg(long, value_name = "NAME")]
+    loader: Option<String>,
 }
 
 #[derive(Parser)]
@@ -55,6 +71,9 @@ struct Remove {
     /// Not being loaded is no failure
     #[arg(short, long)]
     force: bool,
+    /// Do not ask it to end, end it
+    #[arg(long)]
+    cancel: bool,
     module: String,
 }
 
@@ -63,11 +82,16 @@ struct Reload {
     /// Not being loaded is no failure
     #[arg(short, long)]
     force: bool,
+    /// Do not ask it to end, end it
+    #[arg(long)]
+    cancel: bool,
     /// Load under another name
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    process: Process,
     module: String,
-    #[arg(trailing_var_arg = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
@@ -130,23 +154,28 @@ pub(crate) fn run(args: Args) -> Outcome {
         let handle = Handle::open(None).await?;
         match command {
             What::List(o) => list(&handle, &o).await,
-            What::Load(o) => load(&handle, &o.module, o.name.as_deref(), &o.args).await,
-            What::Remove(o) => remove(&handle, &o.module, o.force).await,
+            What::Load(o) => load(&handle, &o.module, o.name.as_deref(), &o.args, &o.process).await,
+            What::Remove(o) => remove(&handle, &o.module, o.force, o.cancel).await,
             What::Reload(o) => {
-                let name = o.name.clone().unwrap_or_else(|| module_name(&o.module));
-                remove(&handle, &name, o.force).await?;
-                load(&handle, &o.module, o.name.as_deref(), &o.args).await
+                // A name chooses between several modules of one file.
+                let name = o.name.as_ref().unwrap_or(&o.module);
+                remove(&handle, name, o.force, o.cancel).await?;
+                load(&handle, &o.module, o.name.as_deref(), &o.args, &o.process).await
             }
             What::Stats(o) => stats(&handle, &o).await,
             What::Debug(o) => debug(&handle, &o).await,
+            What::Trace(o) => super::module_trace::run(&handle, &o).await,
         }
     })
 }
 
-/// A module's name from the path of its file.
-fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.strip_suffix(".so").unwrap_or(file).to_owned()
+/// What the broker shall look for: a name, or the whole path of a file.
+fn target(path: &str) -> String {
+    let whole = path.contains('/').then(|| std::fs::canonicalize(path).ok());
+    match whole.flatten() {
+        Some(whole) => whole.to_string_lossy().into_owned(),
+        None => path.to_owned(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -171,7 +200,7 @@ impl Module {
             0 => 'I',
             1 => 'R',
             2 => 'F',
-            3 => 'E',
+            3 => 'X',
             _ => '?',
         };
         let mut services: Vec<&str> = self.services.iter().map(String::as_str).collect();
@@ -223,8 +252,17 @@ async fn list(handle: &Handle, options: &List) -> Outcome {
     Ok(0)
 }
 
-async fn load(handle: &Handle, path: &str, name: Option<&str>, args: &[String]) -> Outcome {
-    let mut request = json!({ "path": path, "args": args });
+async fn load(
+    handle: &Handle,
+    path: &str,
+    name: Option<&str>,
+    args: &[String],
+    process: &Process,
+) -> Outcome {
+    let mut request = json!({ "path": target(path), "args": args, "exec": process.exec });
+    if let Some(loader) = &process.loader {
+        request["loader"] = loader.as_str().into();
+    }
     if let Some(name) = name {
         request["name"] = name.into();
     }
@@ -236,8 +274,8 @@ async fn load(handle: &Handle, path: &str, name: Option<&str>, args: &[String]) 
     Ok(0)
 }
 
-async fn remove(handle: &Handle, name: &str, force: bool) -> Outcome {
-    let request = json!({ "name": module_name(name) });
+async fn remove(handle: &Handle, name: &str, force: bool, cancel: bool) -> Outcome {
+    let request = json!({ "name": target(name), "cancel": cancel });
     match handle.rpc("module.remove", Node::Any, &request).await {
         Err(e) if force && e.errno == libc::ENOENT => Ok(0),
         result => {
@@ -285,18 +323,15 @@ async fn stats(handle: &Handle, options: &Stats) -> Outcome {
     Ok(0)
 }
 
-/// A number as asked for, anything else as indented JSON.
+/// A number as C prints it, scaled and of the type asked for; anything else as indented JSON.
 fn number(value: &Value, options: &Stats) -> String {
-    if let (Some(n), Some(kind)) = (value.as_f64(), options.kind) {
-        let scaled = n * options.scale;
-        return match kind {
-            NumberKind::Int => format!("{}", scaled as i64),
-            NumberKind::Double => format!("{scaled:.6}"),
-        };
-    }
-    match value.as_f64() {
-        Some(n) if options.scale != 1. => format!("{:.6}", n * options.scale),
-        _ => indented(value),
+    let scaled = value.as_f64().unwrap_or(0.) * options.scale;
+    match options.kind {
+        Some(NumberKind::Int) => format!("{}", scaled as i64),
+        _ if value.is_i64() || value.is_u64() => format!("{}", scaled as i64),
+        Some(NumberKind::Double) => format!("{scaled:.6}"),
+        None if value.is_f64() => format!("{scaled:.6}"),
+        None => indented(value),
     }
 }
 
@@ -363,8 +398,8 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(module_name("/a/b/kvs.so"), "kvs");
-        assert_eq!(module_name("kvs"), "kvs");
+        assert_eq!(target("kvs"), "kvs");
+        assert_eq!(target("/bin/../nonexistent"), "/bin/../nonexistent");
         assert_eq!(mask("0x10"), Ok(16));
     }
 }

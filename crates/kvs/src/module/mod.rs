@@ -162,8 +162,8 @@ impl Module {
             .rpc_raw("content.store", Node::Any, Some(empty))
             .await?;
         if stored.payload().map(|p| &p[..]) != Some(self.empty_dir.raw()) {
-            return Err(ModuleError(
-                "content and kvs do not use the same hash".into(),
+            return Err(ModuleError::invalid(
+                "content and kvs do not use the same hash",
             ));
         }
         let arg = args.iter().find_map(|a| a.strip_prefix("initial-rootref="));

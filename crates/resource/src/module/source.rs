@@ -54,7 +54,8 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
         Err(e) => return Err(ModuleError::new("reading the configuration", e)),
     };
     let has_bootstrap = config.get("bootstrap").is_some();
-    let config = ResourceConfig::from_config(&config).map_err(|e| ModuleError(e.to_string()))?;
+    let config =
+        ResourceConfig::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?;
     let hosts: Hostlist = match handle.getattr("hostlist").await {
         Ok(text) => text
             .parse()
@@ -72,7 +73,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
     if let Some(set) = start
         .config
         .resources()
-        .map_err(|e| ModuleError(e.to_string()))?
+        .map_err(|e| ModuleError::invalid(e.to_string()))?
     {
         let set = if has_bootstrap {
             rerank_configured(set, &start.hosts)

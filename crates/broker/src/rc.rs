@@ -1,0 +1,171 @@
+//! Scripts at points of a broker's life: rc1 before it joins the instance, cleanup after the initial program, rc3
+//! before it leaves (flux-broker(1), flux-broker-attributes(7)).
+//!
+//! By default nothing is run: what the default scripts would do (load the modules of the table, end jobs, unload) is
+//! done in this process, which is much faster. `broker.rc1_path` and `broker.rc3_path` are command lines for the
+//! user's shell instead; an empty one stands for nothing at all. What they print goes to the broker's log, line by
+//! line.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Instant;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::Command;
+
+use crate::attrs::Attrs;
+use crate::log::entry;
+use crate::program::{exit_code, prepare, spawn_error_code};
+use crate::router::RouterHandle;
+
+/// What the attribute says if nobody sets it.
+const DEFAULTS: [(&str, &str); 2] = [
+    ("broker.rc1_path", "flux modprobe rc1"),
+    ("broker.rc3_path", "flux modprobe rc3"),
+];
+
+/// Variables that change what the default scripts do.
+const CUSTOM: [&str; 5] = [
+    "FLUX_RC_EXTRA",
+    "FLUX_MODPROBE_DISABLE",
+    "FLUX_MODPROBE_PATH",
+    "FLUX_MODPROBE_PATH_APPEND",
+    "FLUX_SCHED_MODULE",
+];
+
+/// One script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// What the default does, in this process.
+    Builtin,
+    /// Nothing.
+    None,
+    /// A command line.
+    Command(String),
+}
+
+impl Script {
+    fn from_value(value: &str, default: &str, custom: bool) -> Self {
+        match value {
+            "" => Self::None,
+            v if v == default && !custom => Self::Builtin,
+            v => Self::Command(v.to_owned()),
+        }
+    }
+}
+
+/// The scripts of a broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Scripts {
+    pub(crate) rc1: Script,
+    pub(crate) rc3: Script,
+}
+
+impl Scripts {
+    /// As the attributes and the environment say.
+    pub(crate) fn new(attrs: &mut Attrs) -> Self {
+        let custom = CUSTOM.iter().any(|name| std::env::var_os(name).is_some());
+        let [rc1, rc3] = DEFAULTS.map(|(name, default)| {
+            attrs.set_default(name, default);
+            Script::from_value(attrs.get(name).unwrap_or(default), default, custom)
+        });
+        // What a script has loaded is unloaded here whatever it was.
+        let rc3 = match (&rc1, rc3) {
+            (Script::Command(_), Script::Builtin) if !custom => Script::None,
+            (_, rc3) => rc3,
+        };
+        Self { rc1, rc3 }
+    }
+}
+
+/// Environment of scripts and initial program: variables to set, or to remove.
+pub(crate) type Environment = Vec<(String, Option<String>)>;
+
+/// Run command lines one after the other; the first exit code that is not 0, or 0.
+pub(crate) async fn run(
+    name: &'static str,
+    lines: Vec<String>,
+    env: Environment,
+    router: RouterHandle,
+) -> i32 {
+    let mut first = 0;
+    for (index, line) in lines.iter().enumerate() {
+        let label = format!("{name}.{index}");
+        let code = run_one(&label, line, &env, &router).await;
+        if first == 0 {
+            first = code;
+        }
+    }
+    first
+}
+
+async fn run_one(label: &str, line: &str, env: &Environment, router: &RouterHandle) -> i32 {
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut cmd = Command::new(shell);
+    cmd.arg("-c").arg(line);
+    prepare(&mut cmd, env);
+    cmd.process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let start = Instant::now();
+    let (code, what) = match cmd.spawn() {
+        Err(e) => (spawn_error_code(&e), e.to_string()),
+        Ok(mut child) => {
+            let (out, err) = (child.stdout.take(), child.stderr.take());
+            let (status, (), ()) = tokio::join!(
+                child.wait(),
+                log_lines(out, libc::LOG_INFO, label, router),
+                log_lines(err, libc::LOG_ERR, label, router),
+            );
+            match status {
+                Ok(status) => (exit_code(status), how(status)),
+                Err(e) => (1, e.to_string()),
+            }
+        }
+    };
+    let level = if code == 0 {
+        libc::LOG_INFO
+    } else {
+        libc::LOG_ERR
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let text = format!("{label}: {line} {what} (rc={code}) {seconds:.1}s");
+    router.log(entry(router.rank(), level, "broker", &text));
+    code
+}
+
+fn how(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status.signal() {
+        Some(signum) => format!("was killed by signal {signum}"),
+        None => "Exited".to_owned(),
+    }
+}
+
+async fn log_lines(
+    pipe: Option<impl AsyncRead + Unpin>,
+    level: i32,
+    label: &str,
+    router: &RouterHandle,
+) {
+    let Some(pipe) = pipe else { return };
+    let mut lines = BufReader::new(pipe).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let text = format!("{label}: {}", String::from_utf8_lossy(&line));
+        router.log(entry(router.rank(), level, "broker", &text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_attributes_mean() {
+        let script = |value, custom| Script::from_value(value, "default", custom);
+        assert_eq!(script("", false), Script::None);
+        assert_eq!(script("default", false), Script::Builtin);
+        assert_eq!(script("default", true), Script::Command("default".into()));
+        assert_eq!(script("x y", false), Script::Command("x y".into()));
+    }
+}
