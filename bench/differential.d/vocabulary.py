@@ -450,7 +450,7 @@ def kept_hosts(op, value, ours, theirs):
     text = value if isinstance(value, str) else value[0]
     brackets = re.findall(r"\[([^\[\]]*)\]", text)
     if "too many hosts" in ours.get("error", ""):
-        return "more than 262144 hosts of one expression with a suffix are refused"
+        return "more than 65536 hosts of one expression with a suffix are refused"
     if text.count("[") != text.count("]") or re.search(r"\][^,\[]*\]|\[[^\]]*\[", text):
         return "brackets that do not match are refused"
     if any(re.search(r"(^|,|-)($|,|-)|--", b) for b in brackets):

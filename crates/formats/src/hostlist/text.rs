@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The most hosts one bracketed range may stand for: a guard against `a[0-99999999999]`.
 const MAX_RANGE: u64 = 1 << 20;
 /// The most hosts of expressions that are kept one by one: `a[0-99999]b[0-99999]` is short, too.
-const MAX_SINGLE: u64 = 1 << 18;
+const MAX_SINGLE: u64 = 1 << 16;
 
 /// Why a string is not a hostlist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
