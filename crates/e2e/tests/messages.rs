@@ -77,9 +77,8 @@ fn slurm_jobs_are_resolved() {
         fake squeue 'exit 1'
         with_fakes flux uri slurm:7 2>&1 || true"#;
     let out = site.script(1, &script);
-    out.success().expect_stdout(
-        "here\n1\nssh://n3/x\nflux-uri: cannot find the nodes of Slurm job 7\n",
-    );
+    out.success()
+        .expect_stdout("here\n1\nssh://n3/x\nflux-uri: cannot find the nodes of Slurm job 7\n");
 }
 
 #[test]

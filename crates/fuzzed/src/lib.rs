@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("eventlog", trees::eventlog),
     ("frame", wire_bytes::frame),
     ("fsd", text::fsd),
+    ("glob", wire_bytes::glob),
     ("hostlist", text::hostlist),
     ("hwloc", text::hwloc),
     ("idset", text::idset),
@@ -36,7 +37,9 @@ pub const TARGETS: &[Target] = &[
     ("scheduling", trees::scheduling),
     ("shape", text::shape),
     ("signed", text::signed),
+    ("subscriptions", wire_bytes::subscriptions),
     ("taskmap", text::taskmap),
+    ("uri", text::uri),
 ];
 
 /// Runs the target of that name, which must be one of [`TARGETS`].

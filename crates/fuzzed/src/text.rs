@@ -145,3 +145,9 @@ pub(crate) fn query(data: &[u8]) {
 pub(crate) fn hwloc(data: &[u8]) {
     let _ = Node::parse(utf8(data));
 }
+
+pub(crate) fn uri(data: &[u8]) {
+    if let Ok(uri) = utf8(data).parse::<client::uri::Uri>() {
+        assert_eq!(uri.to_string().parse(), Ok(uri));
+    }
+}

@@ -114,7 +114,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
             return Some((Token::Set { negated, items }, after));
         }
         first = false;
-        if let Some((class, after)) = rest.strip_prefix("[:").and_then(|r| r.split_once(":]")) {
+        if let Some((class, after)) = class(rest) {
             let Some(at) = CLASSES.iter().position(|c| c.0 == class) else {
                 return Some((Token::Never, ""));
             };
@@ -143,6 +143,14 @@ fn set(text: &str) -> Option<(Token, &str)> {
         };
         items.push(Item::Range(low, high));
     }
+}
+
+/// The name in `[:name:]` and what follows. With anything but a to y in the name the C library takes
+/// the bracket as an ordinary member.
+fn class(text: &str) -> Option<(&str, &str)> {
+    let body = text.strip_prefix("[:")?;
+    let end = body.find(|c: char| !('a'..'z').contains(&c))?;
+    Some((&body[..end], body[end..].strip_prefix(":]")?))
 }
 
 /// The character in `[.x.]` or `[=x=]`: the C locale has no longer names and no equivalents.
@@ -311,6 +319,7 @@ mod tests {
             ("[[:none:]]?", "7x", false),
             ("a[[.b.][=c=]]*", "ac", true),
             ("a[[.b]*", "ab", false),
+            ("[[:di[[:digit:]]x", "1x", true),
             ("[\\]]*", "]a", true),
             ("\\**", "*a", true),
             ("\\**", "a", false),
