@@ -5,14 +5,20 @@
 //! events and every broker passes them to its children before its next event. Requests a client
 //! had made are followed by a disconnect notice to their services when it goes away.
 //!
+//! What goes to peers, and what becomes of it when they are lost, is in [`peers`].
+//!
 //! Cost: constant per message, plus the number of subscribers for an event.
+
+pub(crate) mod peers;
+mod pending;
 
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::{Deliver, Handle};
-use overlay::{Incoming, Peer, Topology, Transport};
+use overlay::{Control, Incoming, Peer, Topology, Transport};
+use peers::Peers;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -48,7 +54,14 @@ pub(crate) enum Input {
     CloseInbox(EndpointId),
     Detach(EndpointId),
     SetTransport(Box<dyn Transport>),
-    Goodbye(Peer),
+    /// Act on the tree.
+    Overlay(Control),
+    /// Answer this `overlay.stats-get` request, with what the router knows added.
+    PeerStats(Message, Value),
+    /// Answer this `overlay.trace` request with the messages of peers.
+    TracePeers(Message),
+    /// Whoever sent this wants no more of them.
+    UntracePeers(Message),
     /// Drop the transport (after its queue is sent) and end.
     Stop,
 }
@@ -123,13 +136,10 @@ pub(crate) struct Router {
     rank: u32,
     cred: Credentials,
     topology: Topology,
-    transport: Option<Box<dyn Transport>>,
-    /// Messages for peers while the overlay is not up yet.
-    held: Vec<(Peer, Message)>,
+    peers: Peers,
     endpoints: HashMap<EndpointId, Endpoint>,
     services: HashMap<String, EndpointId>,
     subscriptions: Subscriptions<EndpointId>,
-    children: Vec<u32>,
     sequence: u32,
     peer_events: UnboundedSender<Incoming>,
 }
@@ -145,13 +155,11 @@ pub(crate) fn start(
     let mut router = Router {
         rank,
         cred,
+        peers: Peers::new(rank, &topology),
         topology,
-        transport: None,
-        held: Vec::new(),
         endpoints: HashMap::new(),
         services: HashMap::new(),
         subscriptions: Subscriptions::default(),
-        children: Vec::new(),
         sequence: 0,
         peer_events,
     };
@@ -199,65 +207,24 @@ impl Router {
                 }
             }
             Input::Detach(id) => self.detach(&id),
-            Input::SetTransport(transport) => {
-                for (peer, msg) in self.held.drain(..) {
-                    transport.send(peer, msg);
-                }
-                self.transport = Some(transport);
+            Input::SetTransport(transport) => self.peers.set_transport(transport),
+            Input::Overlay(control) => self.peers.control(control),
+            Input::PeerStats(request, mut stats) => {
+                self.peers.count(&mut stats);
+                self.answer(&request, Ok(stats));
             }
-            Input::Goodbye(peer) => {
-                if let Some(transport) = &self.transport {
-                    transport.goodbye(peer);
+            Input::TracePeers(request) => {
+                if let Err(e) = self.peers.trace(&request) {
+                    self.answer(&request, Err(e));
                 }
             }
+            Input::UntracePeers(notice) => self.peers.untrace(&notice),
             Input::Stop => {
-                self.transport = None;
+                self.peers.close();
                 return false;
             }
         }
         true
-    }
-
-    fn send_to(&mut self, peer: Peer, msg: Message) {
-        match &self.transport {
-            Some(transport) => transport.send(peer, msg),
-            None => self.held.push((peer, msg)),
-        }
-    }
-
-    fn peer_input(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::Message(peer, mut msg) => {
-                // Nothing from another broker is local here (RFC 12).
-                msg.set_credentials(msg.credentials().from_afar());
-                self.peer_message(peer, msg);
-            }
-            other => {
-                match other {
-                    Incoming::Joined(Peer::Child(rank)) => self.children.push(rank),
-                    Incoming::Gone(Peer::Child(rank)) => self.children.retain(|r| *r != rank),
-                    _ => {}
-                }
-                // The core outlives the router.
-                let _ = self.peer_events.send(other);
-            }
-        }
-    }
-
-    fn peer_message(&mut self, peer: Peer, mut msg: Message) {
-        match msg.kind() {
-            Kind::Request { .. } => {
-                let rank = match peer {
-                    Peer::Parent => self.topology.parent(self.rank).unwrap_or(0),
-                    Peer::Child(rank) => rank,
-                };
-                msg.push_route(rank.to_string().into());
-                self.request(msg, Some(peer));
-            }
-            Kind::Response { .. } => self.response(msg),
-            Kind::Event { .. } if peer == Peer::Parent => self.broadcast(&msg),
-            Kind::Event { .. } | Kind::Control { .. } => {}
-        }
     }
 
     fn endpoint_input(&mut self, id: &EndpointId, mut msg: Message) {
@@ -400,16 +367,19 @@ impl Router {
         let Kind::Request { nodeid, .. } = msg.kind() else {
             return;
         };
+        if msg.no_response() && msg.method() == "disconnect" {
+            self.peers.disconnected(&msg);
+        }
         let upstream = msg.flags().has(Flags::UPSTREAM);
         if nodeid == NODEID_ANY || (upstream && nodeid != self.rank) {
-            if self.local_request(&msg) {
+            if self.local_request(&msg, from) {
                 return;
             }
-            self.request_up(msg);
+            self.request_up(msg, from);
         } else if upstream {
-            self.request_up(msg);
+            self.request_up(msg, from);
         } else if nodeid == self.rank {
-            if !self.local_request(&msg) {
+            if !self.local_request(&msg, from) {
                 self.answer(&msg, Err(no_service(&msg)));
             }
         } else if nodeid >= self.topology.size() {
@@ -419,27 +389,35 @@ impl Router {
             );
             self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
         } else if let Some(child) = self.topology.next_hop(self.rank, nodeid) {
-            if self.children.contains(&child) {
-                self.send_to(Peer::Child(child), msg);
-            } else {
-                let text = format!("rank {nodeid} is not online");
-                self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
-            }
+            self.request_to(Peer::Child(child), msg, from);
         } else if from != Some(Peer::Parent) {
-            self.send_to(Peer::Parent, msg);
+            self.request_up(msg, from);
         }
     }
 
-    fn request_up(&mut self, msg: Message) {
+    fn request_up(&mut self, msg: Message, from: Option<Peer>) {
         if self.rank == 0 {
             self.answer(&msg, Err(no_service(&msg)));
         } else {
-            self.send_to(Peer::Parent, msg);
+            self.request_to(Peer::Parent, msg, from);
         }
     }
 
+    fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
+        // Modules start before the parent has admitted us; what they ask it can wait.
+        let patient = |e: &Endpoint| e.is_module();
+        let own = msg.routes().len() <= 1
+            && msg
+                .sender()
+                .is_none_or(|id| self.endpoints.get(id).is_some_and(patient));
+        if let Err((msg, e)) = self.peers.request(peer, msg, from, own) {
+            self.answer(&msg, Err(e));
+        }
+        self.show_peers();
+    }
+
     /// Hand a request to a service of this broker; false if there is none.
-    fn local_request(&mut self, msg: &Message) -> bool {
+    fn local_request(&mut self, msg: &Message, from: Option<Peer>) -> bool {
         if self.rank == 0 && msg.topic() == "event.publish" {
             let result = self.publish(msg);
             self.answer(msg, result);
@@ -451,6 +429,9 @@ impl Router {
         let Some(endpoint) = self.endpoints.get(id) else {
             return false;
         };
+        if let Some(peer) = from {
+            self.peers.note_local(peer, msg);
+        }
         if endpoint.is_module() && msg.method() == "ping" {
             let result = ping(msg, self.rank);
             self.answer(msg, result);
@@ -461,6 +442,7 @@ impl Router {
     }
 
     fn response(&mut self, mut msg: Message) {
+        self.peers.answered(&msg);
         let Some(hop) = msg.pop_route() else { return };
         if let Some(endpoint) = self.endpoints.get(&hop) {
             endpoint.deliver(msg);
@@ -468,11 +450,12 @@ impl Router {
         }
         // Peers appear in route stacks by rank; anything else is an endpoint that has gone away.
         let Ok(rank) = hop.parse::<u32>() else { return };
-        if self.topology.parent(self.rank) == Some(rank) {
-            self.send_to(Peer::Parent, msg);
-        } else {
-            self.send_to(Peer::Child(rank), msg);
-        }
+        let peer = match self.topology.parent(self.rank) == Some(rank) {
+            true => Peer::Parent,
+            false => Peer::Child(rank),
+        };
+        self.peers.send(peer, msg);
+        self.show_peers();
     }
 
     fn publish(&mut self, msg: &Message) -> Result<Value, RpcError> {
@@ -512,9 +495,8 @@ impl Router {
     }
 
     fn broadcast(&mut self, event: &Message) {
-        for child in self.children.clone() {
-            self.send_to(Peer::Child(child), event.clone());
-        }
+        self.peers.broadcast(event);
+        self.show_peers();
         for id in self.subscriptions.subscribers(event.topic()) {
             if let Some(endpoint) = self.endpoints.get(&id)
                 && endpoint.cred.may_see(event.is_private(), event.userid())

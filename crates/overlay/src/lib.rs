@@ -20,7 +20,7 @@ pub mod transport;
 pub mod tree;
 mod zmq_link;
 
-pub use keys::{KeyPair, PublicKey};
+pub use keys::{Certificate, CertificateError, KeyPair, PublicKey};
 pub use topology::Topology;
 pub use transport::{Control, Incoming, Peer, Session, Status, Transport};
 pub use tree::{Facts, Limits};

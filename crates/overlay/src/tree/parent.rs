@@ -128,7 +128,7 @@ impl Tree {
 
     pub(super) fn goodbye(&mut self) {
         match &self.parent {
-            Some(Parent::Joined(joined)) => {
+            Some(Parent::Joined(_)) => {
                 self.parent = Some(Parent::Leaving);
                 self.out.push_back(Output::ToParent(Frame::Goodbye));
             }

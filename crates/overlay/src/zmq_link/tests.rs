@@ -206,7 +206,12 @@ fn unknown_keys_are_not_heard() {
 fn many_messages_arrive_in_order_both_ways() {
     const COUNT: u32 = 5000;
     let (root_keys, leaf_keys) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let bound = Bound::new(root_keys, SocketOptions::default(), Some("tcp://127.0.0.1:*")).unwrap();
+    let bound = Bound::new(
+        root_keys,
+        SocketOptions::default(),
+        Some("tcp://127.0.0.1:*"),
+    )
+    .unwrap();
     let address = ParentAddress {
         uri: bound.endpoint().unwrap().to_owned(),
         key: bound.public_key().clone(),
