@@ -404,12 +404,10 @@ impl Router {
     }
 
     fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
-        // Modules start before the parent has admitted us; what they ask it can wait.
+        // Modules, here and below, start before the parent has admitted us; they can wait.
         let patient = |e: &Endpoint| e.is_module();
-        let own = msg.routes().len() <= 1
-            && msg
-                .sender()
-                .is_none_or(|id| self.endpoints.get(id).is_some_and(patient));
+        let module = |id| self.endpoints.get(id).is_some_and(patient);
+        let own = from.is_some() || msg.sender().is_none_or(module);
         if let Err((msg, e)) = self.peers.request(peer, msg, from, own) {
             self.answer(&msg, Err(e));
         }

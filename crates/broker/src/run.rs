@@ -332,6 +332,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     };
     let mut core = Core::new(setup, handle, router.clone(), modules);
     core.load_modules()?;
+    remove_stale(&socket);
     connector::listen(&socket, owner, router.clone())?;
     let to_router = router.clone();
     let link = bound.start(facts, tbon.limits, parent, keys, move |incoming| {
@@ -378,6 +379,16 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &st
     attrs.set_default("log-forward-level", "3");
     attrs.set_default("log-critical-level", "2");
     attrs.set_default("log-stderr-mode", "leader");
+}
+
+/// Remove a socket nobody listens on: a broker that was killed leaves its own behind.
+fn remove_stale(socket: &Path) {
+    use std::io::ErrorKind::ConnectionRefused;
+    let refused = std::os::unix::net::UnixStream::connect(socket).map_err(|e| e.kind());
+    if matches!(refused, Err(ConnectionRefused)) {
+        // If it cannot be removed, listening on it says why.
+        let _ = std::fs::remove_file(socket);
+    }
 }
 
 /// SIGINT and SIGTERM as numbers.

@@ -118,18 +118,18 @@ impl Peers {
         }
     }
 
-    /// Send a request on, or say why not. What we ask ourselves (`own`) may wait for the parent.
+    /// Send a request on, or say why not. What brokers ask (`patient`) may wait for the parent.
     pub(super) fn request(
         &mut self,
         peer: Peer,
         msg: Message,
         from: Option<Peer>,
-        own: bool,
+        patient: bool,
     ) -> Result<(), (Message, RpcError)> {
         let refuse = |msg, errno, text: String| Err((msg, RpcError::new(errno, text)));
         if self.session(peer).is_none() {
             return match (peer, &mut self.parent) {
-                (Peer::Parent, Parent::Waiting(held)) if own && held.len() < HELD => {
+                (Peer::Parent, Parent::Waiting(held)) if patient && held.len() < HELD => {
                     held.push((msg, from));
                     Ok(())
                 }
