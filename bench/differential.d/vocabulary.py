@@ -449,6 +449,8 @@ LENIENT = "upstream takes it, the RFC does not"
 def kept_hosts(op, value, ours, theirs):
     text = value if isinstance(value, str) else value[0]
     brackets = re.findall(r"\[([^\[\]]*)\]", text)
+    if "too many hosts" in ours.get("error", ""):
+        return "more than 262144 hosts of one expression with a suffix are refused"
     if text.count("[") != text.count("]") or re.search(r"\][^,\[]*\]|\[[^\]]*\[", text):
         return "brackets that do not match are refused"
     if any(re.search(r"(^|,|-)($|,|-)|--", b) for b in brackets):
@@ -464,6 +466,8 @@ def kept_hosts(op, value, ours, theirs):
     if op in ("hostlist.sort", "hostlist.uniq") and "ok" in ours and "ok" in theirs:
         if sorted(ours["ok"]) == sorted(theirs["ok"]):
             return "padded and plain numbers of one length sort together, by value"
+        if op == "hostlist.uniq" and set(ours["ok"]) == set(theirs["ok"]):
+            return "each host is there once, also where padded and plain ranges overlap"
     if "ok" in ours and "ok" in theirs and isinstance(ours["ok"], str):
         return "other text for the same hosts: a padded first number would pad the others" if same_hosts(
             ours["ok"], theirs["ok"]
@@ -492,7 +496,7 @@ def kept_jobspec(value, ours):
         return LENIENT
     if ".with" in place or place.startswith(("jobspec.tasks", "jobspec.resources")):
         return LENIENT
-    return LENIENT if place == "jobspec.attributes" else None
+    return LENIENT if place in ("jobspec.attributes", "jobspec.version") else None
 
 
 def kept(op, value, ours, theirs):

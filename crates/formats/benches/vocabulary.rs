@@ -57,7 +57,7 @@ fn jobs(c: &mut Criterion) {
     let spec = JobspecBuilder::new(["/usr/bin/app", "--input", "file"])
         .slots(16, 4, 1, Some(4), false)
         .duration(3600.)
-        .cwd("/work/project");
+        .cwd("/srv/project");
     let small = spec.clone().build().expect("a jobspec");
     let small = serde_json::to_string(&small).expect("a jobspec is JSON");
     let large = spec.environment(environment).build().expect("a jobspec");

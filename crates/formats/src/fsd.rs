@@ -16,7 +16,9 @@ pub struct FsdError(pub String);
 /// ```
 pub fn parse(text: &str) -> Result<f64, FsdError> {
     let error = || FsdError(text.to_owned());
-    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    // As strtod has it, white space may come first.
+    let unsigned = text.trim_ascii_start();
+    let unsigned = unsigned.strip_prefix('+').unwrap_or(unsigned);
     if ["inf", "infinity"].contains(&unsigned.to_ascii_lowercase().as_str()) {
         return Ok(f64::INFINITY);
     }
@@ -132,6 +134,7 @@ mod tests {
             ("0x1.8p1m", 180.),
             ("0xd", 13.),
             ("-0", 0.),
+            (" \t3s", 3.),
         ] {
             assert_eq!(parse(text), Ok(want), "{text}");
         }

@@ -149,7 +149,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
 /// the bracket as an ordinary member.
 fn class(text: &str) -> Option<(&str, &str)> {
     let body = text.strip_prefix("[:")?;
-    let end = body.find(|c: char| !('a'..'z').contains(&c))?;
+    let end = body.find(|c: char| !('a'..='y').contains(&c))?;
     Some((&body[..end], body[end..].strip_prefix(":]")?))
 }
 

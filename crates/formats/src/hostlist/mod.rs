@@ -202,7 +202,8 @@ impl Hostlist {
 impl Numbers {
     /// Whether the first number is written with a leading zero.
     fn is_padded(&self) -> bool {
-        self.width > 1 && !same_text(self.first, self.width, 1)
+        // Numbers below this do not fill the width.
+        self.width > 1 && self.first < 10u64.pow(self.width as u32 - 1)
     }
 }
 

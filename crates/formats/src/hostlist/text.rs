@@ -87,8 +87,14 @@ impl<'a> Parser<'a> {
         Ok((first, last, if a.starts_with('0') { a.len() } else { 1 }))
     }
 
-    /// One expression of the list.
-    fn top(&mut self, expr: &str) -> Result<(), HostlistError> {
+    /// One expression of the list; `plain` are those without brackets.
+    fn top(&mut self, expr: &str, plain: bool) -> Result<(), HostlistError> {
+        if plain {
+            if !expr.is_empty() {
+                self.list.push(expr);
+            }
+            return Ok(());
+        }
         let expanded =
             |at| at + 1 < expr.len() || ends_in_digit(&expr[..expr.find('[').unwrap_or(0)]);
         if expr.find(']').is_some_and(expanded) {
@@ -136,19 +142,22 @@ impl FromStr for Hostlist {
 
     /// Expressions are separated by commas or white space; empty ones are passed over.
     fn from_str(text: &str) -> Result<Hostlist, HostlistError> {
+        let separators = text.bytes().filter(|b| *b == b',').count();
         let mut parser = Parser {
             text,
-            list: Hostlist::default(),
+            list: Hostlist {
+                runs: Vec::with_capacity(separators + 1),
+            },
             single: 0,
         };
-        let (mut start, mut depth) = (0, 0u32);
+        let (mut start, mut depth, mut plain) = (0, 0u32, true);
         for (i, byte) in text.bytes().enumerate() {
             match byte {
-                b'[' => depth += 1,
-                b']' => depth = depth.saturating_sub(1),
+                b'[' => (depth, plain) = (depth + 1, false),
+                b']' => (depth, plain) = (depth.saturating_sub(1), false),
                 b',' | b' ' | b'\t' | b'\n' if depth == 0 => {
-                    parser.top(&text[start..i])?;
-                    start = i + 1;
+                    parser.top(&text[start..i], plain)?;
+                    (start, plain) = (i + 1, true);
                 }
                 byte if !byte.is_ascii_graphic() => {
                     return Err(HostlistError::Character {
@@ -160,7 +169,9 @@ impl FromStr for Hostlist {
                 _ => {}
             }
         }
-        parser.top(&text[start..])?;
+        parser.top(&text[start..], plain)?;
+        // Most separators may have been within brackets.
+        parser.list.runs.shrink_to_fit();
         Ok(parser.list)
     }
 }
