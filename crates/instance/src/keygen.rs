@@ -78,7 +78,10 @@ fn certificate(options: &Options) -> Result<Certificate, String> {
     let now = jiff::Zoned::now().strftime("%Y-%m-%dT%T").to_string();
     set("keygen.time", now);
     set("keygen.userid", nix::unistd::getuid().to_string());
-    set("keygen.flux-core-version", env!("CARGO_PKG_VERSION").to_owned());
+    set(
+        "keygen.flux-core-version",
+        env!("CARGO_PKG_VERSION").to_owned(),
+    );
     Ok(Certificate { metadata, keys })
 }
 
@@ -131,7 +134,10 @@ mod tests {
     fn the_first_value_of_a_key_stays() {
         let options = args("-nx --meta=name=y,keygen.userid=me").unwrap();
         let text = certificate(&options).unwrap().text();
-        assert!(text.contains("    name = \"x\"\n    keygen.userid = \"me\"\n"), "{text}");
+        assert!(
+            text.contains("    name = \"x\"\n    keygen.userid = \"me\"\n"),
+            "{text}"
+        );
         assert_eq!(text.matches("userid").count(), 1);
     }
 }

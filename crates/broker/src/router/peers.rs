@@ -141,10 +141,8 @@ impl Peers {
                     let text = "the parent broker is gone";
                     refuse(msg, libc::EHOSTUNREACH, text.to_owned())
                 }
-                (Peer::Child(rank), _) => {
-                    let text = format!("rank {rank} is not online");
-                    refuse(msg, libc::EHOSTUNREACH, text)
-                }
+                // The errno says it all, and is what tools look for.
+                (Peer::Child(_), _) => Err((msg, RpcError::errno(libc::EHOSTUNREACH))),
             };
         }
         let waiting = self.transport.as_ref().map_or(0, |t| t.backlog(peer));
@@ -338,8 +336,13 @@ impl Router {
         }
         let (to, from) = self.peers.pending.lose(peer);
         for entry in to {
-            let text = format!("overlay disconnect: {}: {why}", name(peer));
-            let error = RpcError::new(libc::EHOSTUNREACH, text);
+            let error = match peer {
+                Peer::Child(_) => RpcError::errno(libc::EHOSTUNREACH),
+                Peer::Parent => {
+                    let text = format!("overlay disconnect: the parent broker: {why}");
+                    RpcError::new(libc::EHOSTUNREACH, text)
+                }
+            };
             self.answer(&entry.request, Err(error));
         }
         // One notice for each client, service and destination.
