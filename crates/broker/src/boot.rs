@@ -80,9 +80,13 @@ pub(crate) struct Card {
 pub(crate) struct Launcher(Client);
 
 impl Launcher {
-    /// Connect to the PMI server the environment names.
-    pub(crate) fn from_env() -> Result<Self, BootError> {
-        Ok(Self(Client::from_env()?))
+    /// Connect to the PMI server the environment names; to none if the configuration says all.
+    pub(crate) fn from_env(method: Option<&str>, config: &Value) -> Result<Self, BootError> {
+        match method {
+            Some("config" | "single") => Ok(Self(Client::singleton())),
+            None if !config["bootstrap"].is_null() => Ok(Self(Client::singleton())),
+            _ => Ok(Self(Client::from_env()?)),
+        }
     }
 
     /// A value the launcher offers, if it does.
@@ -135,8 +139,7 @@ impl Boot {
             Some("config") if table.is_null() => Err(BootError::NoTable),
             None if table.is_null() => Ok(Self::Pmi(launcher.0)),
             None | Some("config") => Ok(Self::Config(Box::new(Bootstrap::parse(table, hostname)?))),
-            Some("simple") => Ok(Self::Pmi(launcher.0)),
-            Some("single") => Ok(Self::Pmi(Client::singleton())),
+            Some("simple" | "single") => Ok(Self::Pmi(launcher.0)),
             Some(other) => Err(BootError::Method(other.to_owned())),
         }
     }

@@ -235,7 +235,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
         attrs.set(name, value.clone());
     }
     let config = load_config(options.config_path.as_deref(), &options.conf)?;
-    let mut launcher = Launcher::from_env()?;
+    let mut launcher = Launcher::from_env(attrs.get("broker.boot-method"), &config)?;
     let enclosing = Enclosing::from_env(&mut launcher);
     let host = attrs.get("hostname").map_or_else(hostname, str::to_owned);
     let boot = Boot::choose(attrs.get("broker.boot-method"), &config, &host, launcher)?;

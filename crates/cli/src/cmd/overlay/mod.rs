@@ -323,11 +323,7 @@ mod tests {
             (map.parent(3).unwrap(), map.subtree(1).to_string()),
             (1, "1,3".into())
         );
-        assert_eq!(map.parent(0).unwrap_err().to_string(), "0 has no parent");
-        assert_eq!(
-            map.parent(9).unwrap_err().to_string(),
-            "9 is not a valid rank in this instance"
-        );
+        assert!(map.parent(0).is_err() && map.parent(9).is_err());
         assert_eq!(map.lookup("1-2").unwrap(), "a[1-2]");
         assert_eq!(map.lookup("a[0,3]").unwrap(), "0,3");
         assert!(map.lookup("zz").is_err() && map.lookup("7").is_err());
