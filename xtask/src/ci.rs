@@ -88,6 +88,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         );
         step(root, &["test", "--workspace", "--bins", "--lib", "--tests"])?;
     }
+    step(root, &["test", "--workspace", "--doc"])?;
+    step(root, &["doc", "--workspace", "--no-deps"])?;
     step(root, &["test", "--workspace", "--doc", "--quiet"])?;
     eprintln!("==> all good in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())

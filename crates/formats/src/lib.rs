@@ -3,6 +3,8 @@
 //! Everything here is a value: no I/O, no clock, no async. Each module parses one format into a
 //! validated type and writes it back, so the rest of the tree never handles the raw text twice.
 
+#![warn(missing_docs)]
+
 pub mod archive;
 pub mod batch_directives;
 pub mod constraint;

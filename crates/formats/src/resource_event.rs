@@ -47,6 +47,7 @@ pub struct Restart {
     pub online: Idset,
     /// Their hosts, in the order of ranks.
     pub nodelist: Hostlist,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -54,7 +55,9 @@ pub struct Restart {
 /// The resource set has been defined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResourceDefine {
+    /// Where R came from.
     pub method: Method,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -62,11 +65,17 @@ pub struct ResourceDefine {
 /// How the resource set was acquired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {
+    /// The configuration.
     Configuration,
+    /// Brokers looked at their nodes.
     DynamicDiscovery,
+    /// Somebody gave it.
     Reload,
+    /// The enclosing instance.
     JobInfo,
+    /// The key-value store, from an earlier start.
     Kvs,
+    /// Another word.
     Other(String),
 }
 
@@ -75,6 +84,7 @@ pub enum Method {
 pub struct ResourceUpdate {
     /// Seconds since the epoch; 0 is no limit.
     pub expiration: f64,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -82,14 +92,18 @@ pub struct ResourceUpdate {
 /// Targets were drained or undrained.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Drain {
+    /// Their ranks.
     pub idset: Idset,
     /// The hosts of the targets. The RFC requires it; logs of old instances do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodelist: Option<Hostlist>,
+    /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it does to those drained already.
     #[serde(default)]
     pub overwrite: Overwrite,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -97,21 +111,27 @@ pub struct Drain {
 /// What a drain changes of targets that are drained already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overwrite {
+    /// They stay as they are.
     #[default]
     Nothing,
+    /// They get the new reason.
     Reason,
+    /// They get the new reason and time.
     ReasonAndTime,
 }
 
 /// The state of targets has changed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Targets {
+    /// Their ranks.
     pub idset: Idset,
+    /// Keys the RFC does not name.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 impl Method {
+    /// The word in the event.
     pub fn as_str(&self) -> &str {
         match self {
             Method::Configuration => "configuration",

@@ -24,6 +24,8 @@
 //! # Ok::<(), wire::DecodeError>(())
 //! ```
 
+#![warn(missing_docs)]
+
 mod codec;
 mod credentials;
 mod dump;

@@ -27,8 +27,11 @@ pub enum Constraint {
     Properties(Vec<Property>),
     /// The host is one of the list.
     Hosts(Hostlist),
+    /// The rank is one of the set.
     Ranks(Idset),
+    /// All of them hold.
     And(Vec<Constraint>),
+    /// One of them holds.
     Or(Vec<Constraint>),
     /// Not all of the values hold.
     Not(Vec<Constraint>),
@@ -38,13 +41,16 @@ pub enum Constraint {
 /// property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
+    /// The property.
     pub name: String,
+    /// Whether it must not be there.
     pub absent: bool,
 }
 
 /// Why JSON is not a constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("constraint{place}: {message}")]
+#[allow(missing_docs)] // their messages say it
 pub struct ConstraintError {
     pub place: String,
     pub message: String,

@@ -38,6 +38,7 @@ pub struct Syntax {
 
 /// Why text is not a query. Positions count characters from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum QueryError {
     #[error("Unexpected end of input in '{0}'")]
     End(String),
@@ -65,6 +66,7 @@ pub enum QueryError {
 const MAX_LEVELS: usize = 100;
 
 impl Syntax {
+    /// A syntax without operators of its own.
     pub fn new() -> Syntax {
         Syntax::default()
     }

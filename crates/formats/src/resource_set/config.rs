@@ -12,6 +12,7 @@ use std::collections::HashMap;
 /// Why configuration entries do not make a resource set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("resource.config{place}: {message}")]
+#[allow(missing_docs)] // their messages say it
 pub struct ConfigError {
     pub place: String,
     pub message: String,

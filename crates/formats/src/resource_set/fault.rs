@@ -12,6 +12,7 @@ pub(super) const MAX_TARGETS: usize = 1 << 20;
 /// Why JSON is not an R, and where: `R.execution.R_lite[0].rank: ...`.
 #[derive(Debug, thiserror::Error)]
 #[error("R{place}: {fault}")]
+#[allow(missing_docs)] // their messages say it
 pub struct ResourceSetError {
     /// A path such as `.execution.nslots`; empty for the whole.
     pub place: String,
@@ -20,6 +21,7 @@ pub struct ResourceSetError {
 
 /// What is wrong at a place of an R.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum Fault {
     #[error("{0}")]
     Json(serde_json::Error),

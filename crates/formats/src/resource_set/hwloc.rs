@@ -28,11 +28,13 @@ pub struct Node {
     pub host: Option<String>,
     /// The logical CPUs of each core that may be used, in logical order.
     pub cores: Vec<Idset>,
+    /// How many gpus.
     pub gpus: u32,
 }
 
 /// Why text is not a topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum HwlocError {
     #[error("hwloc XML: byte {0}: a tag is not closed")]
     Tag(usize),

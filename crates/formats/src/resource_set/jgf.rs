@@ -25,9 +25,12 @@ use std::collections::HashSet;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
+    /// Its vertices.
     pub nodes: Vec<Vertex>,
+    /// Its edges.
     #[serde(default)]
     pub edges: Vec<Edge>,
+    /// Other keys.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -37,26 +40,35 @@ pub struct Graph {
 pub struct Vertex {
     /// Unique in the graph.
     pub id: String,
+    /// What it is.
     pub metadata: Pool,
 }
 
 /// The data of a vertex. The RFC requires all but the scheduler leaves most out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
+    /// Such as `node` or `core`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// A name that is unique everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
+    /// The name without its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basename: Option<String>,
+    /// The name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The number in the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
+    /// Properties, as Fluxion writes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub properties: Option<Value>,
+    /// How much it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i64>,
+    /// What the size counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// Execution target, paths, exclusiveness and what else the scheduler writes.
@@ -67,8 +79,11 @@ pub struct Pool {
 /// A relation between two vertices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
+    /// The vertex it starts at.
     pub source: String,
+    /// The vertex it leads to.
     pub target: String,
+    /// What it means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Relation>,
 }
@@ -76,16 +91,20 @@ pub struct Edge {
 /// How the source of an edge is related to its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Relation {
+    /// Such as `containment`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subsystem: Option<String>,
+    /// Such as `contains`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relationship: Option<String>,
+    /// Other keys.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 /// Why scheduler data is not a graph.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum GraphError {
     #[error("R.scheduling.graph: {0}")]
     Json(#[from] serde_json::Error),

@@ -33,7 +33,9 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 /// The resources a target holds: ids by type. An id set that is empty counts as absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Children {
+    /// Logical ids of cores.
     pub cores: Idset,
+    /// Ids of gpus.
     pub gpus: Idset,
     /// Types other than core and gpu, which RFC 20 does not define.
     pub other: BTreeMap<String, Idset>,
@@ -42,7 +44,9 @@ pub struct Children {
 /// What one execution target holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// The broker rank.
     pub rank: u32,
+    /// Its host.
     pub host: HostName,
     /// Shared by targets that hold the same.
     pub children: Arc<Children>,
@@ -82,6 +86,7 @@ pub struct ResourceSet {
 }
 
 impl Children {
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.cores.is_empty() && self.gpus.is_empty() && self.other.values().all(Idset::is_empty)
     }
@@ -111,20 +116,24 @@ impl Children {
 }
 
 impl Target {
+    /// Logical ids of cores.
     pub fn cores(&self) -> &Idset {
         &self.children.cores
     }
 
+    /// Ids of gpus.
     pub fn gpus(&self) -> &Idset {
         &self.children.gpus
     }
 }
 
 impl ResourceSet {
+    /// The empty set.
     pub fn new() -> ResourceSet {
         ResourceSet::default()
     }
 
+    /// Whether there is no target.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
@@ -143,6 +152,7 @@ impl ResourceSet {
         self.find(rank).ok().map(|at| &self.targets[at])
     }
 
+    /// Whether a rank is in the set.
     pub fn contains_rank(&self, rank: u32) -> bool {
         self.find(rank).is_ok()
     }
@@ -182,6 +192,7 @@ impl ResourceSet {
         }
     }
 
+    /// All ranks.
     pub fn ranks(&self) -> Idset {
         self.targets.iter().map(|t| t.rank).collect()
     }
@@ -191,14 +202,17 @@ impl ResourceSet {
         self.targets.iter().map(|t| &t.host).collect()
     }
 
+    /// How many targets.
     pub fn nnodes(&self) -> usize {
         self.targets.len()
     }
 
+    /// How many cores on all targets.
     pub fn ncores(&self) -> usize {
         self.targets.iter().map(|t| t.cores().len()).sum()
     }
 
+    /// How many gpus on all targets.
     pub fn ngpus(&self) -> usize {
         self.targets.iter().map(|t| t.gpus().len()).sum()
     }

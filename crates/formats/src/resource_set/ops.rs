@@ -13,6 +13,7 @@ use std::{
 /// Two sets that should be disjoint are not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("rank {rank}: both sets have {children}")]
+#[allow(missing_docs)] // their messages say it
 pub struct Overlap {
     pub rank: u32,
     pub children: String,
@@ -20,6 +21,7 @@ pub struct Overlap {
 
 /// Why ranks cannot follow a list of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum RerankError {
     #[error("{given} hosts are given for {expected} targets")]
     Count { given: usize, expected: usize },
@@ -29,6 +31,7 @@ pub enum RerankError {
 
 /// Why a property cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum PropertyError {
     #[error("invalid character '{c}' in property \"{name}\"")]
     Character { name: String, c: char },

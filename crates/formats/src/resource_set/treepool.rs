@@ -27,6 +27,7 @@ pub const WRITER: &str = "TreePool";
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TreePool {
+    /// Groups of ranks of one build.
     pub children: Vec<Group>,
     /// Members of `scheduling` that are not defined.
     pub extra: Map<String, Value>,
@@ -35,17 +36,22 @@ pub struct TreePool {
 /// Ranks whose nodes are built alike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
+    /// Ranks of that build.
     pub ranks: Idset,
+    /// How their resources lie.
     pub topo: Domain,
 }
 
 /// A locality domain: what is local to it and the domains in it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Domain {
+    /// Cores of the domain itself.
     pub cores: Option<Idset>,
+    /// Gpus of the domain itself.
     pub gpus: Option<Idset>,
     /// GiB.
     pub memory: Option<u64>,
+    /// Local storage.
     pub storage: Vec<Storage>,
     /// Domains by the name of their kind, in the order of the text.
     pub inner: Vec<(String, Vec<Domain>)>,
@@ -56,6 +62,7 @@ pub struct Domain {
 pub struct Storage {
     /// Mount point or another name.
     pub path: String,
+    /// In `unit`s.
     pub capacity: f64,
     /// `GiB` if absent.
     pub unit: Option<String>,
@@ -64,6 +71,7 @@ pub struct Storage {
 /// Why scheduler data is not a TreePool topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("R.scheduling{place}: {message}")]
+#[allow(missing_docs)] // their messages say it
 pub struct TreePoolError {
     pub place: String,
     pub message: String,

@@ -13,10 +13,14 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
+    /// What is there must be what is configured.
     #[default]
     Strict,
+    /// More may be there.
     AllowExtra,
+    /// Less may be there.
     AllowMissing,
+    /// Nothing is compared.
     Ignore,
 }
 
@@ -38,6 +42,7 @@ pub struct Config {
 
 /// Why a value is not a verification table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum ConfigError {
     #[error("verify must be a table or boolean")]
     Type,
@@ -53,6 +58,7 @@ pub enum ConfigError {
 
 /// The node does not have what it should have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // their messages say it
 pub enum Mismatch {
     #[error("Verification supported on single rank only")]
     NotOneRank,
@@ -75,6 +81,7 @@ pub enum Mismatch {
 /// The node has more than it should have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("rank {rank} ({host}) has extra resources: {extra}")]
+#[allow(missing_docs)] // their messages say it
 pub struct Extra {
     pub rank: u32,
     pub host: String,
