@@ -16,3 +16,5 @@ mod program;
 mod router;
 pub mod run;
 mod state;
+
+pub use router::switch;

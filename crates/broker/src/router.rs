@@ -11,6 +11,7 @@
 
 pub(crate) mod peers;
 mod pending;
+pub mod switch;
 
 use std::collections::HashMap;
 
@@ -151,18 +152,7 @@ pub(crate) fn start(
     topology: Topology,
 ) -> (RouterHandle, UnboundedReceiver<Incoming>) {
     let (tx, mut rx) = unbounded_channel();
-    let (peer_events, peer_rx) = unbounded_channel();
-    let mut router = Router {
-        rank,
-        cred,
-        peers: Peers::new(rank, &topology),
-        topology,
-        endpoints: HashMap::new(),
-        services: HashMap::new(),
-        subscriptions: Subscriptions::default(),
-        sequence: 0,
-        peer_events,
-    };
+    let (mut router, peer_rx) = Router::new(rank, cred, topology);
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while rx.recv_many(&mut batch, BATCH).await > 0 {
@@ -177,6 +167,27 @@ pub(crate) fn start(
 }
 
 impl Router {
+    /// A router without peers or endpoints, and what it reports of peers.
+    fn new(
+        rank: u32,
+        cred: Credentials,
+        topology: Topology,
+    ) -> (Self, UnboundedReceiver<Incoming>) {
+        let (peer_events, peer_rx) = unbounded_channel();
+        let router = Self {
+        rank,
+        cred,
+        peers: Peers::new(rank, &topology),
+        topology,
+        endpoints: HashMap::new(),
+        services: HashMap::new(),
+        subscriptions: Subscriptions::default(),
+        sequence: 0,
+        peer_events,
+        };
+        (router, peer_rx)
+    }
+
     fn handle(&mut self, input: Input) -> bool {
         match input {
             Input::FromEndpoint(id, msg) => self.endpoint_input(&id, msg),

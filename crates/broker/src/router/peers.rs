@@ -83,6 +83,11 @@ impl Peers {
         stats["child-rpc"] = (self.pending.count(|_| true) - parent).into();
     }
 
+    /// Requests under way.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     fn session(&self, peer: Peer) -> Option<Session> {
         match (peer, &self.parent) {
             (Peer::Child(rank), _) => self.children.get(&rank).copied(),

@@ -61,6 +61,11 @@ fn can_follow(msg: &Message) -> bool {
 }
 
 impl Pending {
+    /// All requests under way.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Requests that went to peers `is` likes.
     pub(super) fn count(&self, is: impl Fn(Peer) -> bool) -> usize {
         let to = self.entries.values().filter_map(|e| e.to);
