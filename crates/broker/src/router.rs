@@ -175,15 +175,15 @@ impl Router {
     ) -> (Self, UnboundedReceiver<Incoming>) {
         let (peer_events, peer_rx) = unbounded_channel();
         let router = Self {
-        rank,
-        cred,
-        peers: Peers::new(rank, &topology),
-        topology,
-        endpoints: HashMap::new(),
-        services: HashMap::new(),
-        subscriptions: Subscriptions::default(),
-        sequence: 0,
-        peer_events,
+            rank,
+            cred,
+            peers: Peers::new(rank, &topology),
+            topology,
+            endpoints: HashMap::new(),
+            services: HashMap::new(),
+            subscriptions: Subscriptions::default(),
+            sequence: 0,
+            peer_events,
         };
         (router, peer_rx)
     }
@@ -415,6 +415,10 @@ impl Router {
     }
 
     fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
+        if msg.no_response() && msg.method() == "disconnect" {
+            // Its requests may have waited for the parent with it.
+            self.peers.disconnected(&msg);
+        }
         // Modules, here and below, start before the parent has admitted us; they can wait.
         let patient = |e: &Endpoint| e.is_module();
         let module = |id| self.endpoints.get(id).is_some_and(patient);

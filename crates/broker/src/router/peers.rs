@@ -328,7 +328,13 @@ impl Router {
 
     fn lose(&mut self, peer: Peer, why: &str) {
         match peer {
-            Peer::Child(rank) => drop(self.peers.children.remove(&rank)),
+            Peer::Child(rank) => {
+                self.peers.children.remove(&rank);
+                // Nobody is left to be answered.
+                if let Parent::Waiting(held) = &mut self.peers.parent {
+                    held.retain(|(_, from)| *from != Some(peer));
+                }
+            }
             Peer::Parent => {
                 let before = std::mem::replace(&mut self.peers.parent, Parent::Gone);
                 if let Parent::Waiting(held) = before {

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use overlay::Peer;
-use wire::{Kind, Message, Routes, Text};
+use wire::{Flags, Kind, Message, Routes, Text};
 
 /// Requests followed at once: beyond, new ones are refused.
 pub(super) const LIMIT: usize = 1 << 20;
@@ -36,12 +36,16 @@ pub(super) struct Entry {
     pub(super) request: Message,
     pub(super) from: Option<Peer>,
     pub(super) to: Option<Peer>,
+    /// Place in the order of requests.
+    number: u64,
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     entries: HashMap<Key, Entry>,
+    /// Requests so far.
+    count: u64,
     /// By the client that asked.
     clients: HashMap<Text, HashSet<Key>>,
 }
@@ -54,6 +58,15 @@ fn head(msg: &Message) -> Message {
         head.push_route(hop.detached());
     }
     head
+}
+
+/// Where a request goes: clients say goodbye to each place they asked.
+fn place(msg: &Message) -> (Option<u32>, bool) {
+    let nodeid = match msg.kind() {
+        Kind::Request { nodeid, .. } => Some(nodeid),
+        _ => None,
+    };
+    (nodeid, msg.flags().has(Flags::UPSTREAM))
 }
 
 fn can_follow(msg: &Message) -> bool {
@@ -87,7 +100,15 @@ impl Pending {
             let keys = self.clients.entry(client.clone()).or_default();
             keys.insert(key.clone());
         }
-        self.entries.insert(key, Entry { request, from, to });
+        self.count += 1;
+        let number = self.count;
+        let entry = Entry {
+            request,
+            from,
+            to,
+            number,
+        };
+        self.entries.insert(key, entry);
     }
 
     fn remove(&mut self, key: &Key) -> Option<Entry> {
@@ -130,7 +151,9 @@ impl Pending {
         };
         let asked = |k: &&Key| {
             let entry = self.entries.get(*k);
-            entry.is_some_and(|e| e.request.service() == notice.service())
+            entry.is_some_and(|e| {
+                e.request.service() == notice.service() && place(&e.request) == place(notice)
+            })
         };
         let keys: Vec<Key> = keys.iter().filter(asked).cloned().collect();
         for key in keys {
@@ -138,12 +161,13 @@ impl Pending {
         }
     }
 
-    /// A peer is lost: what went to it, and what came from it, in the order of neither.
+    /// A peer is lost: what went to it, and what came from it, each in the order of asking.
     pub(super) fn lose(&mut self, peer: Peer) -> (Vec<Entry>, Vec<Entry>) {
         let touches = |e: &Entry| e.from == Some(peer) || e.to == Some(peer);
         let keys = self.entries.iter().filter(|(_, e)| touches(e));
         let keys: Vec<Key> = keys.map(|(k, _)| k.clone()).collect();
-        let lost: Vec<Entry> = keys.iter().filter_map(|k| self.remove(k)).collect();
+        let mut lost: Vec<Entry> = keys.iter().filter_map(|k| self.remove(k)).collect();
+        lost.sort_unstable_by_key(|e| e.number);
         lost.into_iter().partition(|e| e.to == Some(peer))
     }
 }
@@ -151,7 +175,6 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::Flags;
 
     const UP: Option<Peer> = Some(Peer::Parent);
     const DOWN: Option<Peer> = Some(Peer::Child(3));

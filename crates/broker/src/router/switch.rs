@@ -70,7 +70,8 @@ impl Switch {
 
     /// A message from an endpoint.
     pub fn send(&mut self, from: &Port, msg: Message) {
-        self.router.handle(Input::FromEndpoint(from.id.clone(), msg));
+        self.router
+            .handle(Input::FromEndpoint(from.id.clone(), msg));
     }
 
     /// An endpoint goes away.
