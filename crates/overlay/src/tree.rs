@@ -32,7 +32,7 @@ pub type Moment = Duration;
 pub struct Limits {
     /// Silence towards a child that ends with a keepalive; how soon broken connections show.
     pub probe: Duration,
-    /// Silence towards the parent that ends with a keepalive (`tbon.torpid_min`).
+    /// How often the parent is told that and how we are (`tbon.torpid_min`).
     pub torpid_min: Duration,
     /// Silence of a child that makes it torpid (`tbon.torpid_max`); zero is never.
     pub torpid_max: Duration,
@@ -158,7 +158,6 @@ impl Tree {
                     && joined.session == session
                 {
                     joined.sent += 1;
-                    joined.spoke = now;
                     let frame = Frame::Message(joined.sent, msg);
                     self.out.push_back(Output::ToParent(frame));
                 }
@@ -169,7 +168,7 @@ impl Tree {
     /// Do what the broker asks for.
     pub fn control(&mut self, now: Moment, control: Control) {
         match control {
-            Control::Goodbye => self.goodbye(),
+            Control::Goodbye => self.goodbye(now),
             Control::Disconnect { rank, why } => self.disconnect(now, rank, &why),
             Control::Leave(why) => self.lose_parent(&why),
             Control::Close => self.children.close(),

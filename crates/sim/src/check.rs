@@ -13,9 +13,6 @@ pub enum Check {
     /// After the last fault every parent has joined exactly the living life of each child, and the
     /// root calls the tree full.
     Membership,
-    /// A child that its parent calls online lives, or died no longer ago than a broken connection
-    /// takes to show.
-    NoGhosts,
     /// When every client has gone, no router follows any request and no service has a watcher.
     NothingPending,
     /// No service keeps a watcher whose broker is gone.

@@ -101,6 +101,4 @@ pub(crate) struct Node {
     pub(crate) cut: Duration,
     /// Delay of the edge above on top of the usual.
     pub(crate) slow: Duration,
-    /// When the last life ended.
-    pub(crate) ended: Duration,
 }

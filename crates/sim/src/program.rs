@@ -20,7 +20,6 @@ pub(crate) const OWNER: Credentials = Credentials {
 const METHODS: &[&str] = &["echo", "later", "stream", "fail", "watch"];
 
 /// A request of ours.
-#[derive(Debug)]
 struct Asked {
     /// What was asked, of whom and when.
     what: String,
@@ -189,7 +188,7 @@ impl Programs {
                     self.answers += 1;
                 }
                 if asked.ended > 1 || (asked.ended == 1 && errnum == 0 && msg.is_streaming()) {
-                    let text = format!("{asked:?} was answered after its end");
+                    let text = format!("{} was answered after its end", asked.what);
                     return Err(Check::OneOutcome.violated(text));
                 }
             }
@@ -202,7 +201,7 @@ impl Programs {
     pub(crate) fn settled(&self) -> Result<(), Violation> {
         match self.asked.values().find(|a| a.ended == 0 && !a.endless) {
             Some(asked) => {
-                let text = format!("{} asks for ever: {asked:?}", self.client_id());
+                let text = format!("{} asks for ever: {}", self.client_id(), asked.what);
                 Err(Check::OneOutcome.violated(text))
             }
             None => Ok(()),

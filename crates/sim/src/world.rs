@@ -107,7 +107,6 @@ enum Event {
     Fault(u32, Fault),
     /// A cut edge has held for long.
     Timeout(ConnId),
-    Watch,
     HangUp,
     End,
 }
@@ -125,8 +124,6 @@ struct World {
     by_life: HashMap<Session, ConnId>,
     history: VecDeque<String>,
     outcome: Outcome,
-    /// No more faults.
-    calm: bool,
 }
 
 /// Run a plan.
@@ -153,7 +150,6 @@ impl World {
             by_life: HashMap::new(),
             history: VecDeque::new(),
             outcome: Outcome::default(),
-            calm: false,
         };
         for rank in 0..plan.size {
             let at = world.millis(0..2000);
@@ -181,7 +177,6 @@ impl World {
             world.at(at, event);
         }
         let end = plan.length + SETTLE;
-        world.at(plan.length, Event::Watch);
         world.at(end, Event::HangUp);
         world.at(end + LINGER, Event::End);
         world
@@ -293,7 +288,6 @@ impl World {
                     self.sever(conn);
                 }
             }
-            Event::Watch => self.calm = true,
             Event::HangUp => return self.hang_up(),
             Event::End => {}
         }
@@ -510,7 +504,6 @@ impl World {
         let Some(life) = node.life.take() else {
             return;
         };
-        node.ended = self.now;
         node.frozen = Duration::ZERO;
         self.outcome.answers += life.programs.answers;
         self.outcome.events += life.programs.events;

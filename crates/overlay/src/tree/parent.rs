@@ -13,8 +13,8 @@ pub(super) enum Parent {
     Connecting(Option<Moment>),
     /// Admitted.
     Joined(Joined),
-    /// Goodbye was said.
-    Leaving,
+    /// Goodbye was said, then for the last time.
+    Leaving(Moment),
     /// Lost, left or refused: there is no way back in this life.
     Over,
 }
@@ -25,8 +25,8 @@ pub(super) struct Joined {
     pub(super) session: Session,
     /// Messages sent to the parent.
     pub(super) sent: u64,
-    /// When we spoke last.
-    pub(super) spoke: Moment,
+    /// When the parent was told last how we are.
+    told: Moment,
     /// Messages received.
     received: u64,
     /// When the parent spoke last.
@@ -49,7 +49,7 @@ impl Tree {
                 let frame = Frame::Keepalive(joined.sent);
                 self.out.push_back(Output::ToParent(frame));
             }
-            Some(Parent::Leaving | Parent::Over) | None => {}
+            Some(Parent::Leaving(_) | Parent::Over) | None => {}
         }
     }
 
@@ -59,7 +59,7 @@ impl Tree {
             // Said to nobody, perhaps.
             Some(Parent::Connecting(said)) => *said = None,
             Some(Parent::Joined(_)) => self.lose_parent("lost connection"),
-            Some(Parent::Leaving) => self.left(),
+            Some(Parent::Leaving(_)) => self.left(),
             Some(Parent::Over) | None => {}
         }
     }
@@ -87,8 +87,8 @@ impl Tree {
             (Frame::Ping, Some(Parent::Joined(_))) => {
                 self.out.push_back(Output::ToParent(Frame::Pong));
             }
-            (Frame::Farewell, Some(Parent::Leaving)) => self.left(),
-            (Frame::Disconnect(_), Some(Parent::Leaving)) => self.left(),
+            (Frame::Farewell, Some(Parent::Leaving(_))) => self.left(),
+            (Frame::Disconnect(_), Some(Parent::Leaving(_))) => self.left(),
             (Frame::Disconnect(why), Some(Parent::Joined(_) | Parent::Connecting(_))) => {
                 self.lose_parent(&format!("the parent broker cut us off: {why}"));
             }
@@ -110,7 +110,7 @@ impl Tree {
                 self.parent = Some(Parent::Joined(Joined {
                     session,
                     sent: 0,
-                    spoke: now,
+                    told: now,
                     received: 0,
                     heard: now,
                 }));
@@ -126,13 +126,13 @@ impl Tree {
         }
     }
 
-    pub(super) fn goodbye(&mut self) {
+    pub(super) fn goodbye(&mut self, now: Moment) {
         match &self.parent {
             Some(Parent::Joined(_)) => {
-                self.parent = Some(Parent::Leaving);
+                self.parent = Some(Parent::Leaving(now));
                 self.out.push_back(Output::ToParent(Frame::Goodbye));
             }
-            Some(Parent::Leaving) => {}
+            Some(Parent::Leaving(_)) => {}
             // Nobody to take leave of.
             Some(Parent::Connecting(_) | Parent::Over) | None => self.left(),
         }
@@ -169,13 +169,20 @@ impl Tree {
             Some(Parent::Connecting(Some(said))) if now >= *said + limits.hello => {
                 self.say_hello(now);
             }
+            Some(Parent::Leaving(said)) if now >= *said + limits.hello => {
+                *said = now;
+                self.out.push_back(Output::ToParent(Frame::Goodbye));
+            }
             Some(Parent::Joined(joined)) => {
                 let silent = now.saturating_sub(joined.heard);
                 if !limits.parent_max.is_zero() && silent >= limits.parent_max {
                     self.lose_parent(&format!("the parent broker is silent for {silent:?}"));
-                } else if now >= joined.spoke + limits.torpid_min {
-                    joined.spoke = now;
+                } else if now >= joined.told + limits.torpid_min {
+                    joined.told = now;
                     let frame = Frame::Keepalive(joined.sent);
+                    self.out.push_back(Output::ToParent(frame));
+                    // Status frames have no numbers, so the last one may be lost unnoticed.
+                    let frame = Frame::Status(self.status);
                     self.out.push_back(Output::ToParent(frame));
                 }
             }
