@@ -19,6 +19,16 @@ pub(crate) fn write_bytes(bytes: &[u8]) {
     }
 }
 
+/// Write bytes of a stream named `stdout` or `stderr` to ours of that name.
+pub(crate) fn write_to(stream: &str, bytes: &[u8]) {
+    if stream == "stderr" {
+        // Nothing can be said about a standard error that is closed.
+        let _ = std::io::stderr().write_all(bytes);
+    } else {
+        write_bytes(bytes);
+    }
+}
+
 /// The width of the terminal on standard output.
 pub(crate) fn terminal_width() -> Option<usize> {
     // SAFETY: the ioctl fills in the structure it is given, and says whether it did.

@@ -6,8 +6,7 @@ use std::process::Stdio;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use wire::RpcError;
 
 use crate::protocol;
@@ -28,23 +27,54 @@ pub(crate) enum Control {
 /// What a process reports. `Output` with empty data is the end of that stream.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Output(&'static str, Bytes),
+    Output(Stream, Bytes),
     /// So many bytes of input have been taken by the process's pipe.
     Consumed(usize),
+    /// It ended; always the last report.
     Finished(i32),
+}
+
+/// An output stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// What a process reports, with the key it was started under. The channel is bounded: a process
+/// that writes faster than its reports are taken waits in its pipe.
+pub(crate) type Reports = Sender<(u64, Report)>;
+
+/// How to start a process besides what it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Use the server's own streams.
+    pub(crate) fallthrough: bool,
+    /// Stay in the server's process group and be signalled alone.
+    pub(crate) no_setpgrp: bool,
+    /// No input: its end comes at once.
+    pub(crate) no_input: bool,
 }
 
 /// A started process.
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    pub(crate) control: UnboundedSender<Control>,
-    gate: watch::Sender<bool>,
+    control: UnboundedSender<Control>,
 }
 
 impl Process {
-    /// Let it report: whoever started it has announced it by now.
-    pub(crate) fn begin(&self) {
-        self.gate.send_replace(true);
+    /// Ask for something; false when the process has ended.
+    pub(crate) fn ask(&self, control: Control) -> bool {
+        self.control.send(control).is_ok()
     }
 }
 
@@ -65,26 +95,32 @@ fn spawn_error(cmd: &protocol::Command, e: &std::io::Error) -> RpcError {
     RpcError::new(errno, format!("{name}: {}", wire::strerror(errno)))
 }
 
-/// Start `cmd`; after [`Process::begin`], `report` is called with all that follows, from tasks of
-/// their own.
+/// Start `cmd`; what follows is reported under `key`.
 pub(crate) fn start(
+    key: u64,
     cmd: &protocol::Command,
-    report: impl Fn(Report) + Clone + Send + Sync + 'static,
+    manner: Manner,
+    reports: Reports,
 ) -> Result<Process, RpcError> {
     let (program, args) = cmd
         .cmdline
         .split_first()
-        .ok_or_else(|| RpcError::new(libc::EINVAL, "cmd.cmdline: must not be empty"))?;
+        .ok_or_else(|| RpcError::new(libc::EPROTO, "cmd.cmdline: must not be empty"))?;
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .env_clear()
-        .envs(&cmd.env)
-        .process_group(0);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(args).env_clear().envs(&cmd.env);
+    if !manner.no_setpgrp {
+        command.process_group(0);
+    }
+    let stdio = || match manner.fallthrough {
+        true => Stdio::inherit(),
+        false => Stdio::piped(),
+    };
+    command.stdout(stdio()).stderr(stdio());
+    command.stdin(if manner.no_input {
+        Stdio::null()
+    } else {
+        stdio()
+    });
     if let Some(dir) = &cmd.cwd {
         command.current_dir(dir);
     }
@@ -92,39 +128,29 @@ pub(crate) fn start(
     let pid = child.id().unwrap_or_default() as i32;
     let (control, rx) = unbounded_channel();
     let stdin = child.stdin.take();
-    // Both were asked for as pipes just above.
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let stderr = child.stderr.take().expect("stderr is piped");
-    let (gate, opened) = watch::channel(false);
-    let out = tokio::spawn(read("stdout", stdout, opened.clone(), report.clone()));
-    let err = tokio::spawn(read("stderr", stderr, opened.clone(), report.clone()));
+    let out = child
+        .stdout
+        .take()
+        .map(|pipe| tokio::spawn(read(key, Stream::Stdout, pipe, reports.clone())));
+    let err = child
+        .stderr
+        .take()
+        .map(|pipe| tokio::spawn(read(key, Stream::Stderr, pipe, reports.clone())));
     tokio::spawn(async move {
-        let consumed = report.clone();
-        let status = attend(child, pid, stdin, rx, move |n| {
-            consumed(Report::Consumed(n))
-        })
-        .await;
-        // Output first, so that `finished` is the last word.
-        let _ = tokio::join!(out, err);
-        wait_open(opened).await;
-        report(Report::Finished(status));
+        // What is signalled: its group, or the process alone.
+        let target = if manner.no_setpgrp { pid } else { -pid };
+        let status = attend(child, target, stdin, rx, key, &reports).await;
+        // Output first, so that `finished` is the last word. A reader that failed has ended.
+        for reader in [out, err].into_iter().flatten() {
+            let _ = reader.await;
+        }
+        // The module is gone when nobody takes reports any more.
+        let _ = reports.send((key, Report::Finished(status))).await;
     });
-    Ok(Process { pid, control, gate })
+    Ok(Process { pid, control })
 }
 
-/// Wait for [`Process::begin`].
-async fn wait_open(mut opened: watch::Receiver<bool>) {
-    // An error means that the process was dropped without begin: nobody listens, go on.
-    let _ = opened.wait_for(|open| *open).await;
-}
-
-async fn read(
-    name: &'static str,
-    mut from: impl AsyncRead + Unpin,
-    opened: watch::Receiver<bool>,
-    report: impl Fn(Report),
-) {
-    wait_open(opened).await;
+async fn read(key: u64, stream: Stream, mut from: impl AsyncRead + Unpin, reports: Reports) {
     let mut buf = BytesMut::new();
     loop {
         buf.reserve(READ_CHUNK);
@@ -133,18 +159,24 @@ async fn read(
                 // Keep a character that is cut in two for the next piece.
                 let keep = incomplete_utf8(&buf);
                 let piece = buf.split_to(buf.len() - keep).freeze();
-                if !piece.is_empty() {
-                    report(Report::Output(name, piece));
+                if !piece.is_empty()
+                    && reports
+                        .send((key, Report::Output(stream, piece)))
+                        .await
+                        .is_err()
+                {
+                    return;
                 }
             }
             // A failing pipe is an ended one.
             _ => break,
         }
     }
-    if !buf.is_empty() {
-        report(Report::Output(name, buf.freeze()));
+    let rest = (!buf.is_empty()).then(|| buf.freeze());
+    for piece in rest.into_iter().chain([Bytes::new()]) {
+        // Nobody listens when the module has ended.
+        let _ = reports.send((key, Report::Output(stream, piece))).await;
     }
-    report(Report::Output(name, Bytes::new()));
 }
 
 /// Bytes at the end of `buf` that begin, but do not complete, a UTF-8 character.
@@ -158,12 +190,14 @@ fn incomplete_utf8(buf: &[u8]) -> usize {
 /// Carry out what is asked until the process has ended; returns its wait status.
 async fn attend(
     mut child: Child,
-    pid: i32,
+    target: i32,
     mut stdin: Option<ChildStdin>,
     mut rx: UnboundedReceiver<Control>,
-    consumed: impl Fn(usize) + Send + 'static,
+    key: u64,
+    reports: &Reports,
 ) -> i32 {
     let (input_tx, mut input_rx) = unbounded_channel::<Option<Bytes>>();
+    let consumed = reports.clone();
     let feeder = tokio::spawn(async move {
         while let Some(Some(data)) = input_rx.recv().await {
             let Some(pipe) = &mut stdin else { break };
@@ -171,7 +205,10 @@ async fn attend(
             if pipe.write_all(&data).await.is_err() {
                 break;
             }
-            consumed(data.len());
+            let report = (key, Report::Consumed(data.len()));
+            if consumed.send(report).await.is_err() {
+                break;
+            }
         }
     });
     let status = loop {
@@ -181,8 +218,8 @@ async fn attend(
                 // The feeder is gone when the process has closed its input.
                 Control::Input(data) => drop(input_tx.send(Some(data))),
                 Control::CloseInput => drop(input_tx.send(None)),
-                // SAFETY: the child is not reaped yet, so its group id is still its own.
-                Control::Signal(signum) => drop(unsafe { libc::killpg(pid, signum) }),
+                // SAFETY: the child is not reaped yet, so its id and its group's are still its own.
+                Control::Signal(signum) => drop(unsafe { libc::kill(target, signum) }),
             },
         }
     };
@@ -190,9 +227,21 @@ async fn attend(
     status.map_or(127 << 8, ExitStatusExt::into_raw)
 }
 
+/// Whether `pid` was stopped by a signal since this was asked last.
+pub(crate) fn was_stopped(pid: i32) -> bool {
+    // SAFETY: an all-zero siginfo_t is a valid one, and it is written by waitid only. Exits are
+    // not asked for, so nobody else's wait is disturbed.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WSTOPPED | libc::WNOHANG;
+        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 && info.si_pid() == pid
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::mpsc::channel;
 
     #[test]
     fn cut_characters_are_kept_back() {
@@ -210,22 +259,18 @@ mod tests {
             env: std::env::vars().collect(),
             ..Default::default()
         };
-        let (tx, mut rx) = unbounded_channel();
-        let process = start(&cmd, move |r| drop(tx.send(r))).unwrap();
-        process.begin();
+        let (tx, mut rx) = channel(1);
+        let process = start(7, &cmd, Manner::default(), tx).unwrap();
         if let Some(data) = input {
-            process
-                .control
-                .send(Control::Input(Bytes::from_static(data)))
-                .unwrap();
-            process.control.send(Control::CloseInput).unwrap();
+            assert!(process.ask(Control::Input(Bytes::from_static(data))));
+            assert!(process.ask(Control::CloseInput));
         }
         let mut out = Vec::new();
         loop {
             match rx.recv().await.unwrap() {
-                Report::Output("stdout", data) => out.extend_from_slice(&data),
-                Report::Output(..) | Report::Consumed(_) => {}
-                Report::Finished(status) => return (out, status),
+                (7, Report::Output(Stream::Stdout, data)) => out.extend_from_slice(&data),
+                (_, Report::Output(..) | Report::Consumed(_)) => {}
+                (_, Report::Finished(status)) => return (out, status),
             }
         }
     }
@@ -251,8 +296,11 @@ mod tests {
             cwd: cwd.map(str::to_owned),
             ..Default::default()
         };
-        let fail = |c: protocol::Command| start(&c, |_| {}).err().unwrap();
-        assert_eq!(fail(cmd(&[], None)).errno, libc::EINVAL);
+        let fail = |c: protocol::Command| {
+            let (tx, _rx) = channel(1);
+            start(1, &c, Manner::default(), tx).err().unwrap()
+        };
+        assert_eq!(fail(cmd(&[], None)).errno, libc::EPROTO);
         assert_eq!(fail(cmd(&["/no/such"], None)).errno, libc::ENOENT);
         assert_eq!(fail(cmd(&["/"], None)).errno, libc::EACCES);
         assert!(

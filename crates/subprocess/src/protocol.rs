@@ -17,8 +17,13 @@ pub const FLAG_CREDIT: u32 = 8;
 /// Keep the status for a later `wait`.
 pub const FLAG_WAITABLE: u32 = 16;
 
+/// Use the server's own standard streams.
+pub const LOCAL_FALLTHROUGH: u32 = 1;
+/// Do not make a process group.
+pub const LOCAL_NO_SETPGRP: u32 = 2;
+
 /// What to run.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Working directory; the broker's own without it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +50,30 @@ pub struct ExecRequest {
     /// The process.
     pub cmd: Command,
     /// `FLAG_*`.
+    pub flags: u32,
+    /// `LOCAL_*`.
     #[serde(default)]
+    pub local_flags: u32,
+}
+
+/// A process, by id or by label.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Target {
+    /// Process id; passed over if there is a label.
+    #[serde(default)]
+    pub pid: i32,
+    /// Or its label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// Request of `attach`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// The process.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Streams to forward: `FLAG_STDOUT`, `FLAG_STDERR`.
     pub flags: u32,
 }
 
@@ -57,6 +85,13 @@ pub enum ExecResponse {
     Started {
         /// Its process id.
         pid: i32,
+    },
+    /// The client is attached to a process that ran already.
+    Attached {
+        /// Its process id.
+        pid: i32,
+        /// What runs.
+        cmd: Command,
     },
     /// It was stopped by a signal.
     Stopped,
@@ -93,14 +128,21 @@ pub struct WriteRequest {
 /// Request of `kill`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KillRequest {
-    /// Process id.
-    #[serde(default)]
-    pub pid: i32,
-    /// Or its label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+    /// The process.
+    #[serde(flatten)]
+    pub target: Target,
     /// Signal number.
     pub signum: i32,
+}
+
+/// Response of `wait`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitResponse {
+    /// Wait status as of waitpid(2).
+    pub status: i32,
+    /// What was kept of the output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<IoData>,
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::output;
 const FLAG_STDOUT: u32 = 1;
 const FLAG_STDERR: u32 = 2;
 const FLAG_CREDIT: u32 = 8;
+const FLAG_WAITABLE: u32 = 16;
 /// Keyboard interrupts closer together than this end the command.
 const INTERRUPT: Duration = Duration::from_secs(1);
 /// Input read at once.
@@ -50,6 +51,12 @@ struct Options {
     /// Start the processes, print their ids and leave
     #[arg(long)]
     bg: bool,
+    /// With --bg: keep the exit status for `flux sproc wait`
+    #[arg(long, requires = "bg")]
+    waitable: bool,
+    /// Attach to a background process; the argument is its id or label
+    #[arg(long, conflicts_with_all = ["bg", "waitable", "label"])]
+    attach: bool,
     /// Name the processes
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
@@ -79,6 +86,9 @@ struct Options {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Response {
     Started {
+        pid: i32,
+    },
+    Attached {
         pid: i32,
     },
     Stopped,
@@ -165,12 +175,13 @@ async fn exec(options: Options) -> Outcome {
     if let Some(label) = &options.label {
         cmd["label"] = label.as_str().into();
     }
-    let input = !options.noinput && !options.bg;
+    let input = !options.noinput && !options.bg && !options.attach;
     let mut flags = FLAG_STDOUT | FLAG_STDERR;
     if input {
         flags |= FLAG_CREDIT;
     }
-    let topic = format!("{}.exec", options.service);
+    let method = if options.attach { "attach" } else { "exec" };
+    let topic = format!("{}.{method}", options.service);
     let mut session = Session {
         handle: &handle,
         options: &options,
@@ -184,10 +195,27 @@ async fn exec(options: Options) -> Outcome {
         session.say(&format!("Starting {} on {ids}", options.command[0]));
     }
     if options.bg {
-        let request = json!({ "cmd": cmd, "flags": 0 });
+        let flags = if options.waitable { FLAG_WAITABLE } else { 0 };
+        let request = json!({ "cmd": cmd, "flags": flags });
         return background(&handle, &topic, &ranks, &request).await;
     }
-    let request = json!({ "cmd": cmd, "flags": flags });
+    let request = match options.attach {
+        false => json!({ "cmd": cmd, "flags": flags }),
+        true => {
+            let [name] = &options.command[..] else {
+                return Err(Failure::new(
+                    "--attach takes a single pid or label argument",
+                ));
+            };
+            let mut request = super::sproc::target(name);
+            if request.get("label").is_none() && ranks.len() > 1 {
+                let text = "--attach by pid requires a single target rank (use --rank)";
+                return Err(Failure::new(text));
+            }
+            request["flags"] = flags.into();
+            request
+        }
+    };
     let mut streams = SelectAll::new();
     for rank in ranks {
         let stream = handle.stream(&topic, Node::Rank(rank), &request);
@@ -201,7 +229,7 @@ async fn exec(options: Options) -> Outcome {
     if options.verbose > 0 {
         session.say("Sent all requests");
     }
-    if !input {
+    if !input && !options.attach {
         session.write(b"", true);
     }
     let total = session.running.len();
@@ -222,6 +250,10 @@ async fn exec(options: Options) -> Outcome {
                 }
             }
             Some(signum) = signals.recv() => {
+                if signum == libc::SIGINT && options.attach {
+                    eprintln!("flux-exec: detached from {}", options.command[0]);
+                    return Ok(session.code);
+                }
                 if signum == libc::SIGINT {
                     interrupts.push(Instant::now());
                     if let [.., a, b] = interrupts[..] && interrupts.len() > 2 && b - a < INTERRUPT {
@@ -405,6 +437,12 @@ impl Session<'_> {
         };
         match response {
             Response::Started { pid } => process.pid = Some(pid),
+            Response::Attached { pid } => {
+                process.pid = Some(pid);
+                if self.options.verbose > 0 {
+                    self.say(&format!("attached to pid {pid} on rank {rank}"));
+                }
+            }
             Response::Stopped => {}
             Response::AddCredit { channels } => {
                 let more = channels.get("stdin").copied().unwrap_or(0);
@@ -451,13 +489,7 @@ fn print_line(which: usize, rank: u32, line: &[u8]) {
 }
 
 fn print(which: usize, bytes: &[u8]) {
-    use std::io::Write as _;
-    if which == 0 {
-        output::write_bytes(bytes);
-    } else {
-        // Nothing can be said about a standard error that is closed.
-        let _ = std::io::stderr().write_all(bytes);
-    }
+    output::write_to(["stdout", "stderr"][which], bytes);
 }
 
 #[cfg(test)]

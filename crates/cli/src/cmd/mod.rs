@@ -27,6 +27,8 @@ mod relay;
 pub(crate) mod resource;
 mod rset;
 mod run;
+mod shutdown;
+mod sproc;
 mod start;
 mod submit;
 mod update;
@@ -81,6 +83,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("resource", "look at resources, and take nodes out of service", resource::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
+    command("shutdown", "end the instance", shutdown::run),
+    command("sproc", "list, signal and wait for processes of brokers", sproc::run),
     command("start", "start a Flux instance", start::run),
     command("submit", "submit a job", submit::run),
     command("update", "change attributes of an active job", update::run),
