@@ -21,13 +21,14 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use groups::{Change, Groups};
 use health::Health;
-use overlay::{Control, Incoming, Peer, Status, Topology};
+use overlay::{Control, Incoming, Limits, Peer, Status, Topology};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::{Message, RpcError};
 
 use crate::attrs::Attrs;
+use crate::boot::Tbon;
 use crate::core::log::LogRing;
 use crate::host::{Ended, Host};
 use crate::program::{self, Program, exit_code, spawn_error_code};
@@ -70,6 +71,7 @@ pub struct Hooks {
 pub(crate) struct Setup {
     pub(crate) rank: u32,
     pub(crate) topology: Topology,
+    pub(crate) limits: Limits,
     pub(crate) attrs: Attrs,
     pub(crate) config: Value,
     pub(crate) program: Program,
@@ -583,6 +585,16 @@ impl Core {
         }))
     }
 
+    /// Take over what a new configuration, in the request, says of `tbon`.
+    fn reload_limits(&mut self, msg: &Message) -> Result<Control, RpcError> {
+        msg.require_owner()?;
+        let setup = &mut self.setup;
+        let limits = Tbon::reload(&setup.limits, &mut setup.attrs, &msg.json()?)
+            .map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        setup.limits = limits;
+        Ok(Control::Limits(limits))
+    }
+
     fn overlay_request(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {
         let control = match msg.method() {
             "health" => return Some(Ok(self.health.health(msg))),
@@ -602,6 +614,7 @@ impl Core {
                 self.router.send(Input::UntracePeers(msg.clone()));
                 return None;
             }
+            "config-reload" => self.reload_limits(msg),
             "disconnect-subtree" => self.health.disconnect_subtree(msg),
             "disconnect-parent" => health::disconnect_parent(msg),
             _ => return Some(Err(no_method(msg))),

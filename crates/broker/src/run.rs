@@ -324,6 +324,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let setup = Setup {
         rank,
         topology,
+        limits: tbon.limits,
         attrs,
         config,
         program: Program::from_args(options.command),
