@@ -28,7 +28,7 @@ pub enum Shape {
 pub enum TopologyError {
     /// No such shape.
     #[error(
-        "tbon.topo: unknown topology {0:?}: use kary:K, mincrit, mincrit:K, binomial or custom"
+        "tbon.topo: unknown topology scheme {0:?}: use kary:K, mincrit, mincrit:K, binomial or custom"
     )]
     Unknown(String),
     /// The number after the colon is none.

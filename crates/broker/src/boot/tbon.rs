@@ -23,7 +23,7 @@ pub(crate) enum TbonError {
         found: Value,
     },
     /// Not a duration.
-    #[error("tbon.{key}: {source}")]
+    #[error("Error parsing tbon.{key}: {source}")]
     Duration {
         key: &'static str,
         source: fsd::FsdError,
