@@ -189,7 +189,7 @@ impl Tree {
         self.out.push_back(Output::Report(incoming));
     }
 
-    fn to_child(&mut self, session: Session, frame: Frame) {
+    fn tell_child(&mut self, session: Session, frame: Frame) {
         self.out.push_back(Output::ToChild(session, frame));
     }
 

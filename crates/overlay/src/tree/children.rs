@@ -133,15 +133,13 @@ impl Tree {
             Frame::Message(..) | Frame::Keepalive(_) => {
                 self.disconnect(now, rank, "messages from it were lost");
             }
-            Frame::Status(status) if status.is_online() => {
-                if joined.status != status {
-                    joined.status = status;
-                    self.report(Incoming::Child(rank, status));
-                    self.update_status();
-                }
+            Frame::Status(status) if status.is_online() && joined.status != status => {
+                joined.status = status;
+                self.report(Incoming::Child(rank, status));
+                self.update_status();
             }
             Frame::Goodbye => {
-                self.to_child(session, Frame::Farewell);
+                self.tell_child(session, Frame::Farewell);
                 self.end_child(now, rank, Status::Offline, "administrative shutdown");
             }
             // Pongs have said all by coming; other kinds are for children.
@@ -152,10 +150,10 @@ impl Tree {
     /// Frames of a life that is not joined: one we gave up, or of our own earlier life.
     fn stranger(&mut self, session: Session, frame: &Frame) {
         match frame {
-            Frame::Goodbye => self.to_child(session, Frame::Farewell),
+            Frame::Goodbye => self.tell_child(session, Frame::Farewell),
             _ => {
                 let why = "it is not joined here (any more)".to_owned();
-                self.to_child(session, Frame::Disconnect(why));
+                self.tell_child(session, Frame::Disconnect(why));
             }
         }
         self.out.push_back(Output::Forget(session));
@@ -265,14 +263,14 @@ impl Tree {
                 } else {
                     Frame::Keepalive(sent)
                 };
-                self.to_child(old, sign);
+                self.tell_child(old, sign);
             }
         }
     }
 
     fn reject(&mut self, session: Session, hello: &Hello, why: String) {
         let verdict = Verdict::Refused(why.clone());
-        self.to_child(session, Frame::Verdict(verdict));
+        self.tell_child(session, Frame::Verdict(verdict));
         self.out.push_back(Output::Forget(session));
         self.report(Incoming::Rejected {
             rank: hello.rank,
@@ -286,7 +284,7 @@ impl Tree {
             minor,
             session: format!("{:032x}", self.facts.session.0),
         };
-        self.to_child(session, Frame::Verdict(verdict));
+        self.tell_child(session, Frame::Verdict(verdict));
     }
 
     fn admit(&mut self, now: Moment, session: Session, rank: u32, minor: u16, status: Status) {
@@ -313,7 +311,7 @@ impl Tree {
 
     pub(super) fn disconnect(&mut self, now: Moment, rank: u32, why: &str) {
         if let Some(session) = self.joined(rank) {
-            self.to_child(session, Frame::Disconnect(why.to_owned()));
+            self.tell_child(session, Frame::Disconnect(why.to_owned()));
             self.end_child(now, rank, Status::Lost, why);
         }
     }

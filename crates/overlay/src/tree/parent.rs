@@ -79,10 +79,10 @@ impl Tree {
                 joined.received = number;
                 self.report(Incoming::Message(Peer::Parent, msg));
             }
-            (Frame::Keepalive(number), Some(Parent::Joined(joined))) => {
-                if number != joined.received {
-                    self.lose_parent("messages from the parent were lost");
-                }
+            (Frame::Keepalive(number), Some(Parent::Joined(joined)))
+                if number != joined.received =>
+            {
+                self.lose_parent("messages from the parent were lost");
             }
             (Frame::Ping, Some(Parent::Joined(_))) => {
                 self.out.push_back(Output::ToParent(Frame::Pong));
