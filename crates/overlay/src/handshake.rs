@@ -135,7 +135,8 @@ mod tests {
             judge(&hello(), &EXPECTED),
             Ok((PROTOCOL.1, Status::Partial))
         );
-        let change: [(fn(&mut Hello), &str); 7] = [
+        type Change = fn(&mut Hello);
+        let change: [(Change, &str); 7] = [
             (
                 |h| h.protocol.0 += 1,
                 "rank 2 (version 1) speaks overlay protocol 3.1, which does not work with 2.1",
