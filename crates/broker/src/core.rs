@@ -385,11 +385,9 @@ impl Core {
                 peer: Peer::Parent,
                 why,
                 ..
-            } => {
-                if self.state < State::Shutdown {
-                    let text = format!("rank {}: lost the parent broker: {why}", self.setup.rank);
-                    self.fail(&text);
-                }
+            } if self.state < State::Shutdown => {
+                let text = format!("rank {}: lost the parent broker: {why}", self.setup.rank);
+                self.fail(&text);
             }
             Incoming::Torpid {
                 rank,

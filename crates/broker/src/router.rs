@@ -423,7 +423,8 @@ impl Router {
         let patient = |e: &Endpoint| e.is_module();
         let module = |id| self.endpoints.get(id).is_some_and(patient);
         let own = from.is_some() || msg.sender().is_none_or(module);
-        if let Err((msg, e)) = self.peers.request(peer, msg, from, own) {
+        if let Err(refused) = self.peers.request(peer, msg, from, own) {
+            let (msg, e) = *refused;
             self.answer(&msg, Err(e));
         }
         self.show_peers();

@@ -125,10 +125,10 @@ impl Programs {
         now: Duration,
     ) -> Result<Vec<Due>, Violation> {
         let mut due = Vec::new();
-        while let Some(request) = self.service.next() {
+        while let Some(request) = self.service.receive() {
             self.serve(switch, rng, now, &request, &mut due);
         }
-        while let Some(msg) = self.client.next() {
+        while let Some(msg) = self.client.receive() {
             self.receive(&msg)?;
         }
         Ok(due)

@@ -130,8 +130,8 @@ impl Peers {
         msg: Message,
         from: Option<Peer>,
         patient: bool,
-    ) -> Result<(), (Message, RpcError)> {
-        let refuse = |msg, errno, text: String| Err((msg, RpcError::new(errno, text)));
+    ) -> Result<(), Box<(Message, RpcError)>> {
+        let refuse = |msg, errno, text: String| Err(Box::new((msg, RpcError::new(errno, text))));
         if self.session(peer).is_none() {
             return match (peer, &mut self.parent) {
                 (Peer::Parent, Parent::Waiting(held)) if patient && held.len() < HELD => {
@@ -147,7 +147,7 @@ impl Peers {
                     refuse(msg, libc::EHOSTUNREACH, text.to_owned())
                 }
                 // The errno says it all, and is what tools look for.
-                (Peer::Child(_), _) => Err((msg, RpcError::errno(libc::EHOSTUNREACH))),
+                (Peer::Child(_), _) => Err(Box::new((msg, RpcError::errno(libc::EHOSTUNREACH)))),
             };
         }
         let waiting = self.transport.as_ref().map_or(0, |t| t.backlog(peer));

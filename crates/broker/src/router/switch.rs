@@ -28,7 +28,7 @@ impl Port {
     }
 
     /// The next message for it.
-    pub fn next(&mut self) -> Option<Message> {
+    pub fn receive(&mut self) -> Option<Message> {
         self.inbox.try_recv().ok()
     }
 }
