@@ -41,7 +41,8 @@ fn a_broker_that_dies_takes_the_instance_with_it() {
         "kill -9 $(flux getattr broker.pid)",
     ]);
     assert_eq!(run.code, 137);
-    assert!(run.err.contains("exit timeout: killed rank"), "{}", run.err);
+    // The others end because they lose their parent, or at the exit timeout, whichever is first.
+    assert!(run.err.contains("Killed"), "{}", run.err);
 }
 
 #[test]
