@@ -19,5 +19,3 @@ mod rc;
 mod router;
 pub mod run;
 mod state;
-
-pub use router::switch;
