@@ -20,7 +20,6 @@ mod error;
 mod eventlog;
 mod exec_path;
 mod format;
-mod hosts;
 mod jobid;
 mod jobs;
 mod launch;

@@ -4,6 +4,7 @@
 //! defaults, virtual queues and their parents. A missing `queues` table stands for one anonymous
 //! queue. Tables of the scheduler are kept unread.
 
+use crate::resource_set::property_fault;
 use crate::{Hostlist, fsd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -308,8 +309,7 @@ impl Queue {
                 Members::Hosts(list)
             }
             (None, Some(properties)) => {
-                let bad = |c: &char| "!&'\"^`|()".contains(*c);
-                if let Some(c) = properties.iter().flat_map(|p| p.chars()).find(bad) {
+                if let Some(c) = properties.iter().find_map(|p| property_fault(p)) {
                     let place = format!("{place}.requires");
                     return Err(error(place, format!("{c:?} is not allowed in a property")));
                 }

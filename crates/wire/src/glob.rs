@@ -90,12 +90,15 @@ fn compile(pattern: &str) -> Vec<Token> {
             '*' => Token::Star,
             '\\' => rest.next().map_or(Token::Never, Token::Char),
             '[' => match set(rest.as_str()) {
-                Some((set, after)) => {
+                Ok((set, after)) => {
                     rest = after.chars();
                     set
                 }
-                // Never closed: an ordinary character.
-                None => Token::Char('['),
+                // An ordinary character, unless its members rule it out before the end is seen.
+                Err(items) => match find(&items, '[') {
+                    None => Token::Never,
+                    Some(_) => Token::Char('['),
+                },
             },
             c => Token::Char(c),
         };
@@ -104,8 +107,8 @@ fn compile(pattern: &str) -> Vec<Token> {
     tokens
 }
 
-/// Parse what follows `[`; `None` if no `]` closes it.
-fn set(text: &str) -> Option<(Token, &str)> {
+/// Parse what follows `[`. If no `]` closes it, what would have been its members.
+fn set(text: &str) -> Result<(Token, &str), Vec<Item>> {
     let body = text.strip_prefix(['!', '^']);
     let negated = body.is_some();
     let mut rest = body.unwrap_or(text);
@@ -113,7 +116,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
     let mut first = true;
     loop {
         if let Some(after) = rest.strip_prefix(']').filter(|_| !first) {
-            return Some((Token::Set { negated, items }, after));
+            return Ok((Token::Set { negated, items }, after));
         }
         first = false;
         if let Some((class, after)) = class(rest) {
@@ -128,18 +131,22 @@ fn set(text: &str) -> Option<(Token, &str)> {
         }
         if rest.starts_with("[.") || rest.starts_with("[=") {
             let Some((c, after)) = named(rest) else {
-                return Some((Token::Never, ""));
+                return Ok((Token::Never, ""));
             };
             items.push(Item::Range(c, c));
             rest = after;
             continue;
         }
-        let (low, after) = member(rest)?;
+        let Some((low, after)) = member(rest) else {
+            return Err(items);
+        };
         rest = after;
         let high = rest.strip_prefix('-').filter(|r| !r.starts_with(']'));
         let high = match high {
             Some(after) => {
-                let (high, after) = member(after)?;
+                let Some((high, after)) = member(after) else {
+                    return Err(items);
+                };
                 rest = after;
                 high
             }
@@ -191,23 +198,26 @@ const CLASSES: &[Class] = &[
     ("xdigit", |c| c.is_ascii_hexdigit()),
 ];
 
+/// Whether `c` is one of the members; `None` if an unknown class comes before one that says so.
+fn find(items: &[Item], c: char) -> Option<bool> {
+    for item in items {
+        let found = match item {
+            Item::Range(low, high) => (*low..=*high).contains(&c),
+            Item::Class(at) => CLASSES[*at].1(c),
+            Item::Unknown => return None,
+        };
+        if found {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 fn fits(token: &Token, c: char) -> bool {
     match token {
         Token::Char(want) => *want == c,
         Token::Any => true,
-        Token::Set { negated, items } => {
-            for item in items {
-                let found = match item {
-                    Item::Range(low, high) => (*low..=*high).contains(&c),
-                    Item::Class(at) => CLASSES[*at].1(c),
-                    Item::Unknown => return false,
-                };
-                if found {
-                    return !negated;
-                }
-            }
-            *negated
-        }
+        Token::Set { negated, items } => find(items, c).is_some_and(|found| found != *negated),
         Token::Star | Token::Never => false,
     }
 }
@@ -330,6 +340,7 @@ mod tests {
             ("a[[.b.][=c=]]*", "ac", true),
             ("a[[.b]*", "ab", false),
             ("[[:di[[:digit:]]x", "1x", true),
+            ("[[::]*", "[::]", false),
             ("[a[:other:]]", "a", true),
             ("[a[:other:]b]", "b", false),
             ("[\\]]*", "]a", true),

@@ -179,7 +179,6 @@ impl Core {
 
     pub(super) fn rc1_ended(&mut self, code: i32) {
         if code != 0 {
-            self.exit = code;
             self.fail(&format!(
                 "rank {}: the start-up script failed",
                 self.setup.rank

@@ -9,7 +9,6 @@ use formats::{Hostlist, Idset, JobId};
 use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Context, Failure, Outcome};
-use crate::hosts;
 use crate::output::outln;
 
 /// Combine and show lists of hosts.
@@ -68,11 +67,9 @@ struct Options {
     sources: Vec<String>,
 }
 
-fn expand(text: &str) -> Result<Vec<String>, Failure> {
-    let list: Hostlist = text
-        .parse()
-        .map_err(|_| Failure::new(format!("Invalid jobid or hostlist {text}")))?;
-    Ok(list.iter().collect())
+fn expand(text: &str) -> Result<Hostlist, Failure> {
+    text.parse()
+        .map_err(|_| Failure::new(format!("Invalid jobid or hostlist {text}")))
 }
 
 /// Lists from an instance, opened when first needed.
@@ -90,7 +87,7 @@ impl Source {
         Ok(self.handle.insert(handle))
     }
 
-    async fn instance(&mut self) -> Result<Vec<String>, Failure> {
+    async fn instance(&mut self) -> Result<Hostlist, Failure> {
         let hosts = self
             .handle()
             .await?
@@ -100,7 +97,7 @@ impl Source {
         expand(&hosts)
     }
 
-    async fn job(&mut self, text: &str, id: JobId, fallback: bool) -> Result<Vec<String>, Failure> {
+    async fn job(&mut self, text: &str, id: JobId, fallback: bool) -> Result<Hostlist, Failure> {
         let handle = self.handle().await?;
         let attrs = ["nodelist".to_owned()];
         match crate::jobs::list_id(handle, id, &attrs).await {
@@ -114,7 +111,7 @@ impl Source {
         }
     }
 
-    async fn local(&mut self) -> Result<Vec<String>, Failure> {
+    async fn local(&mut self) -> Result<Hostlist, Failure> {
         match std::env::var("FLUX_JOB_ID") {
             Ok(text) => {
                 let id = crate::jobid::parse(&text)?;
@@ -124,23 +121,23 @@ impl Source {
         }
     }
 
-    async fn available(&mut self) -> Result<Vec<String>, Failure> {
+    async fn available(&mut self) -> Result<Hostlist, Failure> {
         let hosts = self.local().await?;
         let ranks = crate::cmd::resource::available(self.handle().await?).await?;
-        let hosts = hosts.into_iter().enumerate();
+        let hosts = hosts.iter().enumerate();
         let kept = hosts.filter(|(i, _)| u32::try_from(*i).is_ok_and(|i| ranks.contains(i)));
         Ok(kept.map(|(_, host)| host).collect())
     }
 
-    async fn list(&mut self, word: &str, fallback: bool) -> Result<Vec<String>, Failure> {
+    async fn list(&mut self, word: &str, fallback: bool) -> Result<Hostlist, Failure> {
         match word {
             "instance" => self.instance().await,
             "local" => self.local().await,
             "avail" | "available" => self.available().await,
             "stdin" | "-" => {
-                let mut hosts = Vec::new();
+                let mut hosts = Hostlist::new();
                 for line in std::io::stdin().lock().lines() {
-                    hosts.extend(expand(line?.trim_end())?);
+                    hosts.append(&expand(line?.trim_end())?);
                 }
                 Ok(hosts)
             }
@@ -153,28 +150,27 @@ impl Source {
 }
 
 impl Options {
-    fn combine(&self, lists: Vec<Vec<String>>) -> Vec<String> {
+    fn combine(&self, lists: Vec<Hostlist>) -> Hostlist {
         let mut lists = lists.into_iter();
-        if !(self.intersect || self.minus || self.xor) {
-            return lists.flatten().collect();
-        }
-        let first = lists.next().unwrap_or_default();
-        lists.fold(first, |a, b| {
+        let mut out = lists.next().unwrap_or_default();
+        for list in lists {
             if self.intersect {
-                hosts::unique(hosts::select(&a, &b, true))
+                out = out.intersection(&list);
+                out.uniq();
             } else if self.minus {
-                hosts::subtract(a, &b)
+                out.subtract(&list);
+            } else if self.xor {
+                out = out.symmetric_difference(&list);
+                out.uniq();
             } else {
-                let mut either = hosts::select(&a, &b, false);
-                either.extend(hosts::select(&b, &a, false));
-                hosts::unique(either)
+                out.append(&list);
             }
-        })
+        }
+        out
     }
 
-    fn exclude(&self, list: Vec<String>, exclude: &str) -> Result<Vec<String>, Failure> {
-        let named = expand(exclude)?;
-        let kept = hosts::select(&list, &named, false);
+    fn exclude(list: Hostlist, exclude: &str) -> Result<Hostlist, Failure> {
+        let kept = list.difference(&expand(exclude)?);
         if kept.len() < list.len() {
             return Ok(kept);
         }
@@ -182,69 +178,66 @@ impl Options {
         let Ok(ids) = exclude.parse::<Idset>() else {
             return Ok(list);
         };
-        let list = list.into_iter().enumerate();
-        let kept = list.filter(|(i, _)| !u32::try_from(*i).is_ok_and(|i| ids.contains(i)));
+        let hosts = list.iter().enumerate();
+        let kept = hosts.filter(|(i, _)| !u32::try_from(*i).is_ok_and(|i| ids.contains(i)));
         Ok(kept.map(|(_, host)| host).collect())
     }
 
-    fn nth(list: &[String], text: &str) -> Result<Vec<String>, Failure> {
+    fn nth(list: &Hostlist, text: &str) -> Result<Hostlist, Failure> {
         let fault = || Failure::new("Hostlist index out of range");
-        let bad = |e| Failure::new(format!("--nth: {e}"));
-        match text.strip_prefix('-') {
-            Some(text) => {
-                let ids: Idset = text.parse().map_err(bad)?;
-                let picked = ids.iter().rev().map(|i| {
-                    let at = list
-                        .len()
-                        .checked_sub(i as usize)
-                        .filter(|at| *at < list.len());
-                    at.map(|at| list[at].clone()).ok_or_else(fault)
-                });
-                picked.collect()
-            }
-            None => {
-                let ids: Idset = text.parse().map_err(bad)?;
-                let picked = ids
-                    .iter()
-                    .map(|i| list.get(i as usize).cloned().ok_or_else(fault));
-                picked.collect()
-            }
+        let (text, from_end) = match text.strip_prefix('-') {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let ids: Idset = text
+            .parse()
+            .map_err(|e| Failure::new(format!("--nth: {e}")))?;
+        let at = |i: u32| match from_end {
+            true => list.len().checked_sub(i as usize),
+            false => Some(i as usize),
+        };
+        let pick = |i| at(i).and_then(|at| list.nth(at)).ok_or_else(fault);
+        match from_end {
+            true => ids.iter().rev().map(pick).collect(),
+            false => ids.iter().map(pick).collect(),
         }
     }
 
-    fn find(list: &[String], wanted: &str) -> Result<String, Failure> {
+    fn find(list: &Hostlist, wanted: &str) -> Result<String, Failure> {
         let wanted = expand(wanted)?;
-        let at = |host: &String| list.iter().position(|h| h == host);
-        let missing: Vec<&String> = wanted.iter().filter(|h| at(h).is_none()).collect();
+        let missing = wanted.difference(list);
         if !missing.is_empty() {
             let plural = if missing.len() == 1 { "" } else { "s" };
-            let names = hosts::list(missing);
-            return Err(Failure::new(format!("host{plural} '{names}' not found")));
+            return Err(Failure::new(format!("host{plural} '{missing}' not found")));
         }
-        let positions = wanted.iter().filter_map(at).map(|i| i.to_string());
-        Ok(positions.collect::<Vec<_>>().join(" "))
+        let index = list.index();
+        let positions = wanted.iter().filter_map(|host| index.find(&host));
+        Ok(positions
+            .map(|i| i.to_string())
+            .collect::<Vec<_>>()
+            .join(" "))
     }
 
     /// The resulting hosts.
-    fn result(&self, lists: Vec<Vec<String>>) -> Result<Vec<String>, Failure> {
+    fn result(&self, lists: Vec<Hostlist>) -> Result<Hostlist, Failure> {
         let mut list = self.combine(lists);
         if let Some(exclude) = &self.exclude {
-            list = self.exclude(list, exclude)?;
+            list = Self::exclude(list, exclude)?;
         }
         if self.sort {
-            hosts::sort(&mut list);
+            list.sort();
         }
         if self.union {
-            list = hosts::unique(list);
+            list.uniq();
         }
         if let Some(limit) = self.limit.filter(|l| *l != 0) {
             let count = usize::try_from(limit.unsigned_abs())
                 .unwrap_or(usize::MAX)
                 .min(list.len());
-            match limit > 0 {
-                true => list.truncate(count),
-                false => list = list.split_off(list.len() - count),
-            }
+            list = match limit > 0 {
+                true => list.iter().take(count).collect(),
+                false => list.iter().skip(list.len() - count).collect(),
+            };
         }
         match &self.nth {
             Some(text) => Self::nth(&list, text),
@@ -275,9 +268,10 @@ pub(crate) fn run(args: Args) -> Outcome {
     } else if list.is_empty() {
         None
     } else if options.expand {
-        Some(list.join(&options.delimiter.replace("\\n", "\n")))
+        let hosts: Vec<String> = list.iter().collect();
+        Some(hosts.join(&options.delimiter.replace("\\n", "\n")))
     } else {
-        Some(hosts::list(&list).to_string())
+        Some(list.to_string())
     };
     if options.quiet {
         return Ok(u8::from(list.is_empty()));
@@ -298,7 +292,7 @@ mod tests {
                 .unwrap();
         let lists = options.sources.iter().map(|s| expand(s).unwrap()).collect();
         match options.result(lists) {
-            Ok(list) => hosts::list(list).to_string(),
+            Ok(list) => list.to_string(),
             Err(e) => e.message,
         }
     }

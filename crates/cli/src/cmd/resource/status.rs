@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use client::{Handle, Node};
-use formats::{Idset, ResourceSet};
+use formats::{Hostlist, Idset, ResourceSet};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -186,7 +186,7 @@ impl Nodes {
         self.states.get(name).cloned().unwrap_or_default()
     }
 
-    fn hosts(&self, ranks: &Idset) -> Vec<String> {
+    fn hosts(&self, ranks: &Idset) -> Hostlist {
         let found = ranks.iter().filter_map(|rank| self.set.get(rank));
         found.map(|target| target.host.to_string()).collect()
     }
@@ -198,7 +198,7 @@ struct Line {
     state: &'static str,
     online: bool,
     ranks: Idset,
-    hosts: Vec<String>,
+    hosts: Hostlist,
     drained: Option<Drained>,
 }
 
@@ -210,7 +210,7 @@ impl Item for Line {
             "state" | "statex" => Value::from(self.state),
             "nnodes" => Value::from(self.hosts.len()),
             "ranks" => Value::Str(self.ranks.to_string()),
-            "nodelist" => Value::Str(crate::hosts::list(&self.hosts).to_string()),
+            "nodelist" => Value::Str(self.hosts.to_string()),
             "reason" => match &self.drained {
                 Some(drained) => Value::from(drained.reason.as_deref().unwrap_or("")),
                 None => Value::from(""),
@@ -315,7 +315,7 @@ impl Shown {
                     state,
                     online: true,
                     ranks: Idset::new(),
-                    hosts: Vec::new(),
+                    hosts: Hostlist::new(),
                     drained: None,
                 });
             }
@@ -342,8 +342,8 @@ impl Shown {
             match lines.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, old)) => {
                     old.ranks = old.ranks.union(&line.ranks);
-                    old.hosts.extend(line.hosts);
-                    crate::hosts::sort(&mut old.hosts);
+                    old.hosts.append(&line.hosts);
+                    old.hosts.sort();
                 }
                 None => lines.push((key, line)),
             }
