@@ -9,6 +9,7 @@
 
 mod attr;
 mod config;
+mod groups;
 mod health;
 mod module;
 mod start;
@@ -19,13 +20,16 @@ use std::time::Instant;
 use client::{Handle, Inbox, Node, RpcStream};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use overlay::{Incoming, Peer, Topology};
+use groups::{Change, Groups};
+use health::Health;
+use overlay::{Control, Incoming, Limits, Peer, Status, Topology};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::{Message, RpcError};
 
 use crate::attrs::Attrs;
+use crate::boot::Tbon;
 use crate::config::Sources;
 use crate::host::{Host, News, Surroundings};
 use crate::log::LogRing;
@@ -52,6 +56,8 @@ pub(crate) const SERVICES: &[&str] = &[
 const SHUTDOWN_EVENT: &str = "broker.shutdown";
 /// How long a broker waits for its children to leave before it goes without them.
 const CHILD_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a broker that leaves waits for its parent to have seen it.
+const FAREWELL_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Something the program that links modules in wants done at a point of the life cycle.
 pub type Hook = fn(Handle) -> BoxFuture<'static, ()>;
@@ -69,6 +75,7 @@ pub struct Hooks {
 pub(crate) struct Setup {
     pub(crate) rank: u32,
     pub(crate) topology: Topology,
+    pub(crate) limits: Limits,
     pub(crate) attrs: Attrs,
     pub(crate) scripts: Scripts,
     pub(crate) program: Program,
@@ -106,11 +113,11 @@ pub(crate) struct Core {
     start: start::Start,
     /// Rank 0: brokers that have announced themselves.
     online: BTreeSet<u32>,
-    children: BTreeSet<u32>,
+    health: Health,
+    groups: Groups,
     parent_joined: bool,
     run_waiters: Vec<Message>,
     monitors: Vec<Message>,
-    group_watchers: Vec<Message>,
     tasks: FuturesUnordered<BoxFuture<'static, Done>>,
     kill_program: Option<tokio::sync::oneshot::Sender<i32>>,
     exit: i32,
@@ -125,6 +132,7 @@ impl Core {
         host: Host,
     ) -> anyhow::Result<Self> {
         let log = LogRing::new(&setup.attrs)?;
+        let health = Health::new(setup.rank, &setup.topology);
         Ok(Self {
             setup,
             handle,
@@ -136,11 +144,11 @@ impl Core {
             config: config::Config::new(config, sources),
             start: start::Start::default(),
             online: BTreeSet::new(),
-            children: BTreeSet::new(),
+            health,
+            groups: Groups::default(),
             parent_joined: false,
             run_waiters: Vec::new(),
             monitors: Vec::new(),
-            group_watchers: Vec::new(),
             tasks: FuturesUnordered::new(),
             kill_program: None,
             exit: 0,
@@ -195,7 +203,16 @@ impl Core {
             }
         }
         if !self.is_root() {
-            self.router.send(Input::Goodbye(Peer::Parent));
+            self.router.send(Input::Overlay(Control::Goodbye));
+            let left = async {
+                while let Some(incoming) = peers.recv().await {
+                    if matches!(incoming, Incoming::Left) {
+                        break;
+                    }
+                }
+            };
+            // A parent that is gone or stuck must not keep us.
+            let _ = tokio::time::timeout(FAREWELL_GRACE, left).await;
         }
         self.exit
     }
@@ -231,10 +248,7 @@ impl Core {
 
     fn came_online(&mut self, rank: u32) {
         self.online.insert(rank);
-        let members = self.members("broker.online");
-        for req in &self.group_watchers {
-            self.handle.respond(req, &json!({ "members": members }));
-        }
+        self.change_group(&Change::join(groups::ONLINE, rank));
         if self.state == State::Quorum && self.online.len() as u32 == self.setup.topology.size() {
             self.enter_run();
         }
@@ -338,9 +352,8 @@ impl Core {
             Done::Config(changed) => self.config_changed(changed),
             Done::ParentConfig(stream, config) => self.parent_config(*stream, config),
             Done::GraceOver if self.state == State::Shutdown => {
-                let left: Vec<_> = self.children.iter().map(u32::to_string).collect();
-                eprintln!("flux-broker: giving up on ranks {} below", left.join(","));
-                self.children.clear();
+                let left: formats::idset::Idset = self.health.online().into_iter().collect();
+                eprintln!("flux-broker: giving up on ranks {left} below");
                 self.finalize();
             }
             Done::GraceOver => {}
@@ -387,9 +400,16 @@ impl Core {
                 Done::Nothing
             }));
         }
-        if self.children.is_empty() {
+        self.router.send(Input::Overlay(Control::Close));
+        let children = self.health.online();
+        if children.is_empty() {
             self.finalize();
             return;
+        }
+        for child in children {
+            // The event of the whole instance's end may not come by here.
+            self.handle
+                .notify("shutdown.subtree", Node::Rank(child), &json!({}));
         }
         self.tasks.push(Box::pin(async {
             tokio::time::sleep(CHILD_GRACE).await;
@@ -420,26 +440,73 @@ impl Core {
     }
 
     fn peer(&mut self, incoming: Incoming) {
+        self.health.update(&incoming, &self.handle);
         match incoming {
-            Incoming::Joined(Peer::Child(rank)) => drop(self.children.insert(rank)),
-            Incoming::Joined(Peer::Parent) => {
+            Incoming::Joined(Peer::Parent, _) => {
                 self.parent_joined = true;
                 self.begin_init();
             }
-            Incoming::Gone(Peer::Child(rank)) => {
-                self.children.remove(&rank);
-                if self.state == State::Shutdown && self.children.is_empty() {
-                    self.finalize();
-                }
+            Incoming::Gone {
+                peer: Peer::Child(rank),
+                status,
+                why,
+            } => self.child_gone(rank, status, &why),
+            Incoming::Gone {
+                peer: Peer::Parent,
+                why,
+                ..
+            } if self.state < State::Shutdown => {
+                let text = format!("rank {}: lost the parent broker: {why}", self.setup.rank);
+                self.fail(&text);
             }
-            Incoming::Gone(Peer::Parent) => {
-                if self.state < State::Shutdown {
-                    self.fail(&format!("rank {}: lost the parent broker", self.setup.rank));
-                }
+            Incoming::Torpid {
+                rank,
+                torpid,
+                silent,
+            } => {
+                let change = if torpid {
+                    let silent = formats::fsd::format(silent.as_secs_f64());
+                    self.warn(&format!("rank {rank} has been unresponsive for {silent}"));
+                    Change::join(groups::TORPID, rank)
+                } else {
+                    self.warn(&format!("rank {rank} is responsive now"));
+                    Change::leave(groups::TORPID, rank)
+                };
+                self.change_group(&change);
+            }
+            Incoming::Rejected { rank, host, why } => {
+                self.warn(&format!("rejected {host} (rank {rank}): {why}"));
             }
             Incoming::Refused(why) => self.fail(&format!("the parent broker refused us: {why}")),
-            // The router keeps messages to itself.
-            Incoming::Message(..) => {}
+            // The router keeps messages to itself; the rest is for `health`.
+            _ => {}
+        }
+    }
+
+    /// Log something that is wrong with a peer.
+    fn warn(&mut self, text: &str) {
+        self.say(libc::LOG_ERR, text);
+    }
+
+    fn change_group(&mut self, change: &Change) {
+        self.groups.change(change, self.setup.rank, &self.handle);
+    }
+
+    fn child_gone(&mut self, rank: u32, status: Status, why: &str) {
+        let subtree = self.setup.topology.subtree(rank);
+        if status == Status::Lost && self.state < State::Shutdown {
+            let below = match subtree.len() - 1 {
+                0 => String::new(),
+                n => format!(", and with it the way to {n} other brokers"),
+            };
+            self.warn(&format!("rank {rank} is lost: {why}{below}"));
+        }
+        for rank in &subtree {
+            self.online.remove(rank);
+        }
+        self.change_group(&Change::gone(subtree));
+        if self.state == State::Shutdown && self.health.online().is_empty() {
+            self.finalize();
         }
     }
 
@@ -534,19 +601,8 @@ impl Core {
                 Some(self.start.default_method(msg))
             }
             "broker.online" => Some(self.online(msg)),
-            "broker.stats-get" | "overlay.stats-get" => Some(Ok(health::stats(&self.children))),
-            "groups.get" => self.groups_get(msg),
-            "groups.disconnect" => {
-                self.group_watchers
-                    .retain(|req| !req.is_same_rpc(msg, None));
-                None
-            }
-            "overlay.health" => Some(Ok(health::health(
-                &self.setup,
-                &self.online,
-                &self.children,
-            ))),
-            "overlay.topology" => Some(health::topology(&self.setup.topology, msg)),
+            topic if topic.starts_with("groups.") => self.groups_request(msg),
+            topic if topic.starts_with("overlay.") => self.overlay_request(msg),
             "state-machine.get" => Some(Ok(json!({
                 "state": self.state.name(),
                 "duration": self.since.elapsed().as_secs_f64(),
@@ -575,11 +631,12 @@ impl Core {
                 None
             }
             "shutdown.start" => Some(self.shutdown(msg)),
+            "shutdown.subtree" => Some(msg.require_owner().map(|()| {
+                self.begin_shutdown();
+                Value::Null
+            })),
             topic if topic.ends_with(".disconnect") => None,
-            _ => Some(Err(RpcError::new(
-                libc::ENOSYS,
-                format!("no method {}", msg.topic()),
-            ))),
+            _ => Some(Err(no_method(msg))),
         }
     }
 
@@ -600,39 +657,77 @@ impl Core {
         Ok(Value::Null)
     }
 
-    /// Ranks in a group; only `broker.online` has any so far.
-    fn members(&self, group: &str) -> String {
-        if group != "broker.online" {
-            return String::new();
-        }
-        self.online
-            .iter()
-            .copied()
-            .collect::<formats::idset::Idset>()
-            .to_string()
+    fn groups_request(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {
+        let rank = self.setup.rank;
+        let change = match msg.method() {
+            "get" => return Some(self.groups.get(msg, rank)),
+            "stats-get" => return Some(Ok(self.groups.stats())),
+            "join" => self.groups.join(msg, rank),
+            "leave" => self.groups.leave(msg, rank),
+            "update" => {
+                let change = msg.require_owner().and_then(|()| msg.json::<Change>());
+                let applied = change.and_then(|change| {
+                    if let Change::Gone(ranks) = &change
+                        && let Ok(ranks) = ranks.parse::<formats::idset::Idset>()
+                    {
+                        self.online.retain(|r| !ranks.contains(*r));
+                    }
+                    self.groups.apply(&change, &self.handle)
+                });
+                return Some(applied.map(|()| Value::Null));
+            }
+            "disconnect" => {
+                for change in self.groups.disconnect(msg, rank) {
+                    self.change_group(&change);
+                }
+                return None;
+            }
+            _ => return Some(Err(no_method(msg))),
+        };
+        Some(change.map(|change| {
+            self.change_group(&change);
+            Value::Null
+        }))
     }
 
-    fn groups_get(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {
-        #[derive(Deserialize)]
-        struct Request {
-            name: String,
-        }
-        let name = match msg.json::<Request>() {
-            Ok(req) => req.name,
-            Err(e) => return Some(Err(e)),
+    /// Take over what a new configuration, in the request, says of `tbon`.
+    fn reload_limits(&mut self, msg: &Message) -> Result<Control, RpcError> {
+        msg.require_owner()?;
+        let setup = &mut self.setup;
+        let limits = Tbon::reload(&setup.limits, &mut setup.attrs, &msg.json()?)
+            .map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        setup.limits = limits;
+        Ok(Control::Limits(limits))
+    }
+
+    fn overlay_request(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {
+        let control = match msg.method() {
+            "health" => return Some(Ok(self.health.health(msg))),
+            "topology" => return Some(self.health.topology(msg)),
+            "monitor" => return self.health.monitor(msg, &self.handle).err().map(Err),
+            "stats-get" => {
+                let stats = self.health.stats();
+                self.router.send(Input::PeerStats(msg.clone(), stats));
+                return None;
+            }
+            "trace" => {
+                self.router.send(Input::TracePeers(msg.clone()));
+                return None;
+            }
+            "disconnect" | "cancel" => {
+                self.health.forget(msg);
+                self.router.send(Input::UntracePeers(msg.clone()));
+                return None;
+            }
+            "config-reload" => self.reload_limits(msg),
+            "disconnect-subtree" => self.health.disconnect_subtree(msg),
+            "disconnect-parent" => health::disconnect_parent(msg),
+            _ => return Some(Err(no_method(msg))),
         };
-        if !self.is_root() {
-            let text = "groups.get works on rank 0 only";
-            return Some(Err(RpcError::new(libc::EPROTO, text)));
-        }
-        if !name.starts_with("broker.") {
-            return Some(Err(RpcError::new(libc::ENOENT, format!("no group {name}"))));
-        }
-        let answer = json!({ "members": self.members(&name) });
-        if msg.is_streaming() && name == "broker.online" {
-            self.group_watchers.push(msg.clone());
-        }
-        Some(Ok(answer))
+        Some(control.map(|control| {
+            self.router.send(Input::Overlay(control));
+            Value::Null
+        }))
     }
 
     fn shutdown(&mut self, msg: &Message) -> Result<Value, RpcError> {
@@ -646,4 +741,8 @@ impl Core {
         }
         Ok(Value::Null)
     }
+}
+
+fn no_method(msg: &Message) -> RpcError {
+    RpcError::new(libc::ENOSYS, format!("no method {}", msg.topic()))
 }

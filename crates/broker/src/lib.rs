@@ -19,3 +19,5 @@ mod rc;
 mod router;
 pub mod run;
 mod state;
+
+pub use router::switch;

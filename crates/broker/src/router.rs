@@ -10,9 +10,14 @@
 //! message ends up in keeps it, so that a client is read from no faster than it is served
 //! (see [`crate::connector`]).
 //!
+//! What goes to peers, and what becomes of it when they are lost, is in [`peers`].
+//!
 //! Cost: constant per message, plus the number of subscribers for an event.
 
 mod endpoint;
+pub(crate) mod peers;
+mod pending;
+pub mod switch;
 mod trace;
 
 use std::collections::HashMap;
@@ -21,7 +26,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::{Handle, Hold};
-use overlay::{Incoming, Peer, Topology, Transport};
+use overlay::{Control, Incoming, Peer, Topology, Transport};
+use peers::Peers;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -70,7 +76,14 @@ pub(crate) enum Input {
     CloseInbox(EndpointId),
     Detach(EndpointId),
     SetTransport(Box<dyn Transport>),
-    Goodbye(Peer),
+    /// Act on the tree.
+    Overlay(Control),
+    /// Answer this `overlay.stats-get` request, with what the router knows added.
+    PeerStats(Message, Value),
+    /// Answer this `overlay.trace` request with the messages of peers.
+    TracePeers(Message),
+    /// Whoever sent this wants no more of them.
+    UntracePeers(Message),
     /// Drop the transport (after its queue is sent) and end.
     Stop,
 }
@@ -145,13 +158,10 @@ pub(crate) struct Router {
     rank: u32,
     cred: Credentials,
     topology: Topology,
-    transport: Option<Box<dyn Transport>>,
-    /// Messages for peers while the overlay is not up yet.
-    held: Vec<(Peer, Message)>,
+    peers: Peers,
     endpoints: HashMap<EndpointId, Endpoint>,
     services: HashMap<String, EndpointId>,
     subscriptions: Subscriptions<EndpointId>,
-    children: Vec<u32>,
     sequence: u32,
     peer_events: UnboundedSender<Incoming>,
     traces: Traces,
@@ -166,22 +176,7 @@ pub(crate) fn start(
     topology: Topology,
 ) -> (RouterHandle, UnboundedReceiver<Incoming>) {
     let (tx, mut rx) = unbounded_channel();
-    let (peer_events, peer_rx) = unbounded_channel();
-    let mut router = Router {
-        rank,
-        cred,
-        topology,
-        transport: None,
-        held: Vec::new(),
-        endpoints: HashMap::new(),
-        services: HashMap::new(),
-        subscriptions: Subscriptions::default(),
-        children: Vec::new(),
-        sequence: 0,
-        peer_events,
-        traces: Traces::default(),
-        hold: None,
-    };
+    let (mut router, peer_rx) = Router::new(rank, cred, topology);
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while rx.recv_many(&mut batch, BATCH).await > 0 {
@@ -196,6 +191,29 @@ pub(crate) fn start(
 }
 
 impl Router {
+    /// A router without peers or endpoints, and what it reports of peers.
+    fn new(
+        rank: u32,
+        cred: Credentials,
+        topology: Topology,
+    ) -> (Self, UnboundedReceiver<Incoming>) {
+        let (peer_events, peer_rx) = unbounded_channel();
+        let router = Self {
+            rank,
+            cred,
+            peers: Peers::new(rank, &topology),
+            topology,
+            endpoints: HashMap::new(),
+            services: HashMap::new(),
+            subscriptions: Subscriptions::default(),
+            sequence: 0,
+            peer_events,
+            traces: Traces::default(),
+            hold: None,
+        };
+        (router, peer_rx)
+    }
+
     fn handle(&mut self, input: Input) -> bool {
         match input {
             Input::FromEndpoint(id, msg) => self.endpoint_input(&id, msg),
@@ -254,65 +272,24 @@ impl Router {
                 }
             }
             Input::Detach(id) => self.detach(&id),
-            Input::SetTransport(transport) => {
-                for (peer, msg) in self.held.drain(..) {
-                    transport.send(peer, msg);
-                }
-                self.transport = Some(transport);
+            Input::SetTransport(transport) => self.peers.set_transport(transport),
+            Input::Overlay(control) => self.peers.control(control),
+            Input::PeerStats(request, mut stats) => {
+                self.peers.count(&mut stats);
+                self.answer(&request, Ok(stats));
             }
-            Input::Goodbye(peer) => {
-                if let Some(transport) = &self.transport {
-                    transport.goodbye(peer);
+            Input::TracePeers(request) => {
+                if let Err(e) = self.peers.trace(&request) {
+                    self.answer(&request, Err(e));
                 }
             }
+            Input::UntracePeers(notice) => self.peers.untrace(&notice),
             Input::Stop => {
-                self.transport = None;
+                self.peers.close();
                 return false;
             }
         }
         true
-    }
-
-    fn send_to(&mut self, peer: Peer, msg: Message) {
-        match &self.transport {
-            Some(transport) => transport.send(peer, msg),
-            None => self.held.push((peer, msg)),
-        }
-    }
-
-    fn peer_input(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::Message(peer, mut msg) => {
-                // Nothing from another broker is local here (RFC 12).
-                msg.set_credentials(msg.credentials().from_afar());
-                self.peer_message(peer, msg);
-            }
-            other => {
-                match other {
-                    Incoming::Joined(Peer::Child(rank)) => self.children.push(rank),
-                    Incoming::Gone(Peer::Child(rank)) => self.children.retain(|r| *r != rank),
-                    _ => {}
-                }
-                // The core outlives the router.
-                let _ = self.peer_events.send(other);
-            }
-        }
-    }
-
-    fn peer_message(&mut self, peer: Peer, mut msg: Message) {
-        match msg.kind() {
-            Kind::Request { .. } => {
-                let rank = match peer {
-                    Peer::Parent => self.topology.parent(self.rank).unwrap_or(0),
-                    Peer::Child(rank) => rank,
-                };
-                msg.push_route(rank.to_string().into());
-                self.request(msg, Some(peer));
-            }
-            Kind::Response { .. } => self.response(msg),
-            Kind::Event { .. } if peer == Peer::Parent => self.broadcast(&msg),
-            Kind::Event { .. } | Kind::Control { .. } => {}
-        }
     }
 
     fn endpoint_input(&mut self, id: &EndpointId, mut msg: Message) {
@@ -463,16 +440,19 @@ impl Router {
         let Kind::Request { nodeid, .. } = msg.kind() else {
             return;
         };
+        if msg.no_response() && msg.method() == "disconnect" {
+            self.peers.disconnected(&msg);
+        }
         let upstream = msg.flags().has(Flags::UPSTREAM);
         if nodeid == NODEID_ANY || (upstream && nodeid != self.rank) {
-            if self.local_request(&msg) {
+            if self.local_request(&msg, from) {
                 return;
             }
-            self.request_up(msg);
+            self.request_up(msg, from);
         } else if upstream {
-            self.request_up(msg);
+            self.request_up(msg, from);
         } else if nodeid == self.rank {
-            if !self.local_request(&msg) {
+            if !self.local_request(&msg, from) {
                 self.answer(&msg, Err(no_service(&msg)));
             }
         } else if nodeid >= self.topology.size() {
@@ -482,27 +462,38 @@ impl Router {
             );
             self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
         } else if let Some(child) = self.topology.next_hop(self.rank, nodeid) {
-            if self.children.contains(&child) {
-                self.send_to(Peer::Child(child), msg);
-            } else {
-                let text = format!("rank {nodeid} is not online");
-                self.answer(&msg, Err(RpcError::new(libc::EHOSTUNREACH, text)));
-            }
+            self.request_to(Peer::Child(child), msg, from);
         } else if from != Some(Peer::Parent) {
-            self.send_to(Peer::Parent, msg);
+            self.request_up(msg, from);
         }
     }
 
-    fn request_up(&mut self, msg: Message) {
+    fn request_up(&mut self, msg: Message, from: Option<Peer>) {
         if self.rank == 0 {
             self.answer(&msg, Err(no_service(&msg)));
         } else {
-            self.send_to(Peer::Parent, msg);
+            self.request_to(Peer::Parent, msg, from);
         }
     }
 
+    fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
+        if msg.no_response() && msg.method() == "disconnect" {
+            // Its requests may have waited for the parent with it.
+            self.peers.disconnected(&msg);
+        }
+        // Modules, here and below, start before the parent has admitted us; they can wait.
+        let patient = |e: &Endpoint| e.is_module();
+        let module = |id| self.endpoints.get(id).is_some_and(patient);
+        let own = from.is_some() || msg.sender().is_none_or(module);
+        if let Err(refused) = self.peers.request(peer, msg, from, own) {
+            let (msg, e) = *refused;
+            self.answer(&msg, Err(e));
+        }
+        self.show_peers();
+    }
+
     /// Hand a request to a service of this broker; false if there is none.
-    fn local_request(&mut self, msg: &Message) -> bool {
+    fn local_request(&mut self, msg: &Message, from: Option<Peer>) -> bool {
         if self.rank == 0 && msg.topic() == "event.publish" {
             let result = self.publish(msg);
             self.answer(msg, result);
@@ -516,7 +507,12 @@ impl Router {
         };
         if endpoint.muted {
             self.answer(msg, Err(no_service(msg)));
-        } else if endpoint.is_module() && msg.method() == "ping" {
+            return true;
+        }
+        if let Some(peer) = from {
+            self.peers.note_local(peer, msg);
+        }
+        if endpoint.is_module() && msg.method() == "ping" {
             let result = ping(msg, self.rank);
             self.answer(msg, result);
         } else {
@@ -563,6 +559,7 @@ impl Router {
     }
 
     fn response(&mut self, mut msg: Message) {
+        self.peers.answered(&msg);
         let Some(hop) = msg.pop_route() else { return };
         if self.endpoints.contains_key(&hop) {
             self.deliver(&hop, msg);
@@ -570,11 +567,12 @@ impl Router {
         }
         // Peers appear in route stacks by rank; anything else is an endpoint that has gone away.
         let Ok(rank) = hop.parse::<u32>() else { return };
-        if self.topology.parent(self.rank) == Some(rank) {
-            self.send_to(Peer::Parent, msg);
-        } else {
-            self.send_to(Peer::Child(rank), msg);
-        }
+        let peer = match self.topology.parent(self.rank) == Some(rank) {
+            true => Peer::Parent,
+            false => Peer::Child(rank),
+        };
+        self.peers.send(peer, msg);
+        self.show_peers();
     }
 
     fn publish(&mut self, msg: &Message) -> Result<Value, RpcError> {
@@ -614,9 +612,8 @@ impl Router {
     }
 
     fn broadcast(&mut self, event: &Message) {
-        for child in self.children.clone() {
-            self.send_to(Peer::Child(child), event.clone());
-        }
+        self.peers.broadcast(event);
+        self.show_peers();
         if let Some(name) = event.topic().strip_suffix(".stats-clear")
             && let Some(owner) = self.services.get(name)
             && let Some(card) = self.endpoints.get(owner).and_then(|e| e.card.as_ref())

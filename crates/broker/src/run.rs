@@ -5,15 +5,13 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use formats::hostlist::Hostlist;
-use overlay::Topology;
-use overlay::handshake::{Hello, PROTOCOL};
-use overlay::topology::Shape;
+use overlay::{Facts, Session, Topology};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use wire::Credentials;
 
 use crate::attrs::Attrs;
-use crate::boot::{self, Card, Launcher};
+use crate::boot::{Boot, Ground, Launcher, Place, Tbon};
 use crate::config::Sources;
 use crate::connector;
 use crate::core::{Core, SERVICES, Setup};
@@ -21,9 +19,6 @@ use crate::host::{Host, ModuleSpec};
 use crate::program::Program;
 use crate::rc::Scripts;
 use crate::router::{self, Input};
-
-/// Default fan-out of the tree, as upstream's.
-const DEFAULT_TOPOLOGY: &str = "kary:32";
 
 /// Options of `flux broker`.
 #[derive(Debug, Clone, Default)]
@@ -192,31 +187,41 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     if let Some(path) = &sources.path {
         attrs.fix("config.path", path.to_string_lossy());
     }
-    let mut launcher = Launcher::from_env()?;
-    let (rank, size) = (launcher.rank(), launcher.size());
-    let shape: Shape = attrs.get("tbon.topo").unwrap_or(DEFAULT_TOPOLOGY).parse()?;
-    let topology = Topology::new(shape, size);
+    let mut launcher = Launcher::from_env(attrs.get("broker.boot-method"), &config)?;
     let enclosing = Enclosing::from_env(&mut launcher);
+    let host = attrs.get("hostname").map_or_else(hostname, str::to_owned);
+    let boot = Boot::choose(attrs.get("broker.boot-method"), &config, &host, launcher)?;
+    let (rank, size) = (boot.rank(), boot.size());
+    let tbon = Tbon::read(&mut attrs, &config, rank)?;
+    let topology = boot.topology(tbon.shape)?;
     // Set by `flux start --test-size` and shells of one node: all brokers share this host.
-    let single_host = attrs.get("broker.single-host").is_some();
+    let single_host = attrs.get("broker.single-host").is_some() && !tbon.prefer_tcp;
     let rundir = RunDir::new(&attrs)?;
     let owner = nix::unistd::getuid().as_raw();
-    let host = attrs.get("hostname").map_or_else(hostname, str::to_owned);
 
     let address = if single_host {
         String::new()
     } else {
         routable_address()
     };
-    let bound = boot::bind(rank, &topology, &rundir.path, single_host, &address)?;
-    let card = Card {
-        hostname: host.clone(),
-        uri: bound.endpoint().map(str::to_owned),
-        key: bound.public_key().clone(),
-    };
-    let method = launcher.method();
-    let endpoint = bound.endpoint().map(str::to_owned);
-    let neighbours = launcher.exchange(&card, &topology)?;
+    let method = boot.method();
+    let place = boot.join(
+        &topology,
+        &Ground {
+            rundir: &rundir.path,
+            single_host,
+            address: &address,
+            hostname: &host,
+            sockets: tbon.sockets,
+        },
+    )?;
+    let Place {
+        bound,
+        endpoint,
+        parent,
+        keys,
+        hostnames,
+    } = place;
 
     let socket = PathBuf::from(&rundir.path).join(format!("local-{rank}"));
     let local_uri = match attrs.get("local-uri") {
@@ -226,10 +231,20 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let socket = local_uri
         .strip_prefix("local://")
         .map_or(socket, PathBuf::from);
-    set_attributes(&mut attrs, rank, &topology, shape, &rundir.path);
+    set_attributes(&mut attrs, rank, &topology, &rundir.path);
     attrs.fix("local-uri", &local_uri);
     attrs.fix("hostname", &host);
-    let hostlist: Hostlist = neighbours.hostnames.into_iter().collect();
+    let children = topology.children(rank).iter();
+    let hosts = children.map(|child| (*child, hostnames[*child as usize].clone()));
+    let facts = Facts {
+        rank,
+        topology: topology.clone(),
+        hostname: host.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hosts: hosts.collect(),
+        session: Session(rand::random()),
+    };
+    let hostlist: Hostlist = hostnames.into_iter().collect();
     attrs.fix("hostlist", hostlist.to_string());
     attrs.fix("broker.boot-method", method);
     attrs.fix("instance-level", enclosing.level.to_string());
@@ -237,7 +252,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     if let Some(endpoint) = endpoint {
         attrs.fix("tbon.endpoint", endpoint);
     }
-    if let Some(parent) = &neighbours.parent {
+    if let Some(parent) = &parent {
         attrs.fix("tbon.parent-endpoint", &parent.uri);
     }
     if let Some(id) = &enclosing.jobid {
@@ -248,7 +263,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     }
 
     let cred = Credentials::owner(owner);
-    let (router, peers) = router::start(rank, cred, topology);
+    let (router, peers) = router::start(rank, cred, topology.clone());
     let services = SERVICES.iter().map(|s| (*s).to_owned()).collect();
     let (_, handle) = router.attach(cred, services);
     handle.set_place(rank, size);
@@ -263,6 +278,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let setup = Setup {
         rank,
         topology,
+        limits: tbon.limits,
         attrs,
         scripts,
         program: Program::from_args(options.command),
@@ -272,22 +288,12 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let config = (config, sources);
     let mut core = Core::new(setup, config, handle, router.clone(), modules)?;
     core.load_modules()?;
+    remove_stale(&socket);
     connector::listen(&socket, owner, router.clone())?;
-    let hello = Hello {
-        protocol: PROTOCOL,
-        rank,
-        size,
-        hostname: host,
-    };
     let to_router = router.clone();
-    let link = bound.start(
-        hello,
-        neighbours.parent,
-        neighbours.children,
-        move |incoming| {
-            to_router.send(Input::FromPeer(incoming));
-        },
-    )?;
+    let link = bound.start(facts, tbon.limits, parent, keys, move |incoming| {
+        to_router.send(Input::FromPeer(incoming));
+    })?;
     router.send(Input::SetTransport(Box::new(link)));
     let code = core.run(inbox, peers, ended, signals()?).await;
     router.send(Input::Stop);
@@ -297,7 +303,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     Ok(code)
 }
 
-fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shape, rundir: &str) {
+fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &str) {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -309,7 +315,6 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shap
     attrs.fix("broker.pid", std::process::id().to_string());
     attrs.fix("broker.starttime", format!("{:.2}", now.as_secs_f64()));
     attrs.fix("broker.uuid", router::new_id().to_string());
-    attrs.fix("tbon.topo", shape.to_string());
     attrs.fix("tbon.level", topology.level(rank).to_string());
     attrs.fix("tbon.maxlevel", topology.max_level().to_string());
     attrs.fix("tbon.descendants", topology.descendants(rank).to_string());
@@ -320,7 +325,8 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shap
     let shell = shell.unwrap_or_else(|| PathBuf::from("flux-shell"));
     attrs.set_default("conf.shell_path", &shell.to_string_lossy());
     attrs.set_default("broker.quorum", &topology.size().to_string());
-    attrs.set_default("broker.critical-ranks", "0");
+    let critical: formats::idset::Idset = topology.interior().into_iter().collect();
+    attrs.set_default("broker.critical-ranks", &critical.to_string());
     attrs.set_default("content.hash", "sha1");
     attrs.set_default("content.backing-module", "content-sqlite");
     attrs.set_default("log-ring-size", "1024");
@@ -329,6 +335,16 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, shape: Shap
     attrs.set_default("log-forward-level", "3");
     attrs.set_default("log-critical-level", "2");
     attrs.set_default("log-stderr-mode", "leader");
+}
+
+/// Remove a socket nobody listens on: a broker that was killed leaves its own behind.
+fn remove_stale(socket: &Path) {
+    use std::io::ErrorKind::ConnectionRefused;
+    let refused = std::os::unix::net::UnixStream::connect(socket).map_err(|e| e.kind());
+    if matches!(refused, Err(ConnectionRefused)) {
+        // If it cannot be removed, listening on it says why.
+        let _ = std::fs::remove_file(socket);
+    }
 }
 
 /// SIGINT and SIGTERM as numbers.

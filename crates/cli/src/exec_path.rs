@@ -45,7 +45,7 @@ fn path_var(name: &str) -> Vec<PathBuf> {
     std::env::var_os(name).map_or_else(Vec::new, |v| std::env::split_paths(&v).collect())
 }
 
-/// A program `flux-NAME` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH or PATH.
+/// A program `flux-NAME` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH, PATH, or where our own are.
 pub(crate) fn find_command(name: &str) -> Option<PathBuf> {
     // A name with a slash is a path, never a command.
     if name.is_empty() || name.contains('/') {
@@ -54,6 +54,9 @@ pub(crate) fn find_command(name: &str) -> Option<PathBuf> {
     let mut dirs = path_var("FLUX_EXEC_PATH_PREPEND");
     dirs.extend(path_var("FLUX_EXEC_PATH"));
     dirs.extend(path_var("PATH"));
+    if let Some(dir) = self_dir() {
+        dirs.extend([dir.clone(), dir.join("../libexec/flux")]);
+    }
     let own = dirs.into_iter().map(|dir| dir.join(format!("flux-{name}")));
     own.into_iter().find(|p| is_program(p))
 }

@@ -1,32 +1,35 @@
-//! ZeroMQ driver: one thread that owns the sockets (they are not thread-safe).
+//! ZeroMQ driver of the [`Tree`]: one thread that owns the sockets (they are not thread-safe).
 //!
 //! The broker binds a ROUTER for its children and connects a DEALER to its parent; both use CURVE
-//! whatever the address family. A ZAP handler in the same thread admits exactly the public keys
-//! announced for this broker's children. A frame is one byte of type, then its body.
+//! whatever the address family. A ZAP handler in the same thread admits exactly the public keys of
+//! this broker's children. A DEALER's identity is the life of its broker, so that lives are told
+//! apart before they have said a word. Socket monitors say when a connection breaks.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::AsRawFd;
+mod driver;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wire::Message;
 
-use crate::handshake::{Hello, Verdict, judge};
+use crate::backlog::Backlog;
 use crate::keys::{KeyPair, PublicKey};
-use crate::transport::{Incoming, Peer, Transport};
+use crate::transport::{Control, Incoming, Peer, Session, Transport};
+use crate::tree::{Facts, Limits, Tree};
+use driver::Driver;
 
 const ZAP_ENDPOINT: &str = "inproc://zeromq.zap.01";
-/// Frames handled per socket before the others get their turn.
-const TURN: usize = 256;
-
-const FRAME_MESSAGE: u8 = b'M';
-const FRAME_HELLO: u8 = b'H';
-const FRAME_VERDICT: u8 = b'V';
-const FRAME_GOODBYE: u8 = b'G';
+const MONITOR_CHILDREN: &str = "inproc://monitor-children";
+const MONITOR_PARENT: &str = "inproc://monitor-parent";
+/// Messages libzmq holds per connection; what is beyond waits where we can count it.
+const SOCKET_QUEUE: i32 = 1000;
+/// First byte of a DEALER's identity; libzmq reserves those that begin with zero.
+const IDENTITY: u8 = b's';
 
 /// Setting up the overlay failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,30 @@ fn failed(what: impl Into<String>) -> impl FnOnce(zmq::Error) -> LinkError {
     move |source| LinkError::Socket { what, source }
 }
 
+/// Properties of sockets (flux-config-tbon(5)).
+#[derive(Debug, Clone, Copy)]
+pub struct SocketOptions {
+    /// How long sent TCP data may stay unacknowledged; zero leaves it to the system.
+    pub tcp_user_timeout: Duration,
+    /// How long a connection attempt may take; zero leaves it to the system.
+    pub connect_timeout: Duration,
+    /// Messages received and not read yet, per child; zero is unlimited.
+    pub child_rcvhwm: i32,
+    /// Allow IPv6.
+    pub ipv6: bool,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            tcp_user_timeout: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(30),
+            child_rcvhwm: 0,
+            ipv6: false,
+        }
+    }
+}
+
 /// Where and who the parent is.
 #[derive(Debug, Clone)]
 pub struct ParentAddress {
@@ -62,24 +89,56 @@ pub struct ParentAddress {
 pub struct Bound {
     context: zmq::Context,
     keys: KeyPair,
+    options: SocketOptions,
     router: Option<(zmq::Socket, String)>,
     zap: zmq::Socket,
 }
 
+fn millis(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// ZMQ_TCP_MAXRT, which the `zmq` crate does not offer.
+fn set_tcp_user_timeout(socket: &mut zmq::Socket, time: Duration) -> zmq::Result<()> {
+    if time.is_zero() {
+        return Ok(());
+    }
+    let value = millis(time);
+    // SAFETY: the socket is open, and the option takes an int, of which address and size are given.
+    let rc = unsafe {
+        zmq_sys::zmq_setsockopt(
+            socket.as_mut_ptr(),
+            zmq_sys::ZMQ_TCP_MAXRT as i32,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<i32>(),
+        )
+    };
+    match rc {
+        0 => Ok(()),
+        // SAFETY: reads the calling thread's error number.
+        _ => Err(zmq::Error::from_raw(unsafe { zmq_sys::zmq_errno() })),
+    }
+}
+
 impl Bound {
     /// Listen for children on `endpoint` (`ipc://PATH` or `tcp://ADDRESS:*`), or not at all.
-    pub fn new(keys: KeyPair, endpoint: Option<&str>) -> Result<Self, LinkError> {
+    pub fn new(
+        keys: KeyPair,
+        options: SocketOptions,
+        endpoint: Option<&str>,
+    ) -> Result<Self, LinkError> {
         let context = zmq::Context::new();
         let zap = context.socket(zmq::REP).map_err(failed("make a socket"))?;
         zap.bind(ZAP_ENDPOINT)
             .map_err(failed("bind the authenticator"))?;
         let router = match endpoint {
-            Some(endpoint) => Some(Self::listen(&context, &keys, endpoint)?),
+            Some(endpoint) => Some(Self::listen(&context, &keys, options, endpoint)?),
             None => None,
         };
         Ok(Self {
             context,
             keys,
+            options,
             router,
             zap,
         })
@@ -88,18 +147,22 @@ impl Bound {
     fn listen(
         context: &zmq::Context,
         keys: &KeyPair,
+        options: SocketOptions,
         endpoint: &str,
     ) -> Result<(zmq::Socket, String), LinkError> {
-        let what = || format!("listen on {endpoint}");
         let make = || -> zmq::Result<(zmq::Socket, String)> {
-            let socket = context.socket(zmq::ROUTER)?;
+            let mut socket = context.socket(zmq::ROUTER)?;
             socket.set_router_mandatory(true)?;
             socket.set_linger(1000)?;
-            socket.set_sndhwm(0)?;
-            socket.set_rcvhwm(0)?;
+            socket.set_sndhwm(SOCKET_QUEUE)?;
+            socket.set_rcvhwm(options.child_rcvhwm)?;
+            socket.set_ipv6(options.ipv6)?;
             socket.set_curve_server(true)?;
             socket.set_curve_secretkey(&keys.secret)?;
             socket.set_zap_domain("flux")?;
+            set_tcp_user_timeout(&mut socket, options.tcp_user_timeout)?;
+            let events = zmq::SocketEvent::DISCONNECTED as i32;
+            socket.monitor(MONITOR_CHILDREN, events)?;
             socket.bind(endpoint)?;
             // The wildcard port is only known now.
             let bound = socket
@@ -107,7 +170,7 @@ impl Bound {
                 .unwrap_or_else(|_| endpoint.to_owned());
             Ok((socket, bound))
         };
-        make().map_err(failed(what()))
+        make().map_err(failed(format!("listen on {endpoint}")))
     }
 
     /// The endpoint children connect to.
@@ -120,18 +183,33 @@ impl Bound {
         &self.keys.public
     }
 
-    /// Connect to `parent`, admit `children` by their keys, and start the driver thread.
+    /// Connect to `parent`, let in brokers with these `keys`, and start the driver thread.
     ///
-    /// `sink` is called on that thread with everything that arrives.
+    /// A key is a rank's own, or (`None`) that of the whole instance. `sink` is called on that
+    /// thread with everything there is to report.
     pub fn start(
         self,
-        hello: Hello,
+        facts: Facts,
+        limits: Limits,
         parent: Option<ParentAddress>,
-        children: HashMap<u32, PublicKey>,
+        keys: HashMap<PublicKey, Option<u32>>,
         sink: impl FnMut(Incoming) + Send + 'static,
     ) -> Result<ZmqLink, LinkError> {
-        let dealer = match &parent {
-            Some(parent) => Some(self.connect(&hello, parent)?),
+        let monitor = |endpoint: &str| -> zmq::Result<zmq::Socket> {
+            let socket = self.context.socket(zmq::PAIR)?;
+            socket.connect(endpoint)?;
+            Ok(socket)
+        };
+        let (dealer, parent_monitor) = match &parent {
+            Some(parent) => {
+                let dealer = self.connect(facts.session, parent)?;
+                let monitor = monitor(MONITOR_PARENT).map_err(failed("watch a socket"))?;
+                (Some(dealer), Some(monitor))
+            }
+            None => (None, None),
+        };
+        let child_monitor = match &self.router {
+            Some(_) => Some(monitor(MONITOR_CHILDREN).map_err(failed("watch a socket"))?),
             None => None,
         };
         let wake = Arc::new(
@@ -139,21 +217,19 @@ impl Bound {
                 .map_err(std::io::Error::from)?,
         );
         let pending = Arc::new(AtomicBool::new(false));
+        let backlog = Backlog::new(facts.topology.children(facts.rank));
         let (tx, rx) = channel();
-        let driver = Driver {
-            _context: self.context,
+        let sockets = driver::Sockets {
             router: self.router.map(|(socket, _)| socket),
             dealer,
             zap: self.zap,
-            ranks: children.iter().map(|(rank, key)| (key.0, *rank)).collect(),
-            children: children.keys().copied().collect(),
-            admitted: HashSet::new(),
-            hello,
-            rx,
-            wake: wake.clone(),
-            pending: pending.clone(),
-            sink,
+            child_monitor,
+            parent_monitor,
+            _context: self.context,
         };
+        let tree = Tree::new(facts, limits);
+        let signals = (wake.clone(), pending.clone());
+        let driver = Driver::new(sockets, tree, keys, backlog.clone(), rx, signals, sink);
         let thread = std::thread::Builder::new()
             .name("overlay".into())
             .spawn(move || driver.run())?;
@@ -161,21 +237,31 @@ impl Bound {
             tx: Some(tx),
             wake,
             pending,
+            backlog,
             thread: Some(thread),
         })
     }
 
-    fn connect(&self, hello: &Hello, parent: &ParentAddress) -> Result<zmq::Socket, LinkError> {
+    fn connect(&self, session: Session, parent: &ParentAddress) -> Result<zmq::Socket, LinkError> {
         let make = || -> zmq::Result<zmq::Socket> {
-            let socket = self.context.socket(zmq::DEALER)?;
-            socket.set_identity(hello.rank.to_string().as_bytes())?;
+            let mut socket = self.context.socket(zmq::DEALER)?;
+            socket.set_identity(&identity(session))?;
             socket.set_linger(1000)?;
-            socket.set_sndhwm(0)?;
+            socket.set_sndhwm(SOCKET_QUEUE)?;
             socket.set_rcvhwm(0)?;
+            socket.set_ipv6(self.options.ipv6)?;
             socket.set_curve_serverkey(&parent.key.0)?;
             socket.set_curve_publickey(&self.keys.public.0)?;
             socket.set_curve_secretkey(&self.keys.secret)?;
+            set_tcp_user_timeout(&mut socket, self.options.tcp_user_timeout)?;
+            if !self.options.connect_timeout.is_zero() {
+                socket.set_connect_timeout(millis(self.options.connect_timeout))?;
+            }
             socket.set_reconnect_ivl(20)?;
+            socket.set_reconnect_ivl_max(1000)?;
+            let events = zmq::SocketEvent::HANDSHAKE_SUCCEEDED as i32
+                | zmq::SocketEvent::DISCONNECTED as i32;
+            socket.monitor(MONITOR_PARENT, events)?;
             socket.connect(&parent.uri)?;
             Ok(socket)
         };
@@ -183,9 +269,24 @@ impl Bound {
     }
 }
 
+/// A DEALER's identity for a life.
+fn identity(session: Session) -> Vec<u8> {
+    let mut identity = vec![IDENTITY];
+    identity.extend_from_slice(&session.0.to_be_bytes());
+    identity
+}
+
+/// The life with this identity.
+fn session(identity: &[u8]) -> Option<Session> {
+    let (&IDENTITY, bytes) = identity.split_first()? else {
+        return None;
+    };
+    Some(Session(u128::from_be_bytes(bytes.try_into().ok()?)))
+}
+
 enum Command {
-    Send(Peer, Message),
-    Goodbye(Peer),
+    Send(Peer, Session, Message, usize),
+    Control(Control),
 }
 
 /// The running driver. Dropping it sends what is queued, then closes the sockets.
@@ -193,6 +294,7 @@ pub struct ZmqLink {
     tx: Option<Sender<Command>>,
     wake: Arc<EventFd>,
     pending: Arc<AtomicBool>,
+    backlog: Backlog,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -213,12 +315,18 @@ impl ZmqLink {
 }
 
 impl Transport for ZmqLink {
-    fn send(&self, peer: Peer, msg: Message) {
-        self.command(Command::Send(peer, msg));
+    fn send(&self, peer: Peer, session: Session, msg: Message) {
+        let bytes = msg.encoded_len();
+        self.backlog.add(peer, bytes);
+        self.command(Command::Send(peer, session, msg, bytes));
     }
 
-    fn goodbye(&self, peer: Peer) {
-        self.command(Command::Goodbye(peer));
+    fn backlog(&self, peer: Peer) -> usize {
+        self.backlog.get(peer)
+    }
+
+    fn control(&self, control: Control) {
+        self.command(Command::Control(control));
     }
 }
 
@@ -233,198 +341,5 @@ impl Drop for ZmqLink {
     }
 }
 
-struct Driver<F> {
-    _context: zmq::Context,
-    router: Option<zmq::Socket>,
-    dealer: Option<zmq::Socket>,
-    zap: zmq::Socket,
-    ranks: HashMap<[u8; 32], u32>,
-    children: Vec<u32>,
-    admitted: HashSet<u32>,
-    hello: Hello,
-    rx: Receiver<Command>,
-    wake: Arc<EventFd>,
-    pending: Arc<AtomicBool>,
-    sink: F,
-}
-
-fn frame(kind: u8, body: impl FnOnce(&mut BytesMut)) -> BytesMut {
-    let mut buf = BytesMut::with_capacity(256);
-    buf.put_u8(kind);
-    body(&mut buf);
-    buf
-}
-
-fn json_frame(kind: u8, value: &impl serde::Serialize) -> BytesMut {
-    // Hello and Verdict are plain data of ours.
-    let body = serde_json::to_vec(value).expect("plain data encodes as JSON");
-    frame(kind, |buf| buf.put_slice(&body))
-}
-
-impl<F: FnMut(Incoming)> Driver<F> {
-    fn run(mut self) {
-        if let Some(dealer) = &self.dealer {
-            // Queued by libzmq until the connection is up.
-            let _ = dealer.send(&json_frame(FRAME_HELLO, &self.hello)[..], 0);
-        }
-        let wake_fd = self.wake.as_raw_fd();
-        loop {
-            let mut items = vec![zmq::PollItem::from_fd(wake_fd, zmq::POLLIN)];
-            items.push(self.zap.as_poll_item(zmq::POLLIN));
-            items.extend(self.router.iter().map(|s| s.as_poll_item(zmq::POLLIN)));
-            items.extend(self.dealer.iter().map(|s| s.as_poll_item(zmq::POLLIN)));
-            match zmq::poll(&mut items, -1) {
-                Ok(_) | Err(zmq::Error::EINTR) => {}
-                Err(_) => return,
-            }
-            drop(items);
-            self.authenticate();
-            self.read_children();
-            self.read_parent();
-            if !self.write() {
-                return;
-            }
-        }
-    }
-
-    /// Answer ZAP requests: CURVE keys of our children only.
-    fn authenticate(&mut self) {
-        while let Ok(parts) = self.zap.recv_multipart(zmq::DONTWAIT) {
-            // version, request id, domain, address, identity, mechanism, credentials (RFC 27/ZAP)
-            let rank = match parts.as_slice() {
-                [_, _, _, _, _, mechanism, key] if mechanism == b"CURVE" => {
-                    <[u8; 32]>::try_from(key.as_slice())
-                        .ok()
-                        .and_then(|k| self.ranks.get(&k))
-                }
-                _ => None,
-            };
-            let id = parts.get(1).cloned().unwrap_or_default();
-            let (code, text, user) = match rank {
-                Some(rank) => ("200", "OK", rank.to_string()),
-                None => ("400", "unknown key", String::new()),
-            };
-            let reply: [&[u8]; 6] = [
-                b"1.0",
-                &id,
-                code.as_bytes(),
-                text.as_bytes(),
-                user.as_bytes(),
-                b"",
-            ];
-            let _ = self.zap.send_multipart(reply, 0);
-        }
-    }
-
-    fn read_children(&mut self) {
-        for _ in 0..TURN {
-            let Some(router) = &self.router else { return };
-            let Ok(identity) = router.recv_msg(zmq::DONTWAIT) else {
-                return;
-            };
-            let Ok(mut body) = router.recv_msg(zmq::DONTWAIT) else {
-                return;
-            };
-            // Set by our ZAP handler: the rank this connection's key belongs to.
-            let user = body.gets("User-Id").and_then(|u| u.parse::<u32>().ok());
-            let claimed = std::str::from_utf8(&identity)
-                .ok()
-                .and_then(|s| s.parse::<u32>().ok());
-            let Some(rank) = user.filter(|r| claimed == Some(*r)) else {
-                continue;
-            };
-            self.child_frame(rank, &body);
-        }
-        // More may be waiting; poll reports level-triggered readiness for it.
-    }
-
-    fn child_frame(&mut self, rank: u32, body: &[u8]) {
-        let peer = Peer::Child(rank);
-        match body.split_first() {
-            Some((&FRAME_HELLO, rest)) => {
-                let verdict = match serde_json::from_slice::<Hello>(rest) {
-                    Ok(hello) => judge(&hello, rank, &self.children, self.hello.size),
-                    Err(e) => Verdict::Refused(format!("malformed hello: {e}")),
-                };
-                self.send_child(rank, &json_frame(FRAME_VERDICT, &verdict));
-                if verdict == Verdict::Welcome {
-                    self.admitted.insert(rank);
-                    (self.sink)(Incoming::Joined(peer));
-                }
-            }
-            Some((&FRAME_MESSAGE, rest)) if self.admitted.contains(&rank) => {
-                // Undecodable bytes of an admitted peer are dropped: there is nobody to answer.
-                if let Ok(msg) = Message::decode(&Bytes::copy_from_slice(rest)) {
-                    (self.sink)(Incoming::Message(peer, msg));
-                }
-            }
-            Some((&FRAME_GOODBYE, _)) => self.lose_child(rank),
-            _ => {}
-        }
-    }
-
-    fn lose_child(&mut self, rank: u32) {
-        if self.admitted.remove(&rank) {
-            (self.sink)(Incoming::Gone(Peer::Child(rank)));
-        }
-    }
-
-    fn read_parent(&mut self) {
-        for _ in 0..TURN {
-            let Some(dealer) = &self.dealer else { return };
-            let Ok(body) = dealer.recv_msg(zmq::DONTWAIT) else {
-                return;
-            };
-            match body.split_first() {
-                Some((&FRAME_MESSAGE, rest)) => {
-                    if let Ok(msg) = Message::decode(&Bytes::copy_from_slice(rest)) {
-                        (self.sink)(Incoming::Message(Peer::Parent, msg));
-                    }
-                }
-                Some((&FRAME_VERDICT, rest)) => match serde_json::from_slice(rest) {
-                    Ok(Verdict::Welcome) => (self.sink)(Incoming::Joined(Peer::Parent)),
-                    Ok(Verdict::Refused(why)) => (self.sink)(Incoming::Refused(why)),
-                    Err(e) => (self.sink)(Incoming::Refused(format!("malformed verdict: {e}"))),
-                },
-                Some((&FRAME_GOODBYE, _)) => (self.sink)(Incoming::Gone(Peer::Parent)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Send what is queued; false when the broker has dropped its end.
-    fn write(&mut self) -> bool {
-        let _ = self.wake.read();
-        self.pending.store(false, Ordering::Release);
-        loop {
-            match self.rx.try_recv() {
-                Ok(Command::Send(peer, msg)) => {
-                    let bytes = frame(FRAME_MESSAGE, |buf| msg.encode(buf));
-                    self.send_peer(peer, &bytes);
-                }
-                Ok(Command::Goodbye(peer)) => self.send_peer(peer, &[FRAME_GOODBYE]),
-                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
-            }
-        }
-    }
-
-    fn send_peer(&mut self, peer: Peer, bytes: &[u8]) {
-        match peer {
-            Peer::Child(rank) => self.send_child(rank, bytes),
-            Peer::Parent => {
-                if let Some(dealer) = &self.dealer {
-                    let _ = dealer.send(bytes, zmq::DONTWAIT);
-                }
-            }
-        }
-    }
-
-    fn send_child(&mut self, rank: u32, bytes: &[u8]) {
-        let Some(router) = &self.router else { return };
-        let parts = [rank.to_string().into_bytes(), bytes.to_vec()];
-        if router.send_multipart(parts, zmq::DONTWAIT) == Err(zmq::Error::EHOSTUNREACH) {
-            self.lose_child(rank);
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

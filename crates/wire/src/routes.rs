@@ -20,7 +20,7 @@ const INLINE: usize = 1;
 /// assert_eq!(routes.to_string(), "0a1b2c3d!7");
 /// assert_eq!(routes.pop().as_deref(), Some("7"));
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Routes(SmallVec<[Text; INLINE]>);
 
 impl Routes {

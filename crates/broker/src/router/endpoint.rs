@@ -121,6 +121,13 @@ impl ClientMessages {
         self.rx.recv_many(batch, limit).await > 0
     }
 
+    /// The next message, if one waits.
+    pub(crate) fn try_take(&mut self) -> Option<Message> {
+        let (msg, _) = self.rx.try_recv().ok()?;
+        self.written(weight(&msg));
+        Some(msg)
+    }
+
     /// These were written.
     pub(crate) fn written(&self, bytes: usize) {
         self.unread.fetch_sub(bytes, Ordering::Relaxed);
