@@ -272,7 +272,7 @@ impl Router {
                 }
             }
             Input::Detach(id) => self.detach(&id),
-            Input::SetTransport(transport) => self.peers.set_transport(transport),
+            Input::SetTransport(transport) => self.set_transport(transport),
             Input::Overlay(control) => self.peers.control(control),
             Input::PeerStats(request, mut stats) => {
                 self.peers.count(&mut stats);

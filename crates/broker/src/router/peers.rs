@@ -1,6 +1,6 @@
 //! The router's side of the overlay: which peers are there, what is under way to them.
 //!
-//! Invariants: nothing is sent to a peer that is not joined, nor to another life of it than was
+//! Invariants: what peers report waits until there is a way to answer them; nothing is sent to a peer that is not joined, nor to another life of it than was
 //! joined here; a request that went to a peer which is lost is answered with EHOSTUNREACH, one that
 //! came from it is followed by a disconnect notice to its service; a peer with too much waiting for
 //! it gets no new requests.
@@ -40,6 +40,8 @@ struct Trace {
 /// What the router knows of its peers.
 pub(super) struct Peers {
     transport: Option<Box<dyn Transport>>,
+    /// Reported before `transport` was there: its thread may run first.
+    early: Vec<Incoming>,
     parent_rank: Option<u32>,
     parent: Parent,
     children: BTreeMap<u32, Session>,
@@ -53,6 +55,7 @@ impl Peers {
     pub(super) fn new(rank: u32, topology: &Topology) -> Self {
         Self {
             transport: None,
+            early: Vec::new(),
             parent_rank: topology.parent(rank),
             parent: Parent::Waiting(Vec::new()),
             children: BTreeMap::new(),
@@ -60,10 +63,6 @@ impl Peers {
             traces: Vec::new(),
             shown: Vec::new(),
         }
-    }
-
-    pub(super) fn set_transport(&mut self, transport: Box<dyn Transport>) {
-        self.transport = Some(transport);
     }
 
     pub(super) fn close(&mut self) {
@@ -267,7 +266,18 @@ fn name(peer: Peer) -> String {
 }
 
 impl Router {
+    pub(super) fn set_transport(&mut self, transport: Box<dyn Transport>) {
+        self.peers.transport = Some(transport);
+        for incoming in std::mem::take(&mut self.peers.early) {
+            self.peer_input(incoming);
+        }
+    }
+
     pub(super) fn peer_input(&mut self, incoming: Incoming) {
+        if self.peers.transport.is_none() {
+            self.peers.early.push(incoming);
+            return;
+        }
         match incoming {
             Incoming::Message(peer, mut msg) => {
                 // Nothing from another broker is local here (RFC 12).

@@ -334,6 +334,31 @@ async fn requests_wait_for_the_parent_or_are_refused() {
 }
 
 #[tokio::test]
+async fn peers_may_speak_before_there_is_a_way_to_answer() {
+    let (router, _peers) = start(1, OWNER, Topology::new(Shape::Kary(2), 7));
+    let (client, _inbox) = service(&router, "me");
+    let child = Peer::Child(3);
+    router.send(Input::FromPeer(Incoming::Joined(child, Session(1))));
+    let mut ping = Message::request("me.ping", 1, 1, 0, Some("{}\0".into()));
+    ping.set_credentials(OWNER);
+    ping.push_route("asker".into());
+    router.send(from_peer(child, ping));
+    router.send(Input::FromPeer(Incoming::Joined(Peer::Parent, Session(1))));
+    let call = client.rpc("far.x", Node::Upstream, &json!({}));
+    let sent = Sent::default();
+    router.send(Input::SetTransport(Box::new(sent.clone())));
+    settle(&client, "me").await;
+    let sent: Vec<_> = sent
+        .take()
+        .iter()
+        .map(|(p, m)| (*p, m.topic().to_owned()))
+        .collect();
+    let want = [(child, "me.ping"), (Peer::Parent, "far.x")];
+    assert_eq!(sent, want.map(|(peer, topic)| (peer, topic.to_owned())));
+    drop(call);
+}
+
+#[tokio::test]
 async fn peers_that_do_not_keep_up_get_no_requests() {
     let (router, sent, _peers) = router(1);
     let (client, _inbox) = service(&router, "me");

@@ -272,7 +272,8 @@ impl<F: FnMut(Incoming)> Driver<F> {
     /// Do what the broker has asked for; false when it has dropped its end.
     fn commands(&mut self) -> bool {
         let _ = self.wake.read();
-        self.pending.store(false, Ordering::Release);
+        // A swap, not a store: who finds it set before this must have its command seen below.
+        self.pending.swap(false, Ordering::AcqRel);
         loop {
             let now = self.now();
             match self.rx.try_recv() {
