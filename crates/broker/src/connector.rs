@@ -11,11 +11,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use wire::{Credentials, FrameDecoder, FrameQueue};
 
 use crate::router::{
@@ -33,23 +34,51 @@ pub(crate) enum Window {
     /// Not: it is a module's.
     Open,
 }
+
+/// How long a broker that ends waits for programs to take what is left for them.
+const DRAIN: Duration = Duration::from_secs(1);
 const READ_CHUNK: usize = 16 * 1024;
 const WRITE_BATCH: usize = 64;
 
-/// Listen on `path` and serve connections until the task is dropped.
-pub(crate) fn listen(path: &Path, owner: u32, router: RouterHandle) -> std::io::Result<()> {
+/// The connections of one socket.
+pub(crate) struct Connections(mpsc::Receiver<()>);
+
+impl Connections {
+    /// Wait until what the router left for programs is written. One that does not read is not waited for.
+    pub(crate) async fn drained(mut self) {
+        let _ = tokio::time::timeout(DRAIN, self.0.recv()).await;
+    }
+}
+
+/// Listen on `path` and serve connections until the router ends.
+pub(crate) fn listen(
+    path: &Path,
+    owner: u32,
+    router: RouterHandle,
+) -> std::io::Result<Connections> {
     let listener = UnixListener::bind(path)?;
+    // Nothing is sent; the channel closes with the last connection.
+    let (open, connections) = mpsc::channel(1);
     tokio::spawn(async move {
         // Accept fails for want of descriptors or a peer gone already: neither ends the service,
         // and yielding keeps a persistent failure from starving everything else.
         loop {
-            match listener.accept().await {
-                Ok((io, _)) => drop(tokio::spawn(serve(io, owner, router.clone()))),
-                Err(_) => tokio::task::yield_now().await,
-            }
+            let io = tokio::select! {
+                io = listener.accept() => io,
+                () = router.closed() => return,
+            };
+            let Ok((io, _)) = io else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let (router, open) = (router.clone(), open.clone());
+            tokio::spawn(async move {
+                serve(io, owner, router).await;
+                drop(open);
+            });
         }
     });
-    Ok(())
+    Ok(Connections(connections))
 }
 
 async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {
@@ -86,9 +115,15 @@ pub(crate) async fn carry(
 ) {
     let (mut reader, writer) = io.into_split();
     let writing = tokio::spawn(write(writer, messages));
-    // Whatever ends reading, the other end is gone.
     tokio::select! {
+        // Whatever ends reading, the other end is gone.
         _ = read(&mut reader, id, router, window) => {}
+        () = router.closed() => {
+            // The last that held the queue: its end is that of the messages.
+            drop(queue);
+            // What cannot be written any more is nobody's.
+            let _ = writing.await;
+        }
         () = queue.overflow() => {
             let text = format!("{} bytes wait for a program that does not read: cut off", queue.unread());
             let entry = crate::log::entry(router.rank(), libc::LOG_WARNING, "connector-local", &text);

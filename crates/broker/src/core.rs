@@ -1,29 +1,29 @@
 //! The broker's own task: its services, its modules and its life cycle.
 //!
-//! Life cycle, rank 0: load modules → wait for all brokers → run the initial program → clean up →
-//! tell the tree to end → wait for the children → unload modules → leave. Other ranks announce
-//! themselves to rank 0 once their modules are loaded and follow its shutdown event.
-//!
 //! Invariant: the task never waits inside a handler; everything that takes time comes back as a
 //! message or a future in `tasks`.
 
 mod attr;
 mod config;
+mod end;
 mod groups;
 mod health;
+mod life;
 mod module;
+mod monitor;
+pub(crate) mod patience;
 mod start;
 
-use std::collections::BTreeSet;
-use std::time::Instant;
-
-use client::{Handle, Inbox, Node, RpcStream};
+use client::{Handle, Inbox, RpcStream};
+use end::Ending;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use groups::{Change, Groups};
 use health::Health;
-use overlay::{Control, Incoming, Limits, Peer, Status, Topology};
-use serde::Deserialize;
+use life::{Life, Timer};
+use monitor::Monitors;
+use overlay::{Control, Incoming, Limits, Peer, Topology};
+use patience::Patience;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use wire::{Message, RpcError};
@@ -33,10 +33,11 @@ use crate::boot::Tbon;
 use crate::config::Sources;
 use crate::host::{Host, News, Surroundings};
 use crate::log::LogRing;
-use crate::program::{self, Program, exit_code, spawn_error_code};
-use crate::rc::{self, Script, Scripts};
+use crate::program::Program;
+use crate::rc::{Script, Scripts};
 use crate::router::{Input, RouterHandle};
-use crate::state::State;
+use crate::state::{Event, State};
+use crate::systemd::Systemd;
 
 /// Services the core answers.
 pub(crate) const SERVICES: &[&str] = &[
@@ -51,13 +52,6 @@ pub(crate) const SERVICES: &[&str] = &[
     "shutdown",
     "runat",
 ];
-
-/// Event by which rank 0 tells all brokers to end.
-const SHUTDOWN_EVENT: &str = "broker.shutdown";
-/// How long a broker waits for its children to leave before it goes without them.
-const CHILD_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
-/// How long a broker that leaves waits for its parent to have seen it.
-const FAREWELL_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Something the program that links modules in wants done at a point of the life cycle.
 pub type Hook = fn(Handle) -> BoxFuture<'static, ()>;
@@ -76,6 +70,7 @@ pub(crate) struct Setup {
     pub(crate) rank: u32,
     pub(crate) topology: Topology,
     pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
     pub(crate) attrs: Attrs,
     pub(crate) scripts: Scripts,
     pub(crate) program: Program,
@@ -86,12 +81,14 @@ pub(crate) struct Setup {
 /// Outcomes of the work in `tasks`.
 enum Done {
     Nothing,
-    Announced(Result<(), RpcError>),
-    Program(i32),
+    /// The next state of the parent, or why there is none.
+    Above(Box<RpcStream>, Result<i32, RpcError>),
+    /// The initial program has ended: its code, and the entry for the log.
+    Program(i32, (i32, String)),
     CleanedUp(i32),
-    GraceOver,
-    /// The parent broker is done with its start-up script.
-    ParentReady(Result<(), RpcError>),
+    Timer(Timer),
+    /// Nobody takes the jobs' signals.
+    Unheard(i32),
     /// A script has ended.
     Rc1(i32),
     Rc3(i32),
@@ -106,21 +103,16 @@ pub(crate) struct Core {
     handle: Handle,
     router: RouterHandle,
     host: Host,
-    state: State,
-    since: Instant,
+    life: Life,
     log: LogRing,
     config: config::Config,
     start: start::Start,
-    /// Rank 0: brokers that have announced themselves.
-    online: BTreeSet<u32>,
     health: Health,
     groups: Groups,
-    parent_joined: bool,
-    run_waiters: Vec<Message>,
-    monitors: Vec<Message>,
+    monitors: Monitors,
+    ending: Ending,
+    systemd: Systemd,
     tasks: FuturesUnordered<BoxFuture<'static, Done>>,
-    kill_program: Option<tokio::sync::oneshot::Sender<i32>>,
-    exit: i32,
 }
 
 impl Core {
@@ -133,38 +125,42 @@ impl Core {
     ) -> anyhow::Result<Self> {
         let log = LogRing::new(&setup.attrs)?;
         let health = Health::new(setup.rank, &setup.topology);
+        let systemd = Systemd::new(&setup.attrs, setup.patience.systemd_stop);
         Ok(Self {
             setup,
             handle,
             router,
             host,
-            state: State::Join,
-            since: Instant::now(),
+            life: Life::default(),
             log,
             config: config::Config::new(config, sources),
             start: start::Start::default(),
-            online: BTreeSet::new(),
             health,
             groups: Groups::default(),
-            parent_joined: false,
-            run_waiters: Vec::new(),
-            monitors: Vec::new(),
+            monitors: Monitors::default(),
+            ending: Ending::default(),
+            systemd,
             tasks: FuturesUnordered::new(),
-            kill_program: None,
-            exit: 0,
         })
     }
 
     /// Load this rank's modules, before peers can send requests to them.
-    pub(crate) fn load_modules(&mut self) -> Result<(), RpcError> {
+    pub(crate) fn load_modules(&mut self) {
         let around = Surroundings {
             attrs: &self.setup.attrs,
             config: &self.config.current,
         };
-        self.host.load_base(around)?;
-        match self.setup.scripts.rc1 {
-            Script::Builtin => self.host.load_initial(around),
-            _ => Ok(()),
+        let loaded = self.host.load_base(around);
+        let loaded = match self.setup.scripts.rc1 {
+            Script::Builtin => loaded.and_then(|()| self.host.load_initial(around)),
+            _ => loaded,
+        };
+        match loaded {
+            Ok(()) => self.post(Event::BuiltinsSuccess),
+            Err(e) => {
+                self.panic(&format!("cannot load a module: {e}"));
+                self.post(Event::BuiltinsFail);
+            }
         }
     }
 
@@ -180,19 +176,11 @@ impl Core {
         mut news: UnboundedReceiver<News>,
         mut signals: UnboundedReceiver<i32>,
     ) -> i32 {
-        let subscribed = self.handle.rpc(
-            "event.subscribe",
-            Node::Any,
-            &json!({"topic": SHUTDOWN_EVENT}),
-        );
-        self.tasks.push(Box::pin(async move {
-            // Answered by our own router; it cannot fail while the broker lives.
-            let _ = subscribed.await;
-            Done::Nothing
-        }));
-        self.set_state(State::Init);
-        self.begin_init();
-        while self.state != State::Goodbye {
+        if self.setup.patience.recovery {
+            self.router.send(Input::Overlay(Control::Close));
+        }
+        self.advance();
+        while self.life.state != State::Exit {
             tokio::select! {
                 biased;
                 Some(msg) = inbox.recv() => self.message(&msg),
@@ -201,251 +189,29 @@ impl Core {
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done),
                 Some(signum) = signals.recv() => self.signal(signum),
             }
+            self.advance();
         }
-        if !self.is_root() {
-            self.router.send(Input::Overlay(Control::Goodbye));
-            let left = async {
-                while let Some(incoming) = peers.recv().await {
-                    if matches!(incoming, Incoming::Left) {
-                        break;
-                    }
-                }
-            };
-            // A parent that is gone or stuck must not keep us.
-            let _ = tokio::time::timeout(FAREWELL_GRACE, left).await;
-        }
-        self.exit
-    }
-
-    fn set_state(&mut self, state: State) {
-        self.state = state;
-        self.since = Instant::now();
-        for req in &self.monitors {
-            self.handle
-                .respond(req, &json!({ "state": state.number() }));
-        }
-    }
-
-    /// Tell rank 0 that this broker is ready.
-    fn announce(&mut self) {
-        if self.is_root() {
-            self.set_state(State::Quorum);
-            self.came_online(0);
-            return;
-        }
-        if !self.parent_joined {
-            return;
-        }
-        let rpc = self.handle.rpc(
-            "broker.online",
-            Node::Rank(0),
-            &json!({"rank": self.setup.rank}),
-        );
-        self.tasks.push(Box::pin(
-            async move { Done::Announced(rpc.await.map(drop)) },
-        ));
-    }
-
-    fn came_online(&mut self, rank: u32) {
-        self.online.insert(rank);
-        self.change_group(&Change::join(groups::ONLINE, rank));
-        if self.state == State::Quorum && self.online.len() as u32 == self.setup.topology.size() {
-            self.enter_run();
-        }
-    }
-
-    fn enter_run(&mut self) {
-        self.set_state(State::Run);
-        for req in std::mem::take(&mut self.run_waiters) {
-            self.handle.respond_ok(&req);
-        }
-        if !self.is_root() {
-            return;
-        }
-        let running = (self.setup.hooks.running)(self.handle.clone());
-        self.tasks.push(Box::pin(async move {
-            running.await;
-            Done::Nothing
-        }));
-        if self
-            .setup
-            .attrs
-            .get("broker.rc2_none")
-            .is_some_and(|v| v != "0")
-        {
-            return;
-        }
-        match self.setup.program.spawn(&self.setup.program_env) {
-            Ok(mut child) => {
-                let (tx, mut rx) = tokio::sync::oneshot::channel::<i32>();
-                self.kill_program = Some(tx);
-                self.tasks.push(Box::pin(async move {
-                    let status = tokio::select! {
-                        status = child.wait() => status,
-                        Ok(signum) = &mut rx => {
-                            if let Some(pid) = child.id() {
-                                program::signal(pid, signum);
-                            }
-                            child.wait().await
-                        }
-                    };
-                    Done::Program(status.map_or(1, exit_code))
-                }));
-            }
-            Err(e) => {
-                eprintln!("flux-broker: cannot run {}: {e}", self.setup.program.name());
-                let code = spawn_error_code(&e);
-                self.tasks
-                    .push(Box::pin(async move { Done::Program(code) }));
-            }
-        }
+        self.life.exit
     }
 
     fn done(&mut self, done: Done) {
         match done {
             Done::Nothing => {}
-            // The shutdown event may have overtaken the answer.
-            Done::Announced(Ok(())) if self.state < State::Run => self.enter_run(),
-            Done::Announced(Ok(())) => {}
-            Done::Announced(Err(e)) => {
-                self.fail(&format!(
-                    "rank {} could not join the instance: {e}",
-                    self.setup.rank
-                ));
-            }
-            Done::Program(code) => {
-                let level = if code == 0 {
-                    libc::LOG_INFO
-                } else {
-                    libc::LOG_ERR
-                };
-                let seconds = self.since.elapsed().as_secs_f64();
-                let name = self.setup.program.line();
-                self.say(
-                    level,
-                    &format!("rc2.0: {name} Exited (rc={code}) {seconds:.1}s"),
-                );
-                self.exit = code;
-                self.begin_cleanup();
-            }
-            Done::CleanedUp(code) => {
-                if self.exit == 0 {
-                    self.exit = code;
-                }
-                self.begin_shutdown();
-            }
-            Done::ParentReady(Ok(())) => self.run_rc1(),
-            Done::ParentReady(Err(e)) => {
-                self.fail(&format!(
-                    "rank {}: the parent broker has not started: {e}",
-                    self.setup.rank
-                ));
-            }
+            Done::Above(stream, state) => self.above(*stream, state),
+            Done::Program(code, entry) => self.program_ended(code, entry),
+            Done::CleanedUp(code) => self.cleaned_up(code),
+            Done::Timer(timer) => self.timer(timer),
+            Done::Unheard(signum) => self.end_by(signum),
             Done::Rc1(code) => self.rc1_ended(code),
-            Done::Rc3(code) => {
-                self.start.leaving = false;
-                if self.exit == 0 {
-                    self.exit = code;
-                }
-                self.unload_next();
-            }
+            Done::Rc3(code) => self.rc3_ended(code),
             Done::Config(changed) => self.config_changed(changed),
             Done::ParentConfig(stream, config) => self.parent_config(*stream, config),
-            Done::GraceOver if self.state == State::Shutdown => {
-                let left: formats::idset::Idset = self.health.online().into_iter().collect();
-                eprintln!("flux-broker: giving up on ranks {left} below");
-                self.finalize();
-            }
-            Done::GraceOver => {}
-        }
-    }
-
-    /// End this broker because it cannot go on.
-    fn fail(&mut self, why: &str) {
-        eprintln!("flux-broker: {why}");
-        self.exit = 1;
-        self.begin_shutdown();
-    }
-
-    fn begin_cleanup(&mut self) {
-        self.kill_program = None;
-        self.set_state(State::Cleanup);
-        let cleaned = (self.setup.hooks.cleanup)(self.handle.clone());
-        let builtin = self.setup.scripts.rc1 == Script::Builtin;
-        let pushed = rc::run(
-            "cleanup",
-            self.start.cleanup(),
-            self.setup.program_env.clone(),
-            self.router.clone(),
-        );
-        self.tasks.push(Box::pin(async move {
-            // Who wrote the start-up script says what there is to clean up.
-            if builtin {
-                cleaned.await;
-            }
-            Done::CleanedUp(pushed.await)
-        }));
-    }
-
-    fn begin_shutdown(&mut self) {
-        if self.state >= State::Shutdown {
-            return;
-        }
-        self.set_state(State::Shutdown);
-        if self.is_root() {
-            let handle = self.handle.clone();
-            self.tasks.push(Box::pin(async move {
-                // The event is published by our own router.
-                let _ = handle.publish(SHUTDOWN_EVENT, &json!({})).await;
-                Done::Nothing
-            }));
-        }
-        self.router.send(Input::Overlay(Control::Close));
-        let children = self.health.online();
-        if children.is_empty() {
-            self.finalize();
-            return;
-        }
-        for child in children {
-            // The event of the whole instance's end may not come by here.
-            self.handle
-                .notify("shutdown.subtree", Node::Rank(child), &json!({}));
-        }
-        self.tasks.push(Box::pin(async {
-            tokio::time::sleep(CHILD_GRACE).await;
-            Done::GraceOver
-        }));
-    }
-
-    fn finalize(&mut self) {
-        self.set_state(State::Finalize);
-        match &self.setup.scripts.rc3 {
-            Script::Command(line) if self.start.ran() => {
-                let (env, router) = (self.setup.program_env.clone(), self.router.clone());
-                self.start.leaving = true;
-                let run = rc::run("rc3", vec![line.clone()], env, router);
-                self.tasks
-                    .push(Box::pin(async move { Done::Rc3(run.await) }));
-            }
-            _ => self.unload_next(),
-        }
-    }
-
-    fn unload_next(&mut self) {
-        match self.host.last().map(str::to_owned) {
-            // The module named last is loaded, so unloading it cannot fail.
-            Some(name) => drop(self.host.unload(&name, None, false)),
-            None => self.set_state(State::Goodbye),
         }
     }
 
     fn peer(&mut self, incoming: Incoming) {
         self.health.update(&incoming, &self.handle);
         match incoming {
-            Incoming::Joined(Peer::Parent, _) => {
-                self.parent_joined = true;
-                self.begin_init();
-            }
             Incoming::Gone {
                 peer: Peer::Child(rank),
                 status,
@@ -455,10 +221,7 @@ impl Core {
                 peer: Peer::Parent,
                 why,
                 ..
-            } if self.state < State::Shutdown => {
-                let text = format!("rank {}: lost the parent broker: {why}", self.setup.rank);
-                self.fail(&text);
-            }
+            } => self.parent_lost(&format!("lost the parent broker: {why}")),
             Incoming::Torpid {
                 rank,
                 torpid,
@@ -473,11 +236,15 @@ impl Core {
                     Change::leave(groups::TORPID, rank)
                 };
                 self.change_group(&change);
+                self.children_changed();
             }
             Incoming::Rejected { rank, host, why } => {
                 self.warn(&format!("rejected {host} (rank {rank}): {why}"));
             }
-            Incoming::Refused(why) => self.fail(&format!("the parent broker refused us: {why}")),
+            Incoming::Refused(why) => {
+                self.parent_lost(&format!("the parent broker refused us: {why}"));
+            }
+            Incoming::Left if self.life.state == State::Goodbye => self.post(Event::Goodbye),
             // The router keeps messages to itself; the rest is for `health`.
             _ => {}
         }
@@ -488,50 +255,26 @@ impl Core {
         self.say(libc::LOG_ERR, text);
     }
 
+    /// Make a change here, or on rank 0.
     fn change_group(&mut self, change: &Change) {
-        self.groups.change(change, self.setup.rank, &self.handle);
-    }
-
-    fn child_gone(&mut self, rank: u32, status: Status, why: &str) {
-        let subtree = self.setup.topology.subtree(rank);
-        if status == Status::Lost && self.state < State::Shutdown {
-            let below = match subtree.len() - 1 {
-                0 => String::new(),
-                n => format!(", and with it the way to {n} other brokers"),
-            };
-            self.warn(&format!("rank {rank} is lost: {why}{below}"));
-        }
-        for rank in &subtree {
-            self.online.remove(rank);
-        }
-        self.change_group(&Change::gone(subtree));
-        if self.state == State::Shutdown && self.health.online().is_empty() {
-            self.finalize();
+        if self.is_root() {
+            // Sets of ours parse.
+            let _ = self.apply_group(change);
+        } else {
+            self.handle
+                .notify("groups.update", client::Node::Rank(0), change);
         }
     }
 
-    fn signal(&mut self, signum: i32) {
-        match self.kill_program.take() {
-            // The program's end starts the cleanup.
-            Some(kill) => drop(kill.send(signum)),
-            None if self.is_root() && self.state == State::Run => {
-                // Without an initial program nothing else ends the instance.
-                if self.setup.attrs.get("broker.rc2_none").is_some() {
-                    self.begin_cleanup();
-                }
-            }
-            None => {
-                self.exit = 128 + signum;
-                self.begin_shutdown();
-            }
-        }
+    fn apply_group(&mut self, change: &Change) -> Result<(), RpcError> {
+        let lost = self.groups.losses(groups::ONLINE, change);
+        self.groups.apply(change, &self.handle)?;
+        self.online_changed(&lost);
+        Ok(())
     }
 
     fn message(&mut self, msg: &Message) {
         if msg.is_event() {
-            if msg.topic() == SHUTDOWN_EVENT {
-                self.begin_shutdown();
-            }
             return;
         }
         if let Some(result) = self.request(msg) {
@@ -590,71 +333,27 @@ impl Core {
                 None
             }
             "runat.push" => Some(self.start.push(msg)),
-            "broker.ready" => {
-                self.start.wait(msg, &self.handle);
-                None
-            }
             "broker.getenv" => Some(start::getenv(&self.setup.program_env, msg)),
             "broker.setenv" => Some(start::setenv(&mut self.setup.program_env, msg)),
             "broker.conf-builtin" => Some(start::conf_builtin(&self.setup.attrs, msg)),
             "broker.rusage" | "broker.debug" | "broker.config-reload" | "broker.stats-clear" => {
                 Some(self.start.default_method(msg))
             }
-            "broker.online" => Some(self.online(msg)),
             topic if topic.starts_with("groups.") => self.groups_request(msg),
             topic if topic.starts_with("overlay.") => self.overlay_request(msg),
-            "state-machine.get" => Some(Ok(json!({
-                "state": self.state.name(),
-                "duration": self.since.elapsed().as_secs_f64(),
-            }))),
-            "state-machine.wait" => match self.state {
-                State::Run => Some(Ok(Value::Null)),
-                s if s > State::Run => Some(Err(RpcError::new(
-                    libc::ENODATA,
-                    format!("the instance is past its run state: {s}"),
-                ))),
-                _ => {
-                    self.run_waiters.push(msg.clone());
-                    None
-                }
-            },
-            "state-machine.monitor" => {
-                self.handle
-                    .respond(msg, &json!({ "state": self.state.number() }));
-                if msg.is_streaming() {
-                    self.monitors.push(msg.clone());
-                }
+            "state-machine.sd-notify" => Some(start::sd_notify(&self.systemd, msg)),
+            topic if topic.starts_with("state-machine.") => {
+                let now = (self.life.state, self.life.since);
+                self.monitors.request(msg, now, &self.handle)
+            }
+            "shutdown.start" => self.shutdown(msg),
+            "shutdown.disconnect" => {
+                self.ending.disconnect(msg);
                 None
             }
-            "state-machine.disconnect" => {
-                self.monitors.retain(|req| !req.is_same_rpc(msg, None));
-                None
-            }
-            "shutdown.start" => Some(self.shutdown(msg)),
-            "shutdown.subtree" => Some(msg.require_owner().map(|()| {
-                self.begin_shutdown();
-                Value::Null
-            })),
             topic if topic.ends_with(".disconnect") => None,
             _ => Some(Err(no_method(msg))),
         }
-    }
-
-    fn online(&mut self, msg: &Message) -> Result<Value, RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            rank: u32,
-        }
-        msg.require_owner()?;
-        let Request { rank } = msg.json()?;
-        if rank >= self.setup.topology.size() {
-            return Err(RpcError::new(
-                libc::EINVAL,
-                format!("rank {rank} is not in this instance"),
-            ));
-        }
-        self.came_online(rank);
-        Ok(Value::Null)
     }
 
     fn groups_request(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {
@@ -666,14 +365,7 @@ impl Core {
             "leave" => self.groups.leave(msg, rank),
             "update" => {
                 let change = msg.require_owner().and_then(|()| msg.json::<Change>());
-                let applied = change.and_then(|change| {
-                    if let Change::Gone(ranks) = &change
-                        && let Ok(ranks) = ranks.parse::<formats::idset::Idset>()
-                    {
-                        self.online.retain(|r| !ranks.contains(*r));
-                    }
-                    self.groups.apply(&change, &self.handle)
-                });
+                let applied = change.and_then(|change| self.apply_group(&change));
                 return Some(applied.map(|()| Value::Null));
             }
             "disconnect" => {
@@ -728,18 +420,6 @@ impl Core {
             self.router.send(Input::Overlay(control));
             Value::Null
         }))
-    }
-
-    fn shutdown(&mut self, msg: &Message) -> Result<Value, RpcError> {
-        msg.require_owner()?;
-        if !self.is_root() {
-            return Err(RpcError::new(libc::EINVAL, "shutdown works on rank 0 only"));
-        }
-        // What a terminal sends that goes away: a shell ends and takes its jobs along.
-        if self.state == State::Run {
-            self.signal(libc::SIGHUP);
-        }
-        Ok(Value::Null)
     }
 }
 

@@ -461,6 +461,15 @@ impl Host {
         self.order.last().map(String::as_str)
     }
 
+    /// As [`Host::last`], of those that a start-up script may load and its counterpart unload.
+    pub(crate) fn last_but_base(&self) -> Option<&str> {
+        let base = |name: &str| {
+            let mut specs = self.specs.iter().filter(|s| s.ranks == Ranks::Base);
+            specs.any(|s| s.name == name)
+        };
+        self.order.iter().map(String::as_str).rfind(|n| !base(n))
+    }
+
     /// Names of the modules, in the order they were loaded.
     pub(crate) fn names(&self) -> &[String] {
         &self.order

@@ -9,6 +9,7 @@
 
 pub mod attrs;
 mod boot;
+mod child;
 pub mod config;
 mod connector;
 mod core;
@@ -19,5 +20,6 @@ mod rc;
 mod router;
 pub mod run;
 mod state;
+mod systemd;
 
 pub use router::switch;

@@ -75,6 +75,17 @@ fn line(entry: &str, journal: bool, zone: &TimeZone) -> String {
     format!("{time} {app}.{name}[{host}]: {text}")
 }
 
+/// Severity and text of an entry for people who follow the log: `app.severity[rank]: text`.
+pub(crate) fn plain(entry: &[u8]) -> Option<(i32, String)> {
+    let text = String::from_utf8_lossy(entry);
+    let p = parse(text.trim_end_matches(['\0', '\n']))?;
+    let name = SEVERITIES[p.severity as usize];
+    Some((
+        p.severity,
+        format!("{}.{name}[{}]: {}", p.app, p.host, p.text),
+    ))
+}
+
 /// An attribute that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("attribute {name}: {why}, found {value:?}")]

@@ -2,17 +2,19 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::time::Instant;
 
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+
+use crate::child::{Aborted, Ended};
+use crate::rc::Environment;
 
 /// What the initial program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Program {
     /// Nothing was given: the user's shell, interactively.
     Shell,
-    /// One word: a shell command line.
+    /// One word, and no executable file: a shell command line.
     Line(String),
     /// Several words: run as they are.
     Words(Vec<String>),
@@ -22,6 +24,8 @@ impl Program {
     pub(crate) fn from_args(mut args: Vec<String>) -> Self {
         match args.len() {
             0 => Self::Shell,
+            // A script that is there needs no shell, which would take its signals.
+            1 if is_executable(&args[0]) => Self::Words(args),
             1 => Self::Line(args.remove(0)),
             _ => Self::Words(args),
         }
@@ -44,17 +48,35 @@ impl Program {
         }
     }
 
-    /// Start it with `env` set on top of the broker's own environment.
+    /// Run it with `env` set on top of the broker's own environment; its end, and the entry for the log.
     ///
     /// It leads a process group of its own, so that all of it can be signalled, unless it may use a
     /// terminal: there it has to stay in the foreground group.
-    pub(crate) fn spawn(&self, env: &[(String, Option<String>)]) -> std::io::Result<Child> {
-        let mut cmd = self.command();
-        prepare(&mut cmd, env);
-        if !has_terminal() {
-            cmd.process_group(0);
+    pub(crate) async fn run(
+        self,
+        env: Environment,
+        mut aborted: Aborted,
+    ) -> (Ended, (i32, String)) {
+        let start = Instant::now();
+        let status = async {
+            if self == Self::Shell && !has_terminal() {
+                let text = "cannot run an interactive shell: standard input is not a tty";
+                return Err(std::io::Error::other(text));
+            }
+            let mut cmd = self.command();
+            prepare(&mut cmd, &env);
+            if !has_terminal() {
+                cmd.process_group(0);
+            }
+            aborted.wait(&mut cmd.spawn()?, signal).await
+        };
+        let status = status.await;
+        let mut ended = Ended::of(status, aborted.is_over());
+        if self == Self::Shell && !has_terminal() {
+            ended.code = 1;
         }
-        cmd.spawn()
+        let entry = ended.entry("rc2.0", &self.line(), start.elapsed());
+        (ended, entry)
     }
 
     /// The command line, for the log.
@@ -68,15 +90,13 @@ impl Program {
             Self::Words(words) => words.join(" "),
         }
     }
+}
 
-    /// Name for messages.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Shell => "shell",
-            Self::Line(line) => line,
-            Self::Words(words) => &words[0],
-        }
-    }
+/// Whether this is the path of a file that can be run.
+fn is_executable(path: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = std::fs::metadata(path);
+    found.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 /// Variables by which whoever launched the broker speaks to it alone.
@@ -113,12 +133,13 @@ pub(crate) fn prepare(cmd: &mut Command, env: &[(String, Option<String>)]) {
     cmd.kill_on_drop(true);
 }
 
-fn has_terminal() -> bool {
+/// Whether the broker is used from a terminal.
+pub(crate) fn has_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
 /// Signal a program that has not been reaped yet, with all of its process group.
-pub(crate) fn signal(pid: u32, signum: i32) {
+fn signal(pid: u32, signum: i32) {
     let pid = pid as i32;
     // SAFETY: the caller has not reaped the process, so neither pid nor group has been reused.
     unsafe {
@@ -127,22 +148,5 @@ pub(crate) fn signal(pid: u32, signum: i32) {
         } else {
             libc::killpg(pid, signum);
         }
-    }
-}
-
-/// Exit code as a shell reports it: the code, or 128 plus the signal.
-pub(crate) fn exit_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|s| 128 + s))
-        .unwrap_or(1)
-}
-
-/// Exit code for a program that could not be started: 127 not found, 126 otherwise.
-pub(crate) fn spawn_error_code(err: &std::io::Error) -> i32 {
-    if err.kind() == std::io::ErrorKind::NotFound {
-        127
-    } else {
-        126
     }
 }

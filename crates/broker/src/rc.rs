@@ -6,15 +6,16 @@
 //! user's shell instead; an empty one stands for nothing at all. What they print goes to the broker's log, line by
 //! line.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
 use crate::attrs::Attrs;
+use crate::child::{Aborted, Ended};
 use crate::log::entry;
-use crate::program::{exit_code, prepare, spawn_error_code};
+use crate::program::prepare;
 use crate::router::RouterHandle;
 
 /// What the attribute says if nobody sets it.
@@ -80,25 +81,35 @@ impl Scripts {
 /// Environment of scripts and initial program: variables to set, or to remove.
 pub(crate) type Environment = Vec<(String, Option<String>)>;
 
-/// Run command lines one after the other; the first exit code that is not 0, or 0.
+/// Run command lines one after the other; the first exit code that is not 0, or 0. None is started after an abort.
 pub(crate) async fn run(
     name: &'static str,
     lines: Vec<String>,
     env: Environment,
     router: RouterHandle,
+    mut aborted: Aborted,
 ) -> i32 {
     let mut first = 0;
     for (index, line) in lines.iter().enumerate() {
         let label = format!("{name}.{index}");
-        let code = run_one(&label, line, &env, &router).await;
+        let code = run_one(&label, line, &env, &router, &mut aborted).await;
         if first == 0 {
             first = code;
+        }
+        if aborted.is_over() {
+            break;
         }
     }
     first
 }
 
-async fn run_one(label: &str, line: &str, env: &Environment, router: &RouterHandle) -> i32 {
+async fn run_one(
+    label: &str,
+    line: &str,
+    env: &Environment,
+    router: &RouterHandle,
+    aborted: &mut Aborted,
+) -> i32 {
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let mut cmd = Command::new(shell);
     cmd.arg("-c").arg(line);
@@ -108,38 +119,27 @@ async fn run_one(label: &str, line: &str, env: &Environment, router: &RouterHand
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let start = Instant::now();
-    let (code, what) = match cmd.spawn() {
-        Err(e) => (spawn_error_code(&e), e.to_string()),
+    let status = match cmd.spawn() {
+        Err(e) => Err(e),
         Ok(mut child) => {
             let (out, err) = (child.stdout.take(), child.stderr.take());
             let (status, (), ()) = tokio::join!(
-                child.wait(),
+                aborted.wait(&mut child, signal_group),
                 log_lines(out, libc::LOG_INFO, label, router),
                 log_lines(err, libc::LOG_ERR, label, router),
             );
-            match status {
-                Ok(status) => (exit_code(status), how(status)),
-                Err(e) => (1, e.to_string()),
-            }
+            status
         }
     };
-    let level = if code == 0 {
-        libc::LOG_INFO
-    } else {
-        libc::LOG_ERR
-    };
-    let seconds = start.elapsed().as_secs_f64();
-    let text = format!("{label}: {line} {what} (rc={code}) {seconds:.1}s");
+    let ended = Ended::of(status, aborted.is_over());
+    let (level, text) = ended.entry(label, line, start.elapsed());
     router.log(entry(router.rank(), level, "broker", &text));
-    code
+    ended.code
 }
 
-fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status.signal() {
-        Some(signum) => format!("was killed by signal {signum}"),
-        None => "Exited".to_owned(),
-    }
+fn signal_group(leader: u32, signum: i32) {
+    // SAFETY: plain system call; the leader has not been reaped, so the group is still its own.
+    unsafe { libc::killpg(leader as i32, signum) };
 }
 
 async fn log_lines(

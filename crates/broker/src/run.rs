@@ -14,6 +14,7 @@ use crate::attrs::Attrs;
 use crate::boot::{Boot, Ground, Launcher, Place, Tbon};
 use crate::config::Sources;
 use crate::connector;
+use crate::core::patience::Patience;
 use crate::core::{Core, SERVICES, Setup};
 use crate::host::{Host, ModuleSpec};
 use crate::program::Program;
@@ -275,10 +276,12 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     program_env.push(("FLUX_URI_PARENT".to_owned(), None));
     program_env.push(("FLUX_ENCLOSING_ID".to_owned(), enclosing.jobid.clone()));
     let scripts = Scripts::new(&mut attrs);
+    let patience = Patience::read(&mut attrs, size)?;
     let setup = Setup {
         rank,
         topology,
         limits: tbon.limits,
+        patience,
         attrs,
         scripts,
         program: Program::from_args(options.command),
@@ -287,9 +290,9 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     };
     let config = (config, sources);
     let mut core = Core::new(setup, config, handle, router.clone(), modules)?;
-    core.load_modules()?;
+    core.load_modules();
     remove_stale(&socket);
-    connector::listen(&socket, owner, router.clone())?;
+    let connections = connector::listen(&socket, owner, router.clone())?;
     let to_router = router.clone();
     let link = bound.start(facts, tbon.limits, parent, keys, move |incoming| {
         to_router.send(Input::FromPeer(incoming));
@@ -300,6 +303,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let _ = std::fs::remove_file(&socket);
     // The router drops the transport, which sends what is queued, before its channel closes.
     router.closed().await;
+    connections.drained().await;
     Ok(code)
 }
 
@@ -324,7 +328,6 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &st
         .map(|exe| exe.with_file_name("flux-shell"));
     let shell = shell.unwrap_or_else(|| PathBuf::from("flux-shell"));
     attrs.set_default("conf.shell_path", &shell.to_string_lossy());
-    attrs.set_default("broker.quorum", &topology.size().to_string());
     let critical: formats::idset::Idset = topology.interior().into_iter().collect();
     attrs.set_default("broker.critical-ranks", &critical.to_string());
     attrs.set_default("content.hash", "sha1");
@@ -347,14 +350,19 @@ fn remove_stale(socket: &Path) {
     }
 }
 
-/// SIGINT and SIGTERM as numbers.
+/// Signals that reach the broker, as numbers.
 fn signals() -> std::io::Result<UnboundedReceiver<i32>> {
     let (tx, rx) = unbounded_channel();
-    for (kind, number) in [
-        (SignalKind::interrupt(), libc::SIGINT),
-        (SignalKind::terminate(), libc::SIGTERM),
+    for number in [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGALRM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
     ] {
-        let mut stream = signal(kind)?;
+        let mut stream = signal(SignalKind::from_raw(number))?;
         let tx = tx.clone();
         tokio::spawn(
             async move { while stream.recv().await.is_some() && tx.send(number).is_ok() {} },

@@ -481,13 +481,13 @@ impl Attachment<'_> {
 /// What a wait status says about a job that failed.
 pub(crate) fn failure_text(status: WaitStatus) -> Option<String> {
     if let Some(signum) = status.signal() {
-        return Some(format!("job shell {}", crate::launch::signal_text(signum)));
+        return Some(format!("job shell {}", formats::signals::describe(signum)));
     }
     match status.exit_code() {
         0 => None,
         code @ 129..=192 => Some(format!(
             "task(s) {}",
-            crate::launch::signal_text(code - 128)
+            formats::signals::describe(code - 128)
         )),
         code => Some(format!("task(s) exited with exit code {code}")),
     }

@@ -4,7 +4,7 @@
 //! served; nothing else connects launcher and brokers. Invariants: no broker outlives the launcher
 //! (the kernel kills them with it), and the run directory is removed after the last broker.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -347,7 +347,10 @@ impl Session {
         broker.running = false;
         let pid = broker.pid;
         if let Some(signum) = status.signal() {
-            eprintln!("flux-start: {rank} (pid {pid}) {}", signal_text(signum));
+            eprintln!(
+                "flux-start: {rank} (pid {pid}) {}",
+                formats::signals::describe(signum)
+            );
             return (128 + signum) as u8;
         }
         let code = status.code().unwrap_or(1);
@@ -381,21 +384,6 @@ impl Session {
 fn send_signal(pid: i32, signum: i32) {
     // SAFETY: plain system call; brokers marked running have not been reaped.
     unsafe { libc::kill(pid, signum) };
-}
-
-/// A signal's name for people, as the C library has it.
-pub(crate) fn signal_text(signum: i32) -> String {
-    // SAFETY: strsignal returns a string that lives until its next call in this thread.
-    unsafe {
-        let text = libc::strsignal(signum);
-        if text.is_null() {
-            return format!("signal {signum}");
-        }
-        let text = std::ffi::CStr::from_ptr(text);
-        OsStr::new(&*text.to_string_lossy())
-            .to_string_lossy()
-            .into_owned()
-    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,16 @@ impl Outcome {
         self
     }
 
+    /// Fails the test unless some line of standard error has all `words` in it.
+    pub fn expect_error(self, words: &[&str]) -> Self {
+        let fits = |line: &str| words.iter().all(|word| line.contains(word));
+        assert!(
+            self.stderr.lines().any(fits),
+            "no line of standard error has {words:?}\n{self}"
+        );
+        self
+    }
+
     /// Standard output, line by line.
     #[must_use]
     pub fn lines(&self) -> Vec<&str> {

@@ -26,6 +26,7 @@ pub mod queues;
 pub mod resource_event;
 pub mod resource_set;
 pub mod shape;
+pub mod signals;
 pub mod signed;
 pub mod taskmap;
 pub mod urgency;

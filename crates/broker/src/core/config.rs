@@ -87,6 +87,11 @@ impl Config {
         self.waiting.push_back(Change { config, request });
     }
 
+    /// Whether no change is under way or waits.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.busy && self.waiting.is_empty()
+    }
+
     /// Start the next change, if there is one and none is under way.
     pub(super) fn next(
         &mut self,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use client::{Handle, Node};
+use client::Handle;
 use formats::idset::Idset;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -85,6 +85,20 @@ impl Groups {
         text(self.members.get(group).into_iter().flatten().copied())
     }
 
+    /// Members of a group, if it ever had some.
+    pub(super) fn set(&self, group: &str) -> Option<&BTreeSet<u32>> {
+        self.members.get(group)
+    }
+
+    /// Members of a group that a change takes out of it because they have gone.
+    pub(super) fn losses(&self, group: &str, change: &Change) -> Idset {
+        let (Change::Gone(set), Some(members)) = (change, self.members.get(group)) else {
+            return Idset::default();
+        };
+        let gone = ranks(set).unwrap_or_default();
+        gone.iter().filter(|r| members.contains(r)).collect()
+    }
+
     /// Apply a change on rank 0 and tell who watches.
     pub(super) fn apply(&mut self, change: &Change, handle: &Handle) -> Result<(), RpcError> {
         let mut changed = BTreeSet::new();
@@ -118,16 +132,6 @@ impl Groups {
             }
         }
         Ok(())
-    }
-
-    /// Make a change, here or on rank 0.
-    pub(super) fn change(&mut self, change: &Change, rank: u32, handle: &Handle) {
-        if rank == 0 {
-            // Sets of ours parse.
-            let _ = self.apply(change, handle);
-        } else {
-            handle.notify("groups.update", Node::Rank(0), change);
-        }
     }
 
     /// `groups.get`: the members now, and (streaming) whenever they change.
@@ -195,17 +199,21 @@ mod tests {
     fn changes() {
         let mut groups = Groups::default();
         let handle = handle();
+        let mut apply = |change: &Change| groups.apply(change, &handle).unwrap();
         for rank in [0, 1, 2, 5] {
-            groups.change(&Change::join(ONLINE, rank), 0, &handle);
+            apply(&Change::join(ONLINE, rank));
         }
-        groups.change(&Change::join(TORPID, 2), 0, &handle);
-        groups.change(&Change::join(TORPID, 5), 0, &handle);
-        groups.change(&Change::leave(TORPID, 5), 0, &handle);
+        apply(&Change::join(TORPID, 2));
+        apply(&Change::join(TORPID, 5));
+        apply(&Change::leave(TORPID, 5));
         assert_eq!(
             (groups.members(ONLINE), groups.members(TORPID)),
             ("0-2,5".into(), "2".into())
         );
-        groups.change(&Change::gone(vec![2, 5, 6]), 0, &handle);
+        let gone = Change::gone(vec![2, 5, 6]);
+        assert_eq!(groups.losses(ONLINE, &gone).to_string(), "2,5");
+        assert!(groups.losses(ONLINE, &Change::join(ONLINE, 7)).is_empty());
+        groups.apply(&gone, &handle).unwrap();
         assert_eq!(
             (groups.members(ONLINE), groups.members(TORPID)),
             ("0-1".into(), String::new())

@@ -66,6 +66,13 @@ impl Health {
         online.map(|(rank, _)| *rank).collect()
     }
 
+    /// Children whose leave is worth waiting for: they show signs of life.
+    pub(super) fn awaited(&self) -> Vec<u32> {
+        let online = |c: &Child| c.status.is_online() && !c.torpid;
+        let awaited = self.children.iter().filter(|(_, c)| online(c));
+        awaited.map(|(rank, _)| *rank).collect()
+    }
+
     /// Note what the overlay reports and tell those who watch.
     pub(super) fn update(&mut self, incoming: &Incoming, handle: &Handle) {
         let rank = match *incoming {

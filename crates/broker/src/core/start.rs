@@ -1,13 +1,12 @@
-//! The part of the broker's life around its start-up script, and what such scripts ask of it.
+//! What scripts ask of the broker, and what modules and the parent's configuration tell it.
 //!
-//! A broker runs rc1 after its parent has: modules find theirs on the way to rank 0. `runat.push` adds commands to what
-//! is run when the initial program has ended, the last pushed first. Environment that `broker.setenv` sets is that of
+//! `runat.push` adds commands to what is run when the initial program has ended, the last pushed first. Environment that `broker.setenv` sets is that of
 //! later scripts and of the initial program.
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use client::module::Meter;
-use client::{Handle, Node};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
@@ -15,17 +14,12 @@ use wire::{Message, RpcError};
 use super::{Core, Done, config};
 use crate::attrs::Attrs;
 use crate::host::News;
-use crate::log::entry;
-use crate::rc::{self, Environment, Script};
-use crate::state::State;
+use crate::rc::Environment;
+use crate::state::{Event, State};
+use crate::systemd::Systemd;
 
-/// What is known of the start.
+/// What scripts have left for later.
 pub(super) struct Start {
-    /// The start-up script has ended, or there is none.
-    ready: bool,
-    begun: bool,
-    /// Children that wait for `ready`.
-    waiters: Vec<Message>,
     cleanup: Vec<String>,
     /// The shutdown script runs, and it is for it to unload modules.
     pub(super) leaving: bool,
@@ -36,9 +30,6 @@ pub(super) struct Start {
 impl Default for Start {
     fn default() -> Self {
         Self {
-            ready: false,
-            begun: false,
-            waiters: Vec::new(),
             cleanup: Vec::new(),
             leaving: false,
             meter: Meter::new("broker"),
@@ -47,19 +38,6 @@ impl Default for Start {
 }
 
 impl Start {
-    /// Answered when this broker's start-up script has ended.
-    pub(super) fn wait(&mut self, msg: &Message, handle: &Handle) {
-        match self.ready {
-            true => handle.respond_ok(msg),
-            false => self.waiters.push(msg.clone()),
-        }
-    }
-
-    /// Whether the start-up script has been run.
-    pub(super) fn ran(&self) -> bool {
-        self.ready
-    }
-
     /// Commands for the cleanup, in the order they are run.
     pub(super) fn cleanup(&mut self) -> Vec<String> {
         let mut lines = std::mem::take(&mut self.cleanup);
@@ -127,6 +105,17 @@ pub(super) fn setenv(env: &mut Environment, msg: &Message) -> Result<Value, RpcE
     Ok(Value::Null)
 }
 
+/// `state-machine.sd-notify`: a line for systemd.
+pub(super) fn sd_notify(systemd: &Systemd, msg: &Message) -> Result<Value, RpcError> {
+    #[derive(Deserialize)]
+    struct Request {
+        status: String,
+    }
+    msg.require_owner()?;
+    systemd.status(&msg.json::<Request>()?.status);
+    Ok(Value::Null)
+}
+
 /// `broker.conf-builtin`: paths this program is built with, from the attributes `conf.*`.
 pub(super) fn conf_builtin(attrs: &Attrs, msg: &Message) -> Result<Value, RpcError> {
     #[derive(Deserialize)]
@@ -145,66 +134,18 @@ pub(super) fn conf_builtin(attrs: &Attrs, msg: &Message) -> Result<Value, RpcErr
 }
 
 impl Core {
-    /// Start what comes before this broker joins, as soon as its parent allows.
-    pub(super) fn begin_init(&mut self) {
-        if self.start.begun || (!self.is_root() && !self.parent_joined) {
-            return;
-        }
-        self.start.begun = true;
-        if !self.is_root() {
-            self.tasks
-                .push(Box::pin(next_config(config::parent(&self.handle))));
-        }
-        match &self.setup.scripts.rc1 {
-            Script::Command(_) if !self.is_root() => {
-                let ready = self.handle.rpc("broker.ready", Node::Upstream, &json!({}));
-                self.tasks.push(Box::pin(
-                    async move { Done::ParentReady(ready.await.map(drop)) },
-                ));
-            }
-            Script::Command(_) => self.run_rc1(),
-            _ => self.rc1_ended(0),
-        }
-    }
-
-    pub(super) fn run_rc1(&mut self) {
-        let Script::Command(line) = &self.setup.scripts.rc1 else {
-            return;
-        };
-        let (env, router) = (self.setup.program_env.clone(), self.router.clone());
-        let run = rc::run("rc1", vec![line.clone()], env, router);
-        self.tasks
-            .push(Box::pin(async move { Done::Rc1(run.await) }));
-    }
-
-    pub(super) fn rc1_ended(&mut self, code: i32) {
-        if code != 0 {
-            self.fail(&format!(
-                "rank {}: the start-up script failed",
-                self.setup.rank
-            ));
-            self.exit = code;
-            return;
-        }
-        self.start.ready = true;
-        for msg in std::mem::take(&mut self.start.waiters) {
-            self.handle.respond_ok(&msg);
-        }
-        self.announce();
-    }
-
     pub(super) fn log_append(&mut self, msg: &Message) -> Result<Value, RpcError> {
         msg.require_owner()?;
-        if let Some(entry) = msg.payload().cloned() {
-            self.log.append(&entry, &self.handle);
+        if let Some(entry) = msg.payload() {
+            self.log_entry(entry);
         }
         Ok(Value::Null)
     }
 
-    /// An entry of the broker itself.
-    pub(super) fn say(&mut self, level: i32, text: &str) {
-        let entry = entry(self.setup.rank, level, "broker", text);
-        self.log.append(&entry, &self.handle);
+    /// Log an entry, and show it to who follows the instance's end.
+    pub(super) fn log_entry(&mut self, entry: &Bytes) {
+        self.log.append(entry, &self.handle);
+        self.ending.log(entry, &self.handle);
     }
 
     pub(super) fn next_config(&mut self) {
@@ -215,18 +156,32 @@ impl Core {
     }
 
     pub(super) fn config_changed(&mut self, changed: config::Changed) {
-        if let Some(text) = self.config.changed(changed, &self.handle) {
-            self.say(libc::LOG_ERR, &text);
+        let refused = self.config.changed(changed, &self.handle);
+        if let Some(text) = &refused {
+            self.say(libc::LOG_ERR, text);
         }
         self.next_config();
+        self.config_synced(refused.is_none());
+    }
+
+    /// The parent's configuration is taken over once nothing of it is left to do.
+    fn config_synced(&mut self, agreed: bool) {
+        if self.life.state == State::ConfigSync && self.config.is_settled() {
+            self.post(if agreed {
+                Event::SyncSuccess
+            } else {
+                Event::SyncFail
+            });
+        }
     }
 
     pub(super) fn parent_config(&mut self, stream: client::RpcStream, config: Option<Value>) {
-        // Without the parent this broker ends, or asks again when it is back.
+        // Without the parent this broker ends.
         let Some(config) = config else { return };
         self.config.follow(config);
         self.next_config();
         self.tasks.push(Box::pin(next_config(stream)));
+        self.config_synced(true);
     }
 
     pub(super) fn module_news(&mut self, news: News) {
@@ -259,27 +214,25 @@ impl Core {
         for request in ended.removers {
             self.handle.respond_ok(&request);
         }
-        if self.state == State::Finalize && !self.start.leaving {
-            self.unload_next();
-        }
+        self.unload_next();
     }
 
     /// A module has failed that nobody waits for.
     fn module_failed(&mut self, name: &str, at_start: bool) {
-        if self.state >= State::Shutdown {
+        if self.life.state >= State::Shutdown {
             return;
         }
         let text = format!("{name} module runtime failure");
         self.say(libc::LOG_CRIT, &text);
         let panics = self.setup.attrs.get("broker.module-nopanic") == Some("0");
         if panics || at_start {
-            self.fail(&text);
+            self.panic(&text);
         }
     }
 }
 
 /// The next configuration of the parent broker.
-async fn next_config(mut stream: client::RpcStream) -> Done {
+pub(super) async fn next_config(mut stream: client::RpcStream) -> Done {
     let config = match stream.next().await {
         Some(Ok(msg)) => msg.json().ok(),
         _ => None,

@@ -21,7 +21,6 @@ use tokio::sync::mpsc::{Receiver, channel};
 use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome, rpc_text};
-use crate::launch::signal_text;
 use crate::output;
 
 const FLAG_STDOUT: u32 = 1;
@@ -484,7 +483,7 @@ impl Session<'_> {
                 self.code = self.code.max(code);
                 if code > 0 {
                     let how = match status.signal() {
-                        Some(signum) => signal_text(signum),
+                        Some(signum) => formats::signals::describe(signum),
                         None => format!("Exit {code}"),
                     };
                     self.failed.entry(how).or_default().insert(rank);

@@ -53,13 +53,6 @@ async fn shutdown(options: Options) -> Outcome {
         None => None,
     };
     let handle = Handle::open(uri.as_deref()).await?;
-    let rank = handle.getattr("rank").await?;
-    let leader = rank == "0";
-    if !leader && !options.background {
-        // Its broker goes before the instance does.
-        let text = "shutdown runs on rank 0, or with --background";
-        return Err(Failure::new(text));
-    }
     if !confirmed(&options, "Shut down the instance")? {
         return Err(Failure::new("shutdown aborted"));
     }
@@ -68,48 +61,29 @@ async fn shutdown(options: Options) -> Outcome {
         (false, 0) => 6,
         (false, _) => 7,
     };
-    // What is logged from now on, until the connection ends.
-    let mut log = handle.dmesg(&client::services::log::Dmesg {
-        follow: true,
-        nobacklog: true,
-    });
     let request = json!({ "loglevel": least });
-    handle
-        .call::<client::Empty>("shutdown.start", Node::Rank(0), &request)
-        .await?;
     if options.background {
+        handle
+            .call::<client::Empty>("shutdown.start", Node::Any, &request)
+            .await?;
         return Ok(0);
     }
-    let mut gone = handle
-        .inbox()
-        .ok_or_else(|| Failure::new("the handle is in use"))?;
-    loop {
-        tokio::select! {
-            entry = log.next() => match entry {
-                Some(Ok(entry)) => show(&entry, least),
-                // The broker's end is the command's.
-                _ => return Ok(0),
-            },
-            message = gone.recv() => if message.is_none() {
-                return Ok(0);
-            },
+    let mut log = handle.stream("shutdown.start", Node::Any, &request);
+    while let Some(entry) = log.next().await {
+        match entry {
+            Ok(msg) => eprint!("{}", msg.json::<Logged>()?.log),
+            // Either the end is reported, or the broker is gone before.
+            Err(e) if matches!(e.errno, libc::ENODATA | libc::ECONNRESET) => break,
+            Err(e) => return Err(e.into()),
         }
     }
+    Ok(0)
 }
 
-/// Prints an entry that is important enough: `<priority>1 time rank app - - - text`.
-fn show(entry: &str, least: u32) {
-    let Some((number, rest)) = entry.strip_prefix('<').and_then(|e| e.split_once('>')) else {
-        return;
-    };
-    let severity = number.parse().map_or(7, client::services::log::severity);
-    let mut words = rest.splitn(8, ' ');
-    let (app, text) = (words.nth(3), words.last());
-    if severity <= least
-        && let (Some(app), Some(text)) = (app, text)
-    {
-        eprintln!("{app}: {text}");
-    }
+/// What the instance logs while it ends.
+#[derive(serde::Deserialize)]
+struct Logged {
+    log: String,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {

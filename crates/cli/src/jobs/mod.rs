@@ -9,7 +9,6 @@ mod stats;
 pub(crate) use fields::{HEADINGS, attributes};
 pub(crate) use info::{Instance, Job, now};
 pub(crate) use query::{Filter, Query, parse_user};
-pub(crate) use reason::signal_name;
 pub(crate) use stats::Stats;
 
 use formats::JobId;

@@ -73,7 +73,9 @@ pub(crate) fn ended(job: &Job) -> String {
                 };
             }
             match code {
-                Some(code) if code > 128 => signal_name(code - 128),
+                Some(code) if code > 128 => {
+                    formats::signals::describe(i32::try_from(code - 128).unwrap_or(0))
+                }
                 Some(126) => "Command invoked cannot execute".to_owned(),
                 Some(127) => "command not found".to_owned(),
                 Some(128) => "Invalid argument to exit".to_owned(),
@@ -82,20 +84,4 @@ pub(crate) fn ended(job: &Job) -> String {
         }
         _ => exit(),
     }
-}
-
-/// The system's words for a signal.
-pub(crate) fn signal_name(signal: i64) -> String {
-    let signal = i32::try_from(signal).unwrap_or(0);
-    // SAFETY: strsignal takes any number; its answer, if not null, is a string that is valid until
-    // the next call on this thread.
-    let text = unsafe {
-        let text = libc::strsignal(signal);
-        (!text.is_null()).then(|| {
-            std::ffi::CStr::from_ptr(text)
-                .to_string_lossy()
-                .into_owned()
-        })
-    };
-    text.unwrap_or_else(|| format!("Signaled {signal}"))
 }

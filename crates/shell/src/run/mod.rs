@@ -663,12 +663,7 @@ impl Source {
 /// How a task ended: the signal's name, or `Exit N`.
 fn describe_exit(status: i32) -> String {
     match WaitStatus(status).signal() {
-        Some(signal) => {
-            // SAFETY: strsignal returns a string that stays valid until the next call, and the
-            // shell has one thread.
-            let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
-            text.to_string_lossy().into_owned()
-        }
+        Some(signal) => formats::signals::describe(signal),
         None => format!("Exit {}", WaitStatus(status).exit_code()),
     }
 }

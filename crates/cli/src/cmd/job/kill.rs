@@ -176,7 +176,7 @@ impl Killall {
         let many: Many = handle
             .call("job-manager.killall", Node::Any, &request)
             .await?;
-        report(&many, self.force, &crate::jobs::signal_name(signum.into()))
+        report(&many, self.force, &formats::signals::describe(signum))
     }
 }
 

@@ -1,0 +1,130 @@
+//! A broker's life: scripts, quorum, signals, shutdown (flux-broker(1), flux-shutdown(1)).
+
+use e2e::Site;
+
+#[test]
+fn the_leader_runs_when_the_quorum_is_there() {
+    let site = Site::new();
+    // Rank 1 is held in its start-up script until the initial program lets it go.
+    let script = "
+        test $(flux getattr rank) = 0 || cat fifo
+    ";
+    let rc1 = site.write("rc1", script);
+    let run = "
+        flux uptime | grep '1 of 2 online\\|online' >/dev/null
+        flux overlay status --timeout=0 --summary >/dev/null
+        echo ran; echo go > fifo
+    ";
+    site.run("mkfifo", ["fifo"]).success();
+    let rc1 = format!("-Sbroker.rc1_path=sh {}", rc1.display());
+    site.flux([
+        "start",
+        "-s2",
+        "-Sbroker.quorum=1",
+        "-Sbroker.rc3_path=",
+        &rc1,
+        "sh",
+        "-c",
+        run,
+    ])
+    .success()
+    .expect_stdout("ran\n");
+}
+
+#[test]
+fn bad_limits_are_named() {
+    let site = Site::new();
+    for (attr, words) in [
+        ("broker.quorum=9", ["broker.quorum", "from 1 to 2"]),
+        ("broker.quorum=x", ["broker.quorum", "\"x\""]),
+        (
+            "broker.cleanup-timeout=x",
+            ["broker.cleanup-timeout", "duration"],
+        ),
+    ] {
+        let attr = format!("-S{attr}");
+        let outcome = site.flux(["start", "-s2", &attr, "true"]);
+        assert_ne!(outcome.code(), 0, "{attr}");
+        outcome.expect_error(&words);
+    }
+}
+
+#[test]
+fn slow_brokers_are_named() {
+    let site = Site::new();
+    let rc1 = "-Sbroker.rc1_path=test $(flux getattr rank) = 0 || cat fifo";
+    site.run("mkfifo", ["fifo"]).success();
+    // Whoever reads the log lets the slow broker go.
+    let start = format!(
+        "flux start -s2 '{rc1}' -Sbroker.rc3_path= -Sbroker.quorum-warn=0.1s true 2>&1 |
+        while read -r line; do
+            case $line in
+            *'quorum delayed: waiting for '*'(rank 1)') test $((seen += 1)) -gt 1 || echo go > fifo;;
+            *'quorum reached') echo reached;;
+            esac
+        done"
+    );
+    let outcome = site.run("sh", ["-c", &start]).success();
+    assert_eq!(outcome.lines(), ["reached"]);
+}
+
+#[test]
+fn a_start_up_script_that_fails_ends_the_instance() {
+    let site = Site::new();
+    let rc1 = "-Sbroker.rc1_path=exit 3";
+    site.flux(["start", "-s1", rc1, "echo", "never"])
+        .expect_code(3)
+        .expect_stdout("");
+    site.flux(["start", rc1, "-Sbroker.exit-norestart=42", "true"])
+        .expect_code(42);
+    // To mend it one must get in.
+    site.flux(["start", rc1, "-Sbroker.recovery-mode=1", "echo", "in"])
+        .success()
+        .expect_stdout("in\n");
+}
+
+#[test]
+fn signals_that_end_nothing_go_to_the_jobs() {
+    let site = Site::new();
+    let job =
+        "trap 'echo caught; exit 0' USR1; echo ready > fifo; while :; do read x < never; done";
+    let script = format!(
+        "mkfifo fifo never; exec 3<>never
+        id=$(flux submit -n1 sh -c \"{job}\"); read x < fifo
+        kill -USR1 $(flux getattr broker.pid)
+        flux job attach $id"
+    );
+    site.script(1, &script).success().expect_stdout("caught\n");
+}
+
+#[test]
+fn a_signal_ends_the_initial_program_and_what_takes_too_long_to_clean_up() {
+    let site = Site::new();
+    let script = "
+        mkfifo fifo
+        echo 'cat fifo' | flux admin cleanup-push
+        kill -TERM $(flux getattr broker.pid)
+        cat fifo
+    ";
+    let timeout = "-Sbroker.cleanup-timeout=0.2s";
+    site.flux(["start", timeout, "-Slog-stderr-level=6", "sh", "-c", script])
+        .expect_code(129)
+        .expect_error(&["cleanup.0: cat fifo Hangup"]);
+}
+
+#[test]
+fn who_shuts_an_instance_down_sees_it_end() {
+    let site = Site::new();
+    let script = "
+        flux start -s2 --test-rundir=run --test-rundir-cleanup -Sbroker.rc2_none &
+        until flux proxy local://$PWD/run/local-0 true 2>/dev/null; do :; done
+        flux shutdown local://$PWD/run/local-0 2>&1 | grep -o '[a-z0-9-]*: finalize->goodbye'
+        wait $!
+    ";
+    std::fs::create_dir(site.path().join("run")).unwrap();
+    site.run("sh", ["-c", script])
+        .success()
+        .expect_stdout("rc3-success: finalize->goodbye\n");
+    site.script(2, "flux exec -r1 flux shutdown; true")
+        .expect_error(&["may only be initiated on rank 0"]);
+}

@@ -1,0 +1,71 @@
+//! Signals in words, as the C library of Linux has them (strsignal(3)).
+
+const NAMES: [&str; 31] = [
+    "Hangup",
+    "Interrupt",
+    "Quit",
+    "Illegal instruction",
+    "Trace/breakpoint trap",
+    "Aborted",
+    "Bus error",
+    "Floating point exception",
+    "Killed",
+    "User defined signal 1",
+    "Segmentation fault",
+    "User defined signal 2",
+    "Broken pipe",
+    "Alarm clock",
+    "Terminated",
+    "Stack fault",
+    "Child exited",
+    "Continued",
+    "Stopped (signal)",
+    "Stopped",
+    "Stopped (tty input)",
+    "Stopped (tty output)",
+    "Urgent I/O condition",
+    "CPU time limit exceeded",
+    "File size limit exceeded",
+    "Virtual timer expired",
+    "Profiling timer expired",
+    "Window changed",
+    "I/O possible",
+    "Power failure",
+    "Bad system call",
+];
+
+/// The words for a signal, or its number if it has none.
+///
+/// ```
+/// assert_eq!(formats::signals::describe(15), "Terminated");
+/// assert_eq!(formats::signals::describe(35), "Real-time signal 1");
+/// ```
+pub fn describe(signal: i32) -> String {
+    let known = usize::try_from(signal).ok().and_then(|s| s.checked_sub(1));
+    match known.and_then(|index| NAMES.get(index)) {
+        Some(name) => (*name).to_owned(),
+        None if (34..=64).contains(&signal) => format!("Real-time signal {}", signal - 34),
+        None => format!("Unknown signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_the_c_library_says() {
+        for (signal, name) in [
+            (1, "Hangup"),
+            (11, "Segmentation fault"),
+            (31, "Bad system call"),
+            (0, "Unknown signal 0"),
+            (-3, "Unknown signal -3"),
+            (32, "Unknown signal 32"),
+            (34, "Real-time signal 0"),
+            (65, "Unknown signal 65"),
+        ] {
+            assert_eq!(describe(signal), name);
+        }
+    }
+}
