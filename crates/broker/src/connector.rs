@@ -1,7 +1,7 @@
 //! The local connector: a UNIX socket that lets programs on this host speak to the broker.
 //!
-//! The kernel tells who connects; the instance owner is let in, others are turned away with EPERM
-//! in the one-byte welcome. Messages then flow framed as in [`wire::encode_frame`].
+//! The kernel tells who connects; those the configuration lets in get their role ([`crate::access`]), others are turned
+//! away with EPERM in the one-byte welcome. Messages then flow framed as in [`wire::encode_frame`].
 //!
 //! What a connection has under way is bounded: each message takes its size from the connection's window and gives it
 //! back when it leaves the last inbox or queue on this broker. With an empty window the socket is not read, so a
@@ -9,6 +9,8 @@
 //! for its own messages; the router, modules and responses never do. Modules have no window (one that waited for its
 //! own requests to be taken could be what the other one waits for); what they send is bounded by what they are asked.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
-use wire::{Credentials, FrameDecoder, FrameQueue};
+use tokio::sync::{Semaphore, mpsc, watch};
+use wire::{FrameDecoder, FrameQueue};
 
+use crate::access::Access;
 use crate::router::{
     ClientMessages, ClientQueue, EndpointId, Input, RouterHandle, Sink, new_id, weight,
 };
@@ -54,9 +57,12 @@ impl Connections {
 pub(crate) fn listen(
     path: &Path,
     owner: u32,
+    access: watch::Receiver<Access>,
     router: RouterHandle,
 ) -> std::io::Result<Connections> {
     let listener = UnixListener::bind(path)?;
+    // Whoever may reach the directory may ask; what is answered depends on who it is.
+    std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
     // Nothing is sent; the channel closes with the last connection.
     let (open, connections) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -71,9 +77,9 @@ pub(crate) fn listen(
                 tokio::task::yield_now().await;
                 continue;
             };
-            let (router, open) = (router.clone(), open.clone());
+            let (router, access, open) = (router.clone(), access.clone(), open.clone());
             tokio::spawn(async move {
-                serve(io, owner, router).await;
+                serve(io, owner, &access, router).await;
                 drop(open);
             });
         }
@@ -81,16 +87,24 @@ pub(crate) fn listen(
     Ok(Connections(connections))
 }
 
-async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {
+async fn serve(
+    mut io: UnixStream,
+    owner: u32,
+    access: &watch::Receiver<Access>,
+    router: RouterHandle,
+) {
     let Ok(peer) = io.peer_cred() else { return };
-    if peer.uid() != owner {
+    let admitted = access.borrow().admit(peer.uid(), owner);
+    let Some(cred) = admitted else {
+        let text = format!("user {} may not connect", peer.uid());
+        let entry = crate::log::entry(router.rank(), libc::LOG_ERR, "connector-local", &text);
+        router.log(entry);
         let _ = io.write_u8(libc::EPERM as u8).await;
         return;
-    }
+    };
     if io.write_u8(0).await.is_err() {
         return;
     }
-    let cred = Credentials::owner(peer.uid());
     let id = new_id();
     let (queue, messages) = ClientQueue::new();
     router.send(Input::Attach {
@@ -187,7 +201,7 @@ mod tests {
     use overlay::topology::Shape;
     use serde_json::{Value, json};
     use tokio::sync::mpsc::unbounded_channel;
-    use wire::{Message, ROLE_OWNER, ROLE_USER, RpcError};
+    use wire::{Credentials, Message, ROLE_OWNER, ROLE_USER, RpcError};
 
     /// A router that listens on a socket.
     struct Instance {
@@ -204,7 +218,8 @@ mod tests {
                 Credentials::owner(owner),
                 Topology::new(Shape::Kary(2), 1),
             );
-            listen(&dir.path().join("local"), owner, router.clone()).unwrap();
+            let (_, access) = watch::channel(Access::default());
+            listen(&dir.path().join("local"), owner, access, router.clone()).unwrap();
             Self { dir, router }
         }
 

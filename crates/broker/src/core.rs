@@ -26,8 +26,10 @@ use overlay::{Control, Incoming, Limits, Peer, Topology};
 use patience::Patience;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use wire::{Message, RpcError};
 
+use crate::access::Access;
 use crate::attrs::Attrs;
 use crate::boot::Tbon;
 use crate::config::Sources;
@@ -48,6 +50,7 @@ pub(crate) const SERVICES: &[&str] = &[
     "config",
     "groups",
     "overlay",
+    "connector-local",
     "state-machine",
     "shutdown",
     "runat",
@@ -112,6 +115,7 @@ pub(crate) struct Core {
     monitors: Monitors,
     ending: Ending,
     systemd: Systemd,
+    access: watch::Sender<Access>,
     tasks: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -140,17 +144,33 @@ impl Core {
             monitors: Monitors::default(),
             ending: Ending::default(),
             systemd,
+            access: watch::Sender::default(),
             tasks: FuturesUnordered::new(),
         })
     }
 
+    /// Who may connect, now and after changes.
+    pub(crate) fn access(&self) -> watch::Receiver<Access> {
+        self.access.subscribe()
+    }
+
+    /// Take over who may connect.
+    fn set_access(&mut self, config: &Value) -> Result<(), RpcError> {
+        let access = Access::read(config);
+        let access = access.map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        self.access.send_replace(access);
+        Ok(())
+    }
+
     /// Load this rank's modules, before peers can send requests to them.
     pub(crate) fn load_modules(&mut self) {
+        let config = self.config.current.clone();
+        let allowed = self.set_access(&config);
         let around = Surroundings {
             attrs: &self.setup.attrs,
-            config: &self.config.current,
+            config: &config,
         };
-        let loaded = self.host.load_base(around);
+        let loaded = allowed.and_then(|()| self.host.load_base(around));
         let loaded = match self.setup.scripts.rc1 {
             Script::Builtin => loaded.and_then(|()| self.host.load_initial(around)),
             _ => loaded,
@@ -158,7 +178,8 @@ impl Core {
         match loaded {
             Ok(()) => self.post(Event::BuiltinsSuccess),
             Err(e) => {
-                self.panic(&format!("cannot load a module: {e}"));
+                eprintln!("flux-broker: {e}");
+                self.life.exit = self.setup.patience.no_restart.unwrap_or(1);
                 self.post(Event::BuiltinsFail);
             }
         }
@@ -339,6 +360,7 @@ impl Core {
             "broker.rusage" | "broker.debug" | "broker.config-reload" | "broker.stats-clear" => {
                 Some(self.start.default_method(msg))
             }
+            "connector-local.config-reload" => Some(self.reload_access(msg)),
             topic if topic.starts_with("groups.") => self.groups_request(msg),
             topic if topic.starts_with("overlay.") => self.overlay_request(msg),
             "state-machine.sd-notify" => Some(start::sd_notify(&self.systemd, msg)),
@@ -390,6 +412,12 @@ impl Core {
             .map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
         setup.limits = limits;
         Ok(Control::Limits(limits))
+    }
+
+    fn reload_access(&mut self, msg: &Message) -> Result<Value, RpcError> {
+        msg.require_owner()?;
+        self.set_access(&msg.json()?)?;
+        Ok(Value::Null)
     }
 
     fn overlay_request(&mut self, msg: &Message) -> Option<Result<Value, RpcError>> {

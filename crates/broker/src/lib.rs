@@ -7,6 +7,7 @@
 //! Invariants: one task ([`router`]) owns all routing state; another ([`core`]) owns the broker's
 //! own services and life cycle; both are driven by messages only. Governing: RFC 3, 5, 6, 12.
 
+mod access;
 pub mod attrs;
 mod boot;
 mod child;

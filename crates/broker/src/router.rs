@@ -15,6 +15,7 @@
 //! Cost: constant per message, plus the number of subscribers for an event.
 
 mod endpoint;
+mod guests;
 pub(crate) mod peers;
 mod pending;
 pub mod switch;
@@ -507,6 +508,14 @@ impl Router {
         };
         if endpoint.muted {
             self.answer(msg, Err(no_service(msg)));
+            return true;
+        }
+        // Programs that serve decide for themselves.
+        if matches!(endpoint.sink, Sink::Module(_))
+            && !guests::may_ask(msg.topic())
+            && let Err(e) = msg.require_owner()
+        {
+            self.answer(msg, Err(e));
             return true;
         }
         if let Some(peer) = from {

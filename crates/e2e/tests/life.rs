@@ -128,3 +128,52 @@ fn who_shuts_an_instance_down_sees_it_end() {
     site.script(2, "flux exec -r1 flux shutdown; true")
         .expect_error(&["may only be initiated on rank 0"]);
 }
+
+#[test]
+fn guests_get_what_is_open_to_them() {
+    let site = Site::new();
+    let script = "
+        export FLUX_HANDLE_USERID=9999 FLUX_HANDLE_ROLEMASK=2
+        flux getattr size
+        flux jobs -no {id}
+        flux exec -r0 true 2>&1 | grep -o 'not permitted' || true
+        flux module load content 2>&1 | grep -o 'owner' || true
+        flux setattr log-stderr-level 7 2>&1 | grep -o 'owner' || true
+    ";
+    site.script(2, script)
+        .success()
+        .expect_stdout("2\nnot permitted\nowner\nowner\n");
+}
+
+#[test]
+fn other_users_connect_if_the_configuration_lets_them() {
+    if !nix::unistd::getuid().is_root() || !e2e::installed("setpriv") {
+        return e2e::skipped("other users need root and setpriv");
+    }
+    let site = Site::new();
+    site.run("chmod", ["755", "."]).success();
+    let script = "
+        guest() { setpriv --reuid=65534 --regid=65534 --clear-groups $(command -v flux) \"$@\" 2>&1; }
+        guest getattr size || echo refused
+        flux config load <<< '[access]
+allow-guest-user = true'
+        guest getattr size
+        guest dmesg | grep -o owner
+        flux config load <<< '[access]
+allow-guests = true' 2>&1 | grep -o 'unknown field .allow-guests.'
+        guest getattr size
+    ";
+    let outcome = site
+        .flux([
+            "broker",
+            &format!("-Srundir={}", site.path().display()),
+            "bash",
+            "-c",
+            script,
+        ])
+        .success();
+    let lines = outcome.lines();
+    assert!(lines[0].contains("Operation not permitted"), "{outcome}");
+    let rest = ["refused", "1", "owner", "unknown field `allow-guests`", "1"];
+    assert_eq!(lines[1..], rest, "{outcome}");
+}

@@ -14,6 +14,9 @@ use wire::{Message, RpcError};
 
 use crate::config::Sources;
 
+/// Services of the broker itself that a new configuration is shown to, before the modules.
+pub(super) const OWN: [&str; 2] = ["overlay", "connector-local"];
+
 /// A configuration to change to, and who wants it.
 pub(super) struct Change {
     config: Value,

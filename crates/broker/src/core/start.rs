@@ -149,7 +149,9 @@ impl Core {
     }
 
     pub(super) fn next_config(&mut self) {
-        if let Some(change) = self.config.next(&self.handle, self.host.names()) {
+        let own = config::OWN.map(str::to_owned);
+        let names = [&own, self.host.names()].concat();
+        if let Some(change) = self.config.next(&self.handle, &names) {
             self.tasks
                 .push(Box::pin(async move { Done::Config(change.await) }));
         }

@@ -276,6 +276,7 @@ async fn services_hear_of_clients_below_a_lost_peer() {
     let mut topics = Vec::new();
     for (client, tag) in [("a", 1), ("a", 2), ("b", 1)] {
         let mut request = Message::request("svc.watch", u32::MAX, tag, 0, None);
+        request.set_credentials(OWNER);
         request.push_route(client.into());
         router.send(from_peer(Peer::Child(1), request));
         let request = inbox.recv().await.unwrap();
@@ -356,6 +357,26 @@ async fn peers_may_speak_before_there_is_a_way_to_answer() {
     let want = [(child, "me.ping"), (Peer::Parent, "far.x")];
     assert_eq!(sent, want.map(|(peer, topic)| (peer, topic.to_owned())));
     drop(call);
+}
+
+#[tokio::test]
+async fn what_is_not_opened_to_guests_is_refused_them() {
+    let (router, sent, _peers) = router(1);
+    let (_server, mut inbox) = service(&router, "kvs");
+    let guest = Credentials {
+        userid: 5,
+        rolemask: wire::ROLE_USER,
+    };
+    for (topic, tag) in [("kvs.setroot-pause", 1), ("kvs.lookup", 2)] {
+        let mut request = Message::request(topic, 1, tag, 0, None);
+        request.set_credentials(guest);
+        request.push_route("asker".into());
+        router.send(from_peer(Peer::Child(3), request));
+    }
+    let request = inbox.recv().await.unwrap();
+    assert_eq!((request.topic(), request.userid()), ("kvs.lookup", 5));
+    let (_, answer) = sent.take().pop().unwrap();
+    assert_eq!(answer.into_result().unwrap_err().errno, libc::EPERM);
 }
 
 #[tokio::test]
