@@ -1,6 +1,6 @@
 //! Who may connect to a broker, and as what: the table `access` (flux-config-access(5)).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Deserialize;
@@ -12,18 +12,15 @@ use wire::{Credentials, ROLE_ADMIN, ROLE_LOCAL, ROLE_OWNER, ROLE_USER};
 #[error("[access]: {0}")]
 pub(crate) struct AccessError(String);
 
+/// The roles that can be given to guests.
+const ROLES: [&str; 1] = ["admin"];
+
 /// Users and groups that have a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Holders {
     users: BTreeSet<String>,
     groups: BTreeSet<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Roles {
-    admin: Holders,
 }
 
 /// The rules.
@@ -34,7 +31,7 @@ pub(crate) struct Access {
     allow_root_owner: bool,
     /// For `job-list`; here it is only known to be a flag.
     private_mode: bool,
-    roles: Roles,
+    roles: BTreeMap<String, Holders>,
 }
 
 impl Access {
@@ -44,8 +41,23 @@ impl Access {
             None => Ok(Self::default()),
             // As a list its values would have no names.
             Some(Value::Array(_)) => Err(AccessError("expected a table".to_owned())),
-            Some(table) => Self::deserialize(table).map_err(|e| AccessError(e.to_string())),
+            Some(table) => {
+                let access = Self::deserialize(table).map_err(|e| AccessError(e.to_string()))?;
+                let unknown = |name: &&String| !ROLES.contains(&name.as_str());
+                match access.roles.keys().find(unknown) {
+                    Some(name) => Err(AccessError(format!("roles.{name}: unknown role"))),
+                    None => Ok(access),
+                }
+            }
         }
+    }
+
+    /// The rules, for the log.
+    pub(crate) fn lines(&self) -> [String; 2] {
+        [
+            format!("allow-guest-user={}", self.allow_guest_user),
+            format!("allow-root-owner={}", self.allow_root_owner),
+        ]
     }
 
     /// What a user is who connects; none if there is no place for that one.
@@ -68,7 +80,9 @@ impl Access {
 
     /// Ask the system's user database, if a role depends on it.
     fn is_admin(&self, userid: u32) -> bool {
-        let Holders { users, groups } = &self.roles.admin;
+        let Some(Holders { users, groups }) = self.roles.get("admin") else {
+            return false;
+        };
         if users.is_empty() && groups.is_empty() {
             return false;
         }

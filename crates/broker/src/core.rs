@@ -158,6 +158,11 @@ impl Core {
     fn set_access(&mut self, config: &Value) -> Result<(), RpcError> {
         let access = Access::read(config);
         let access = access.map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        for line in access.lines() {
+            let level = libc::LOG_DEBUG;
+            let entry = crate::log::entry(self.setup.rank, level, "connector-local", &line);
+            self.log_entry(&entry);
+        }
         self.access.send_replace(access);
         Ok(())
     }

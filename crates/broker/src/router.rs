@@ -689,7 +689,10 @@ fn service_name(msg: &Message) -> Result<String, RpcError> {
         ));
     }
     if !msg.is_owner() && !service.starts_with(&format!("{}-", msg.userid())) {
-        let text = format!("service name must start with \"{}-\"", msg.userid());
+        let text = format!(
+            "Operation not permitted: service name must start with \"{}-\"",
+            msg.userid()
+        );
         return Err(RpcError::new(libc::EPERM, text));
     }
     Ok(service)

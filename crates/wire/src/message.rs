@@ -296,7 +296,7 @@ impl Message {
         }
         Err(RpcError::new(
             libc::EPERM,
-            format!("{}: only the instance owner may do this", self.topic()),
+            format!("{}: Request requires owner credentials", self.topic()),
         ))
     }
 

@@ -63,6 +63,8 @@ const OPEN: &[(&str, &[&str])] = &[
             "getroot",
             "lookup",
             "lookup-plus",
+            "setroot-pause",
+            "setroot-unpause",
             "wait-version",
             "stats-get",
         ],

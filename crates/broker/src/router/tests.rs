@@ -367,7 +367,7 @@ async fn what_is_not_opened_to_guests_is_refused_them() {
         userid: 5,
         rolemask: wire::ROLE_USER,
     };
-    for (topic, tag) in [("kvs.setroot-pause", 1), ("kvs.lookup", 2)] {
+    for (topic, tag) in [("kvs.dropcache", 1), ("kvs.lookup", 2)] {
         let mut request = Message::request(topic, 1, tag, 0, None);
         request.set_credentials(guest);
         request.push_route("asker".into());
