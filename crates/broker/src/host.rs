@@ -31,8 +31,13 @@ pub enum Ranks {
     All,
     /// On rank 0 only.
     Root,
-    /// Never: only when asked for.
-    OnDemand,
+    /// On rank 0, if an attribute has the module's name as value.
+    Chosen {
+        /// The attribute.
+        by: &'static str,
+        /// Also if it is not set.
+        default: bool,
+    },
 }
 
 /// A module that is linked into the program.
@@ -179,23 +184,31 @@ impl Host {
 
     /// Load what every start needs.
     pub(crate) fn load_base(&mut self, around: Surroundings<'_>) -> Result<(), RpcError> {
-        self.load_where(around, |ranks| ranks == Ranks::Base)
+        self.load_where(around, |spec| spec.ranks == Ranks::Base)
     }
 
     /// Load what belongs on this rank if no script says otherwise.
     pub(crate) fn load_initial(&mut self, around: Surroundings<'_>) -> Result<(), RpcError> {
         let root = self.place.0 == 0;
-        self.load_where(around, |ranks| {
-            ranks == Ranks::All || (root && ranks == Ranks::Root)
+        self.load_where(around, |spec| match spec.ranks {
+            Ranks::All => true,
+            Ranks::Root => root,
+            Ranks::Chosen { by, default } => {
+                root && around
+                    .attrs
+                    .get(by)
+                    .map_or(default, |name| name == spec.name)
+            }
+            Ranks::Base => false,
         })
     }
 
     fn load_where(
         &mut self,
         around: Surroundings<'_>,
-        wanted: impl Fn(Ranks) -> bool,
+        wanted: impl Fn(&ModuleSpec) -> bool,
     ) -> Result<(), RpcError> {
-        let specs = self.specs.iter().filter(|s| wanted(s.ranks));
+        let specs = self.specs.iter().filter(|s| wanted(s));
         let requests: Vec<LoadRequest> = specs
             .map(|spec| LoadRequest {
                 path: spec.name.to_owned(),

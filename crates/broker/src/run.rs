@@ -331,7 +331,6 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &st
     let critical: formats::idset::Idset = topology.interior().into_iter().collect();
     attrs.set_default("broker.critical-ranks", &critical.to_string());
     attrs.set_default("content.hash", "sha1");
-    attrs.set_default("content.backing-module", "content-sqlite");
     attrs.set_default("log-ring-size", "1024");
     attrs.set_default("log-level", "7");
     attrs.set_default("log-stderr-level", "3");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use wire::RpcError;
 
-use crate::{log, seconds};
+use crate::seconds;
 
 const TOPIC: &str = "heartbeat.pulse";
 
@@ -163,12 +163,8 @@ impl Heartbeat {
             self.pulse();
         } else if !self.warned {
             self.warned = true;
-            log(
-                &self.handle,
-                libc::LOG_WARNING,
-                "heartbeat",
-                "heartbeat overdue",
-            );
+            self.handle
+                .say("heartbeat", libc::LOG_WARNING as u8, "heartbeat overdue");
         } else {
             self.stopped = true;
             if !self.given_up && self.settings.timeout.is_finite() {
@@ -196,12 +192,8 @@ impl Heartbeat {
             self.count += 1;
             self.last = Instant::now();
             if self.warned {
-                log(
-                    &self.handle,
-                    libc::LOG_WARNING,
-                    "heartbeat",
-                    "heartbeat received",
-                );
+                self.handle
+                    .say("heartbeat", libc::LOG_WARNING as u8, "heartbeat received");
             }
             (self.warned, self.given_up, self.stopped) = (false, false, false);
             return;

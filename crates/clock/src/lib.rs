@@ -20,9 +20,3 @@ fn seconds(n: f64) -> Duration {
     const FAR: f64 = 1e9;
     Duration::from_secs_f64(n.clamp(0., FAR))
 }
-
-/// An entry in the broker's log.
-fn log(handle: &client::Handle, level: i32, app: &str, text: &str) {
-    let now = format!("{:.6}", jiff::Timestamp::now());
-    handle.log(level as u8, now, handle.rank(), app, text);
-}

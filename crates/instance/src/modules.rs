@@ -18,13 +18,25 @@ macro_rules! module {
 /// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
 /// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    use Ranks::{All, Base, OnDemand, Root};
+    use Ranks::{All, Base, Root};
+    let store = |default| Ranks::Chosen {
+        by: "content.backing-module",
+        default,
+    };
     vec![
         module!("rexec", Base, subprocess::main),
         module!("heartbeat", All, clock::heartbeat::main),
-        module!("content", All, content::module::main),
-        module!("content-sqlite", OnDemand, store),
-        module!("content-files", OnDemand, store),
+        module!("content", All, content::cache::main; "await-backing"),
+        module!(
+            "content-sqlite",
+            store(true),
+            content::backing::module::sqlite
+        ),
+        module!(
+            "content-files",
+            store(false),
+            content::backing::module::files
+        ),
         module!("cron", Root, clock::cron::main; "sync=heartbeat.pulse"),
         module!("kvs", All, kvs::module::main),
         module!("kvs-watch", All, kvs::kvs_watch::main),
@@ -42,15 +54,4 @@ pub(crate) fn table() -> Vec<ModuleSpec> {
             "feasibility"
         ),
     ]
-}
-
-/// The store of `content`, for scripts that load store and cache one by one. `content` opens its store itself, so
-/// there is nothing to do but to be there.
-async fn store(mut ctx: client::module::Context) -> client::module::ModuleResult {
-    while let Some(msg) = ctx.inbox.recv().await {
-        if msg.is_request() {
-            ctx.handle.respond_enosys(&msg);
-        }
-    }
-    Ok(())
 }

@@ -22,7 +22,7 @@ impl Bed {
         let instance = Instance::new(1);
         instance.set_attr("rundir", dir.path().to_str().unwrap());
         let mut modules = vec![
-            instance.start(0, "content", &[], content::module::main),
+            instance.start(0, "content", &[], content::cache::main),
             instance.start(0, "kvs", &[], kvs::module::main),
         ];
         modules.push(instance.start(0, "kvs-watch", &[], kvs::kvs_watch::main));

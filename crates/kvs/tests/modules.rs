@@ -32,7 +32,11 @@ impl Bed {
         for rank in 0..size {
             let i = &self.instance;
             self.modules
-                .push(i.start(rank, "content", &[], content::module::main));
+                .push(i.start(rank, "content", &["await-backing"], content::cache::main));
+            if rank == 0 {
+                let sqlite = content::backing::module::sqlite;
+                self.modules.push(i.start(0, "content-sqlite", &[], sqlite));
+            }
             self.modules
                 .push(i.start(rank, "kvs", &[], kvs::module::main));
             self.modules

@@ -23,7 +23,7 @@ impl Bed {
             _dir: dir,
         };
         bed.modules
-            .push(bed.instance.start(0, "content", &[], content::module::main));
+            .push(bed.instance.start(0, "content", &[], content::cache::main));
         bed.modules
             .push(bed.instance.start(0, "kvs", &[], kvs::module::main));
         bed

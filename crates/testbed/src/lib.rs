@@ -209,6 +209,18 @@ impl State {
                 self.attrs.insert(text("name"), text("value"));
                 Ok(json!({}))
             }
+            "service.add" => {
+                use std::collections::hash_map::Entry;
+                match self.services.entry((rank, text("service"))) {
+                    Entry::Occupied(_) => return Err(RpcError::errno(17)),
+                    Entry::Vacant(free) => drop(free.insert(from.clone())),
+                }
+                Ok(json!({}))
+            }
+            "service.remove" => {
+                self.services.remove(&(rank, text("service")));
+                Ok(json!({}))
+            }
             "event.subscribe" | "event.unsubscribe" => {
                 let port = self.ports.get_mut(from).ok_or(RpcError::errno(2))?;
                 let topic = text("topic");

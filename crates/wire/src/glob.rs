@@ -94,11 +94,7 @@ fn compile(pattern: &str) -> Vec<Token> {
                     rest = after.chars();
                     set
                 }
-                // An ordinary character, unless its members rule it out before the end is seen.
-                Err(items) => match find(&items, '[') {
-                    None => Token::Never,
-                    Some(_) => Token::Char('['),
-                },
+                Err(token) => token,
             },
             c => Token::Char(c),
         };
@@ -107,8 +103,17 @@ fn compile(pattern: &str) -> Vec<Token> {
     tokens
 }
 
-/// Parse what follows `[`. If no `]` closes it, what would have been its members.
-fn set(text: &str) -> Result<(Token, &str), Vec<Item>> {
+/// What `[` is if no `]` closes it: an ordinary character, unless its members rule it out before the
+/// end is seen.
+fn unclosed(items: &[Item]) -> Token {
+    match find(items, '[') {
+        None => Token::Never,
+        Some(_) => Token::Char('['),
+    }
+}
+
+/// Parse what follows `[`. If it is no set, what the bracket is.
+fn set(text: &str) -> Result<(Token, &str), Token> {
     let body = text.strip_prefix(['!', '^']);
     let negated = body.is_some();
     let mut rest = body.unwrap_or(text);
@@ -138,14 +143,18 @@ fn set(text: &str) -> Result<(Token, &str), Vec<Item>> {
             continue;
         }
         let Some((low, after)) = member(rest) else {
-            return Err(items);
+            return Err(unclosed(&items));
         };
         rest = after;
         let high = rest.strip_prefix('-').filter(|r| !r.starts_with(']'));
         let high = match high {
             Some(after) => {
                 let Some((high, after)) = member(after) else {
-                    return Err(items);
+                    // A range without end rules the rest out, unless the bracket itself begins it.
+                    return Err(match low {
+                        '[' => unclosed(&items),
+                        _ => Token::Never,
+                    });
                 };
                 rest = after;
                 high
@@ -335,6 +344,8 @@ mod tests {
             ("[a-]*", "-", true),
             ("[z-a]*", "m", false),
             ("a[b*", "a[bc", true),
+            ("?[[Z-", "x[[Z-", false),
+            ("?[[-", "x[[-", true),
             ("[[:digit:]]?", "7x", true),
             ("[[:none:]]?", "7x", false),
             ("a[[.b.][=c=]]*", "ac", true),

@@ -60,7 +60,10 @@ impl Broker {
         let spec = ModuleSpec {
             name: "echo",
             services: &["other"],
-            ranks: Ranks::OnDemand,
+            ranks: Ranks::Chosen {
+                by: "none",
+                default: false,
+            },
             args: &[],
             main: |ctx| Box::pin(echo(ctx)),
         };

@@ -62,6 +62,12 @@ impl Handle {
         Entries(self.stream("log.dmesg", Node::Any, request))
     }
 
+    /// Add an entry of `app`, made here and now. `severity` is from 0 (emergency) to 7 (debug).
+    pub fn say(&self, app: &str, severity: u8, text: &str) {
+        let now = format!("{:.6}", jiff::Timestamp::now());
+        self.log(severity, now, self.rank(), app, text);
+    }
+
     /// Add an entry to the log of the broker at the other end. `severity` is from 0 (emergency) to 7 (debug),
     /// `time` in the form of RFC 3339.
     pub fn log(&self, severity: u8, time: impl Display, rank: impl Display, app: &str, text: &str) {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use wire::RpcError;
 
 use self::entry::{Create, Entry, Verdict, When};
-use crate::{log, now, seconds};
+use crate::{now, seconds};
 
 /// How long after a synchronisation event a command may still be run at once, in seconds.
 const EPSILON: f64 = 0.015;
@@ -97,7 +97,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
 
 impl Cron {
     fn say(&self, level: i32, text: &str) {
-        log(&self.handle, level, "cron", text);
+        self.handle.say("cron", level as u8, text);
     }
 
     fn subscribe(&mut self, topic: &str, on: bool) {

@@ -1,14 +1,20 @@
 //! Where rank 0 keeps blobs, and the KVS checkpoints that make them reachable after a restart.
 //!
-//! Invariants every store keeps (the contract suite below runs on all of them):
+//! Each store is a broker module ([`module`]) around a [`Backing`]. Invariants every store keeps (the contract suite
+//! below runs on all of them):
 //! - when `store_batch` returns, every blob of the batch can be loaded, and survives a crash as
 //!   far as the store promises durability at all;
-//! - a batch is stored whole or not at all;
+//! - after a crash a root is only there with all blobs of its batch;
 //! - storing a blob twice is harmless;
-//! - checkpoints are returned newest first, at most [`MAX_CHECKPOINTS`].
+//! - checkpoints are returned newest first.
 
-mod memory;
+#[cfg(test)]
+mod contract;
+mod files;
+pub mod module;
 mod sqlite;
+
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,46 +22,70 @@ use serde_json::Value;
 
 use crate::BlobRef;
 
-pub use memory::Memory;
+pub use files::Files;
 pub use sqlite::{Durability, Sqlite};
-
-/// How many checkpoints are kept: enough to step back over a bad one, few enough to stay small.
-pub const MAX_CHECKPOINTS: usize = 5;
 
 /// Why a backing store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
-    #[error("content store {path}: {source}")]
+    #[error("content store {}: {source}", path.display())]
     Sqlite {
-        path: String,
+        path: PathBuf,
         #[source]
         source: sqlx::Error,
     },
-    #[error("content store {path}: object {blobref} is damaged: {what}")]
-    Damaged {
-        path: String,
-        blobref: BlobRef,
-        what: &'static str,
+    #[error("{}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
     },
-    #[error("content store {path}: checkpoint is not JSON: {source}")]
+    #[error("content store {}: object {blobref} is damaged: {what}", path.display())]
+    Damaged {
+        path: PathBuf,
+        blobref: BlobRef,
+        what: String,
+    },
+    #[error("content store {}: checkpoint is not JSON: {source}", path.display())]
     Checkpoint {
-        path: String,
+        path: PathBuf,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("content store {}: the file is damaged: {what}", path.display())]
+    Corrupt { path: PathBuf, what: String },
+    #[error("{what}: expected one of {expected}, found {found:?}")]
+    Option {
+        what: &'static str,
+        expected: &'static str,
+        found: String,
     },
 }
 
 impl BackingError {
+    fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        |source| Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// The errno a requester sees.
     pub fn errno(&self) -> i32 {
         match self {
-            BackingError::Sqlite { source, .. } => match source.as_database_error() {
-                // SQLITE_FULL and SQLITE_READONLY.
-                Some(e) if e.code().as_deref() == Some("13") => libc::ENOSPC,
-                Some(e) if e.code().as_deref() == Some("8") => libc::EROFS,
-                _ => libc::EIO,
-            },
-            BackingError::Damaged { .. } | BackingError::Checkpoint { .. } => libc::EIO,
+            Self::Sqlite { source, .. } => {
+                let code = source.as_database_error().and_then(|e| e.code());
+                let code = code.and_then(|c| c.parse::<i32>().ok()).unwrap_or(0);
+                // The low byte is the kind: SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL.
+                match code & 0xff {
+                    8 => libc::EROFS,
+                    13 => libc::ENOSPC,
+                    _ => libc::EIO,
+                }
+            }
+            Self::File { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            Self::Option { .. } => libc::EINVAL,
+            Self::Damaged { .. } | Self::Checkpoint { .. } | Self::Corrupt { .. } => libc::EIO,
         }
     }
 }
@@ -66,8 +96,8 @@ pub trait Backing: Send + Sync {
     fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>>;
     /// Whether the blob is there, without reading it.
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>>;
-    /// Stores all blobs of the batch as one transaction. `root` is what the KVS root will be once
-    /// it is committed: a restarted instance starts there, so that nothing acknowledged is lost.
+    /// Stores all blobs. `root` is what the KVS root will be once they are there: a restarted instance starts there,
+    /// so that nothing acknowledged is lost.
     fn store_batch(
         &self,
         batch: Vec<(BlobRef, Bytes)>,
@@ -79,131 +109,10 @@ pub trait Backing: Send + Sync {
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>>;
     /// Number of objects stored, for statistics.
     fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>>;
+    /// Whether what it has acknowledged survives a crash.
+    fn is_durable(&self) -> bool;
+    /// How it is set up and how large it is, for statistics.
+    fn describe(&self) -> Value;
     /// Finishes all work; the store is not used afterwards.
     fn close(&self) -> BoxFuture<'_, ()>;
-}
-
-#[cfg(test)]
-mod contract {
-    //! One suite for all backing stores.
-    use super::*;
-    use crate::HashAlg;
-    use serde_json::json;
-
-    fn blob(text: &str) -> (BlobRef, Bytes) {
-        (
-            HashAlg::Sha1.hash(text.as_bytes()),
-            Bytes::from(text.to_owned()),
-        )
-    }
-
-    async fn suite(store: &dyn Backing) {
-        let (a, b, empty) = (blob("alpha"), blob("beta"), blob(""));
-        assert_eq!(store.load(a.0).await.unwrap(), None);
-        assert!(!store.contains(a.0).await.unwrap());
-        store.store_batch(vec![], None).await.unwrap();
-        store
-            .store_batch(vec![a.clone(), b.clone(), empty.clone()], None)
-            .await
-            .unwrap();
-        for (r, data) in [&a, &b, &empty] {
-            assert_eq!(store.load(*r).await.unwrap().as_ref(), Some(data));
-            assert!(store.contains(*r).await.unwrap());
-        }
-        // Again, and twice in one batch.
-        store
-            .store_batch(vec![a.clone(), a.clone()], None)
-            .await
-            .unwrap();
-        assert_eq!(store.count().await.unwrap(), 3);
-        let long = HashAlg::Sha256.hash(b"alpha");
-        assert_eq!(store.load(long).await.unwrap(), None);
-
-        // More rows than one statement can bind.
-        let many: Vec<_> = (0..5000).map(|i| blob(&format!("blob {i}"))).collect();
-        store.store_batch(many.clone(), None).await.unwrap();
-        assert_eq!(store.count().await.unwrap(), 5003);
-        assert_eq!(
-            store.load(many[4999].0).await.unwrap(),
-            Some(many[4999].1.clone())
-        );
-
-        assert!(store.checkpoints().await.unwrap().is_empty());
-        for i in 0..MAX_CHECKPOINTS + 2 {
-            store
-                .checkpoint_put(json!({"version": 1, "sequence": i}))
-                .await
-                .unwrap();
-        }
-        let got = store.checkpoints().await.unwrap();
-        assert_eq!(got.len(), MAX_CHECKPOINTS);
-        assert_eq!(got[0]["sequence"], MAX_CHECKPOINTS + 1);
-
-        // The root of a batch comes before all checkpoints; a later checkpoint replaces it.
-        let c = blob("gamma");
-        store
-            .store_batch(vec![c.clone()], Some(json!({"sequence": 100})))
-            .await
-            .unwrap();
-        store
-            .store_batch(vec![], Some(json!({"sequence": 101})))
-            .await
-            .unwrap();
-        let got = store.checkpoints().await.unwrap();
-        assert_eq!(
-            (got.len(), &got[0]["sequence"]),
-            (MAX_CHECKPOINTS + 1, &json!(101))
-        );
-        assert_eq!(store.load(c.0).await.unwrap(), Some(c.1));
-        store
-            .checkpoint_put(json!({"sequence": 102}))
-            .await
-            .unwrap();
-        let got = store.checkpoints().await.unwrap();
-        assert_eq!(
-            (got.len(), &got[0]["sequence"]),
-            (MAX_CHECKPOINTS, &json!(102))
-        );
-    }
-
-    fn run(f: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(f);
-    }
-
-    #[test]
-    fn memory() {
-        run(async { suite(&Memory::default()).await });
-    }
-
-    #[test]
-    fn sqlite() {
-        run(async {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("content.sqlite");
-            let store = Sqlite::open(&path, Durability::Full).await.unwrap();
-            suite(&store).await;
-            store.close().await;
-            // What was stored is there when the file is opened again.
-            let store = Sqlite::open(&path, Durability::Off).await.unwrap();
-            let (r, data) = blob("alpha");
-            assert_eq!(store.load(r).await.unwrap(), Some(data));
-            assert_eq!(store.checkpoints().await.unwrap().len(), MAX_CHECKPOINTS);
-            store.close().await;
-        });
-    }
-
-    #[test]
-    fn sqlite_says_which_file_it_cannot_open() {
-        run(async {
-            let e = Sqlite::open("/nonexistent/content.sqlite".as_ref(), Durability::Off)
-                .await
-                .err()
-                .unwrap();
-            assert!(e.to_string().contains("/nonexistent/content.sqlite"), "{e}");
-        });
-    }
 }

@@ -383,7 +383,8 @@ async fn last_root(handle: &Handle) -> Result<Option<(BlobRef, i64)>, ModuleErro
         .await
     {
         Ok(answer) => Ok(answer.value.first().map(|c| (c.rootref, c.sequence))),
-        Err(e) if e.errno == libc::ENOENT => Ok(None),
+        // Nothing was kept, or nothing keeps anything.
+        Err(e) if matches!(e.errno, libc::ENOENT | libc::ENOSYS) => Ok(None),
         Err(e) => Err(ModuleError::new("reading the KVS checkpoint", e)),
     }
 }

@@ -16,7 +16,7 @@ struct Entry {
 }
 
 /// The cache.
-pub struct Cache {
+pub(super) struct Cache {
     entries: HashMap<BlobRef, Entry>,
     /// Entries by time of last use.
     order: BTreeMap<u64, BlobRef>,
@@ -27,7 +27,7 @@ pub struct Cache {
 
 impl Cache {
     /// A cache that keeps at most `limit` bytes of blobs.
-    pub fn new(limit: usize) -> Cache {
+    pub(super) fn new(limit: usize) -> Cache {
         Cache {
             entries: HashMap::new(),
             order: BTreeMap::new(),
@@ -38,7 +38,7 @@ impl Cache {
     }
 
     /// The blob, if cached; it becomes the most recently used.
-    pub fn get(&mut self, blobref: &BlobRef) -> Option<Bytes> {
+    pub(super) fn get(&mut self, blobref: &BlobRef) -> Option<Bytes> {
         let entry = self.entries.get_mut(blobref)?;
         self.order.remove(&entry.tick);
         self.clock += 1;
@@ -49,7 +49,7 @@ impl Cache {
 
     /// Enters a blob, dropping the least recently used ones beyond the limit. A blob larger than
     /// the whole cache is not kept.
-    pub fn insert(&mut self, blobref: BlobRef, data: Bytes) {
+    pub(super) fn insert(&mut self, blobref: BlobRef, data: Bytes) {
         if data.len() > self.limit || self.entries.contains_key(&blobref) {
             return;
         }
@@ -74,24 +74,19 @@ impl Cache {
     }
 
     /// Drops every entry.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();
         self.bytes = 0;
     }
 
     /// Number of entries.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Bytes of blobs held.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
@@ -123,6 +118,6 @@ mod tests {
         assert!(c.get(&huge).is_none());
         assert_eq!(c.len(), 3);
         c.clear();
-        assert!(c.is_empty());
+        assert_eq!(c.len(), 0);
     }
 }

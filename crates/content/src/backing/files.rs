@@ -1,0 +1,254 @@
+//! Blobs as files: each under its blobref, beside them the checkpoint and the last root.
+//!
+//! A file is written under another name, made durable and renamed; so what has a blob's name is whole. The root is
+//! written last. Names are those upstream uses; `kvs-root` is ours.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::{Backing, BackingError};
+use crate::BlobRef;
+
+const CHECKPOINT: &str = "kvs-primary";
+const ROOT: &str = "kvs-root";
+/// Files on their way.
+const UNFINISHED: &str = ".new-";
+
+/// The store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Files {
+    dir: PathBuf,
+    durable: bool,
+    /// Number of the next unfinished file.
+    next: std::sync::Arc<AtomicU64>,
+}
+
+impl Files {
+    /// Open the directory, making it if need be. `durable`: a power loss takes nothing acknowledged.
+    pub fn open(dir: &Path, durable: bool) -> Result<Self, BackingError> {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(BackingError::file(dir)(e));
+            }
+            _ => {}
+        }
+        let files = Self {
+            dir: dir.to_owned(),
+            durable,
+            next: std::sync::Arc::default(),
+        };
+        // Left behind by a crash.
+        for name in files.names()? {
+            if name.starts_with(UNFINISHED) {
+                let path = dir.join(name);
+                fs::remove_file(&path).map_err(BackingError::file(&path))?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// Remove the directory with all that is stored in it.
+    pub fn remove(dir: &Path) -> Result<(), BackingError> {
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(BackingError::file(dir)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, BackingError> {
+        let read = || -> std::io::Result<Vec<String>> {
+            let entries = fs::read_dir(&self.dir)?;
+            let name = |e: std::io::Result<fs::DirEntry>| {
+                Ok(e?.file_name().to_string_lossy().into_owned())
+            };
+            entries.map(name).collect()
+        };
+        read().map_err(BackingError::file(&self.dir))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BackingError> {
+        let path = self.dir.join(name);
+        match fs::read(&path) {
+            Ok(data) => Ok(Some(data)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(BackingError::file(&path)(e)),
+        }
+    }
+
+    fn read_json(&self, name: &str) -> Result<Option<Value>, BackingError> {
+        let Some(text) = self.read(name)? else {
+            return Ok(None);
+        };
+        let value = serde_json::from_slice(&text);
+        value.map(Some).map_err(|source| BackingError::Checkpoint {
+            path: self.dir.join(name),
+            source,
+        })
+    }
+
+    /// Write files of these names. All are there, or (after a failure) some; none is cut short.
+    fn write(&self, files: &[(String, Bytes)]) -> Result<(), BackingError> {
+        let mut unfinished = Unfinished(Vec::with_capacity(files.len()));
+        for (_, data) in files {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.dir.join(format!("{UNFINISHED}{number}"));
+            unfinished.0.push(path.clone());
+            let write = || File::create(&path)?.write_all(data);
+            write().map_err(BackingError::file(&path))?;
+        }
+        self.sync()?;
+        for ((name, _), path) in files.iter().zip(&unfinished.0) {
+            let to = self.dir.join(name);
+            fs::rename(path, &to).map_err(BackingError::file(&to))?;
+        }
+        unfinished.0.clear();
+        self.sync()
+    }
+
+    /// Everything written to the file system so far is durable.
+    fn sync(&self) -> Result<(), BackingError> {
+        if !self.durable {
+            return Ok(());
+        }
+        let sync = || {
+            let dir = File::open(&self.dir)?;
+            // SAFETY: the descriptor is open for the duration of the call.
+            match unsafe { libc::syncfs(dir.as_raw_fd()) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        sync().map_err(BackingError::file(&self.dir))
+    }
+
+    fn load_now(&self, blobref: BlobRef) -> Result<Option<Bytes>, BackingError> {
+        let Some(data) = self.read(&blobref.to_string())? else {
+            return Ok(None);
+        };
+        if blobref.alg().hash(&data) != blobref {
+            return Err(BackingError::Damaged {
+                path: self.dir.clone(),
+                blobref,
+                what: "its content does not match its digest".to_owned(),
+            });
+        }
+        Ok(Some(data.into()))
+    }
+
+    fn store_now(
+        &self,
+        batch: Vec<(BlobRef, Bytes)>,
+        root: Option<Value>,
+    ) -> Result<(), BackingError> {
+        let name = |(blobref, data): (BlobRef, Bytes)| (blobref.to_string(), data);
+        let missing = |(name, _): &(String, Bytes)| !self.dir.join(name).exists();
+        let mut files: Vec<_> = batch.into_iter().map(name).filter(missing).collect();
+        files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        files.dedup_by(|a, b| a.0 == b.0);
+        if !files.is_empty() {
+            self.write(&files)?;
+        }
+        match root.filter(|_| self.durable) {
+            Some(root) => self.write(&[(ROOT.to_owned(), root.to_string().into())]),
+            None => Ok(()),
+        }
+    }
+
+    fn checkpoints_now(&self) -> Result<Vec<Value>, BackingError> {
+        let both = [self.read_json(ROOT)?, self.read_json(CHECKPOINT)?];
+        Ok(both.into_iter().flatten().collect())
+    }
+
+    fn checkpoint_put_now(&self, value: &Value) -> Result<(), BackingError> {
+        self.write(&[(CHECKPOINT.to_owned(), value.to_string().into())])?;
+        let root = self.dir.join(ROOT);
+        match fs::remove_file(&root) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(BackingError::file(&root)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Do this on a thread where it may take its time.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, BackingError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, BackingError>> {
+        let files = self.clone();
+        let task = tokio::task::spawn_blocking(move || work(&files));
+        async move {
+            let ended = |e: tokio::task::JoinError| {
+                Err(BackingError::file(&self.dir)(std::io::Error::other(e)))
+            };
+            task.await.unwrap_or_else(ended)
+        }
+        .boxed()
+    }
+}
+
+/// Removes what is not renamed in the end.
+struct Unfinished(Vec<PathBuf>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // It may never have been made.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Backing for Files {
+    fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>> {
+        self.work(move |files| files.load_now(blobref))
+    }
+
+    fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>> {
+        self.work(move |files| Ok(files.dir.join(blobref.to_string()).exists()))
+    }
+
+    fn store_batch(
+        &self,
+        batch: Vec<(BlobRef, Bytes)>,
+        root: Option<Value>,
+    ) -> BoxFuture<'_, Result<(), BackingError>> {
+        self.work(move |files| files.store_now(batch, root))
+    }
+
+    fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>> {
+        self.work(Files::checkpoints_now)
+    }
+
+    fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>> {
+        self.work(move |files| files.checkpoint_put_now(&value))
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+        self.work(|files| {
+            let blobs = files.names()?;
+            Ok(blobs
+                .iter()
+                .filter(|n| n.parse::<BlobRef>().is_ok())
+                .count() as u64)
+        })
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    fn describe(&self) -> Value {
+        json!({})
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}

@@ -1,0 +1,455 @@
+//! The broker module `content` (RFC 10), on every rank.
+//!
+//! Rank 0 has everything: in the store that has registered (`content.register-backing`), or in memory without one.
+//! A store request is acknowledged when the transaction that holds its blob is committed; all blobs that arrive while
+//! one transaction commits make up the next. A store whose file goes away with the instance is written behind: the
+//! acknowledgement does not wait for it. Other ranks cache, and fault loads and pass stores to their parent, so a store
+//! is acknowledged only after rank 0 has the blob.
+
+mod clean;
+mod root;
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use client::module::{Context, ModuleError};
+use client::services::attr::SetAttr;
+use client::{Handle, Message, Node, RpcError};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{BlobRef, HashAlg, batch};
+use clean::Cache;
+use root::{Root, Waiting};
+
+/// Blobs larger than this are refused with EFBIG.
+const BLOB_LIMIT: usize = 1 << 30;
+/// Cached bytes on one rank, unless an argument says otherwise.
+const CACHE_LIMIT: usize = 64 << 20;
+
+/// What a finished piece of work means for the module.
+enum Done {
+    Loaded(BlobRef, Result<Bytes, RpcError>),
+    /// Rank 0: the transaction in flight ended.
+    Stored(Result<(), RpcError>),
+    /// Other ranks: the parent acknowledged these blobs.
+    Relayed(Vec<(BlobRef, Bytes)>, Result<(), RpcError>, StoreWaiter),
+    /// The request of a store to be registered, and whether it is.
+    Registered(Message, Result<(), RpcError>),
+    Nothing,
+}
+
+/// A requester of a store, and what it gets: its digest, or nothing for a batch.
+struct StoreWaiter {
+    request: Message,
+    digest: Option<BlobRef>,
+}
+
+/// Module arguments.
+#[derive(Debug, PartialEq, Eq)]
+struct Arguments {
+    cache_limit: usize,
+    blob_limit: usize,
+    /// The store is loaded together with this module: nothing is served before it is there.
+    await_backing: bool,
+}
+
+impl Arguments {
+    fn parse(args: &[String]) -> Result<Self, ModuleError> {
+        let mut parsed = Self {
+            cache_limit: CACHE_LIMIT,
+            blob_limit: BLOB_LIMIT,
+            await_backing: false,
+        };
+        for arg in args {
+            let (name, value) = arg.split_once('=').unwrap_or((arg, ""));
+            let number = || {
+                let invalid = || ModuleError::invalid(format!("{name}: {value:?} is no number"));
+                value.parse::<usize>().map_err(|_| invalid())
+            };
+            match name {
+                "await-backing" => parsed.await_backing = true,
+                "purge-target-size" => parsed.cache_limit = number()?,
+                "blob-size-limit" => parsed.blob_limit = number()?,
+                // The oldest go first, as many as need be, and transactions are as large as they get.
+                "purge-old-entry" | "flush-batch-limit" => drop(number()?),
+                _ => return Err(ModuleError::unknown_argument(arg)),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+struct Module {
+    handle: Handle,
+    alg: HashAlg,
+    blob_limit: usize,
+    cache: Cache,
+    /// Load requests waiting for a blob that is on its way.
+    loads: HashMap<BlobRef, Vec<Message>>,
+    root: Option<Root>,
+    /// What has come before the store has.
+    held: Option<Vec<Message>>,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+/// Runs the module until its inbox ends.
+pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
+    let handle = ctx.handle.clone();
+    let args = Arguments::parse(&ctx.args)?;
+    let alg = hash_algorithm(&handle).await?;
+    let root = (handle.rank() == 0).then(Root::default);
+    let chosen = handle.getattr("content.backing-module").await;
+    let awaited = args.await_backing && root.is_some() && chosen.as_deref() != Ok("none");
+    let mut module = Module {
+        handle,
+        alg,
+        blob_limit: args.blob_limit,
+        cache: Cache::new(args.cache_limit),
+        loads: HashMap::new(),
+        root,
+        held: awaited.then(Vec::new),
+        work: FuturesUnordered::new(),
+    };
+    loop {
+        tokio::select! {
+            msg = ctx.inbox.recv() => match msg {
+                Some(msg) => {
+                    module.take(msg);
+                    while let Some(msg) = ctx.inbox.try_recv() {
+                        module.take(msg);
+                    }
+                }
+                None => break,
+            },
+            Some(done) = module.work.next() => module.handle_done(done),
+        }
+        module.start_group();
+    }
+    // Whoever still waits for a store gets it: finish what is queued.
+    module.start_group();
+    while let Some(done) = module.work.next().await {
+        module.handle_done(done);
+        module.start_group();
+    }
+    Ok(())
+}
+
+async fn hash_algorithm(handle: &Handle) -> Result<HashAlg, ModuleError> {
+    match handle.getattr("content.hash").await {
+        Ok(name) => name
+            .parse()
+            .map_err(|e| ModuleError::new("attribute content.hash", e)),
+        Err(_) => {
+            let alg = HashAlg::default();
+            // Others read the attribute; without it they fall back on the same default.
+            let attr = SetAttr {
+                name: "content.hash",
+                value: alg.name(),
+                force: false,
+            };
+            let _ = handle.ask(Node::Any, &attr).await;
+            Ok(alg)
+        }
+    }
+}
+
+fn not_stored(blobref: BlobRef) -> RpcError {
+    RpcError::new(libc::ENOENT, format!("content {blobref} is not stored"))
+}
+
+impl Module {
+    /// Takes a message, or holds it back until the store is there.
+    fn take(&mut self, msg: Message) {
+        match &mut self.held {
+            Some(held) if msg.method() != "register-backing" => held.push(msg),
+            _ => self.handle_message(&msg),
+        }
+    }
+
+    fn handle_message(&mut self, msg: &Message) {
+        if !msg.is_request() {
+            return;
+        }
+        if let Err(e) = self.handle_request(msg) {
+            self.handle.respond_error(msg, &e);
+        }
+    }
+
+    /// Handles a request, or says what is wrong with it.
+    fn handle_request(&mut self, msg: &Message) -> Result<(), RpcError> {
+        match msg.method() {
+            "load" => self.handle_load(msg),
+            "store" => self.handle_store(msg),
+            "store-batch" => self.handle_store_batch(msg),
+            "validate" => self.handle_validate(msg),
+            "flush" => self.handle_flush(msg),
+            "dropcache" => {
+                self.cache.clear();
+                self.handle.respond_ok(msg);
+                Ok(())
+            }
+            "checkpoint-get" => self.handle_checkpoint_get(msg),
+            "checkpoint-put" => self.handle_checkpoint_put(msg),
+            "register-backing" => self.handle_register(msg),
+            "unregister-backing" => self.handle_unregister(msg),
+            "stats-get" => {
+                self.handle.respond(msg, &self.stats());
+                Ok(())
+            }
+            "disconnect" => Ok(()),
+            _ => Err(RpcError::errno(libc::ENOSYS)),
+        }
+    }
+
+    fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
+        let raw = msg.payload().map_or(&[][..], |p| &p[..]);
+        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::proto(e.to_string()))
+    }
+
+    fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let blobref = self.digest(msg)?;
+        let dirty = || self.root.as_ref()?.dirty(&blobref);
+        if let Some(data) = self.cache.get(&blobref).or_else(dirty) {
+            self.respond_blob(msg, data);
+            return Ok(());
+        }
+        let topic = match &self.root {
+            Some(root) => root.backing().map(|b| b.topic("load")),
+            None => Some("content.load".to_owned()),
+        };
+        let Some(topic) = topic else {
+            return Err(not_stored(blobref));
+        };
+        let waiters = self.loads.entry(blobref).or_default();
+        waiters.push(msg.clone());
+        if waiters.len() > 1 {
+            return Ok(());
+        }
+        let raw = Bytes::copy_from_slice(blobref.raw());
+        let rpc = self.handle.rpc_raw(&topic, self.below(), Some(raw));
+        self.work.push(Box::pin(async move {
+            let result = rpc.await.map(|m| m.payload().cloned().unwrap_or_default());
+            Done::Loaded(blobref, result)
+        }));
+        Ok(())
+    }
+
+    /// Where what is not here is asked for.
+    fn below(&self) -> Node {
+        match &self.root {
+            Some(_) => Node::Any,
+            None => Node::Upstream,
+        }
+    }
+
+    fn respond_blob(&self, msg: &Message, data: Bytes) {
+        let payload = if data.is_empty() { None } else { Some(data) };
+        self.handle.respond_raw(msg, payload);
+    }
+
+    fn handle_store(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let data = msg.payload().cloned().unwrap_or_default();
+        let blobref = self.checked(&data)?;
+        let waiter = StoreWaiter {
+            request: msg.clone(),
+            digest: Some(blobref),
+        };
+        self.store(vec![(blobref, data)], None, waiter);
+        Ok(())
+    }
+
+    fn handle_store_batch(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let payload = msg.payload().cloned().unwrap_or_default();
+        let (kvs_root, blobs) = batch::decode(payload)
+            .ok_or_else(|| RpcError::proto("content.store-batch: a blob is cut short"))?;
+        let blobs = blobs
+            .into_iter()
+            .map(|data| Ok((self.checked(&data)?, data)))
+            .collect::<Result<Vec<_>, RpcError>>()?;
+        let kvs_root = (self.root.is_some() && !kvs_root.is_empty()).then_some(kvs_root);
+        let waiter = StoreWaiter {
+            request: msg.clone(),
+            digest: None,
+        };
+        self.store(blobs, kvs_root, waiter);
+        Ok(())
+    }
+
+    fn checked(&self, data: &Bytes) -> Result<BlobRef, RpcError> {
+        let (len, limit) = (data.len(), self.blob_limit);
+        if len > limit {
+            let text = format!("blob of {len} bytes exceeds the limit of {limit}");
+            return Err(RpcError::new(libc::EFBIG, text));
+        }
+        Ok(self.alg.hash(data))
+    }
+
+    /// `kvs_root` (rank 0) is the root these blobs make valid.
+    fn store(
+        &mut self,
+        mut blobs: Vec<(BlobRef, Bytes)>,
+        kvs_root: Option<Bytes>,
+        waiter: StoreWaiter,
+    ) {
+        // What is cached is stored below.
+        blobs.retain(|(r, _)| self.cache.get(r).is_none());
+        if blobs.is_empty() && kvs_root.is_none() {
+            self.respond_store(&waiter);
+            return;
+        }
+        if let Some(root) = &mut self.root {
+            if let Some(waiter) = root.store(blobs, kvs_root, waiter) {
+                self.respond_store(&waiter);
+            }
+            return;
+        }
+        let (topic, payload) = match waiter.digest {
+            Some(_) => ("content.store", blobs[0].1.clone()),
+            None => (
+                "content.store-batch",
+                batch::encode(&[], blobs.iter().map(|(_, data)| data)),
+            ),
+        };
+        let rpc = self.handle.rpc_raw(topic, Node::Upstream, Some(payload));
+        self.work.push(Box::pin(async move {
+            let result = rpc.await.map(drop);
+            Done::Relayed(blobs, result, waiter)
+        }));
+    }
+
+    fn respond_store(&self, waiter: &StoreWaiter) {
+        let digest = waiter.digest.map(|r| Bytes::copy_from_slice(r.raw()));
+        self.handle.respond_raw(&waiter.request, digest);
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        match done {
+            Done::Loaded(blobref, result) => {
+                if let Ok(data) = &result {
+                    self.cache.insert(blobref, data.clone());
+                }
+                for msg in self.loads.remove(&blobref).unwrap_or_default() {
+                    match &result {
+                        Ok(data) => self.respond_blob(&msg, data.clone()),
+                        Err(e) => self.handle.respond_error(&msg, e),
+                    }
+                }
+            }
+            Done::Stored(result) => self.handle_stored(result),
+            Done::Relayed(blobs, result, waiter) => match result {
+                Ok(()) => {
+                    for (blobref, data) in blobs {
+                        self.cache.insert(blobref, data);
+                    }
+                    self.respond_store(&waiter);
+                }
+                Err(e) => self.handle.respond_error(&waiter.request, &e),
+            },
+            Done::Registered(msg, result) => self.registered(&msg, result),
+            Done::Nothing => {}
+        }
+    }
+
+    fn handle_validate(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let blobref = self.digest(msg)?;
+        let dirty = || self.root.as_ref()?.dirty(&blobref);
+        if self.cache.get(&blobref).or_else(dirty).is_some() {
+            self.handle.respond_ok(msg);
+            return Ok(());
+        }
+        match &self.root {
+            None => self.relay("content.validate", msg),
+            Some(root) => match root.backing().map(|b| b.topic("validate")) {
+                Some(topic) => self.relay(&topic, msg),
+                None => return Err(not_stored(blobref)),
+            },
+        }
+        Ok(())
+    }
+
+    /// Passes a request on as it is, and its answer back.
+    fn relay(&mut self, topic: &str, msg: &Message) {
+        let (handle, msg) = (self.handle.clone(), msg.clone());
+        let rpc = handle.rpc_raw(topic, self.below(), msg.payload().cloned());
+        self.work.push(Box::pin(async move {
+            match rpc.await {
+                Ok(answer) => handle.respond_raw(&msg, answer.payload().cloned()),
+                Err(e) => handle.respond_error(&msg, &e),
+            }
+            Done::Nothing
+        }));
+    }
+
+    /// Answers when every blob whose store was requested before is stored.
+    fn handle_flush(&mut self, msg: &Message) -> Result<(), RpcError> {
+        match &mut self.root {
+            Some(root) => root.wait(Waiting::Flush(msg.clone()))?,
+            // Nothing is dirty here: a store is not acknowledged before rank 0 has it.
+            None => self.handle.respond_ok(msg),
+        }
+        Ok(())
+    }
+
+    fn handle_checkpoint_get(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let topic = match &self.root {
+            None => "content.checkpoint-get".to_owned(),
+            Some(root) => root
+                .backing()
+                .ok_or_else(root::no_backing)?
+                .topic("checkpoint-get"),
+        };
+        self.relay(&topic, msg);
+        Ok(())
+    }
+
+    fn handle_checkpoint_put(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            #[serde(rename = "value")]
+            _value: serde_json::Map<String, Value>,
+        }
+        msg.json::<Request>()?;
+        match &mut self.root {
+            // What the checkpoint refers to must be stored before it.
+            Some(root) => root.wait(Waiting::Checkpoint(msg.clone()))?,
+            None => self.relay("content.checkpoint-put", msg),
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> Value {
+        let dirty = self.root.as_ref().map_or(0, Root::dirty_count);
+        json!({
+            "count": self.cache.len() + dirty,
+            "valid": self.cache.len() + dirty,
+            "dirty": dirty,
+            "size": self.cache.bytes() + self.root.as_ref().map_or(0, Root::dirty_bytes),
+            "flush-batch-count": usize::from(self.root.as_ref().is_some_and(Root::is_busy)),
+            "mmap": Value::Null,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments() {
+        let parse = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+            Arguments::parse(&args)
+        };
+        let parsed = parse(&["purge-target-size=100", "await-backing"]).unwrap();
+        assert_eq!((parsed.cache_limit, parsed.await_backing), (100, true));
+        assert!(!parse(&["purge-old-entry=1"]).unwrap().await_backing);
+        for bad in ["purge-target-size=x", "blob-size-limit", "nonsense=1"] {
+            let e = parse(&[bad]).unwrap_err();
+            assert!(e.text.contains(bad.split('=').next().unwrap()), "{e}");
+        }
+    }
+}
