@@ -11,6 +11,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -33,6 +34,8 @@ pub(crate) enum Window {
     /// Not: it is a module's.
     Open,
 }
+/// After this, accepting connections is tried again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 const READ_CHUNK: usize = 16 * 1024;
 const WRITE_BATCH: usize = 64;
 
@@ -40,12 +43,12 @@ const WRITE_BATCH: usize = 64;
 pub(crate) fn listen(path: &Path, owner: u32, router: RouterHandle) -> std::io::Result<()> {
     let listener = UnixListener::bind(path)?;
     tokio::spawn(async move {
-        // Accept fails for want of descriptors or a peer gone already: neither ends the service,
-        // and yielding keeps a persistent failure from starving everything else.
+        // Accept fails for want of descriptors or a peer gone already: neither ends the service.
+        // Who knocks meanwhile waits in the kernel's queue.
         loop {
             match listener.accept().await {
                 Ok((io, _)) => drop(tokio::spawn(serve(io, owner, router.clone()))),
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
             }
         }
     });
@@ -63,7 +66,7 @@ async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {
     }
     let cred = Credentials::owner(peer.uid());
     let id = new_id();
-    let (queue, messages) = ClientQueue::new();
+    let (queue, messages) = ClientQueue::new(crate::router::Bounds::default().unread);
     router.send(Input::Attach {
         id: id.clone(),
         cred,
@@ -304,6 +307,37 @@ mod tests {
             "a.3",
             "the other subscription to the same prefix stays"
         );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_read_is_cut_off() {
+        let instance = Instance::new();
+        let (io, deaf) = UnixStream::pair().unwrap();
+        let (queue, messages) = ClientQueue::new(64 << 10);
+        let (id, router) = (new_id(), instance.router.clone());
+        router.send(Input::Attach {
+            id: id.clone(),
+            cred: Credentials::owner(0),
+            sink: Sink::Client(queue.clone()),
+            services: Vec::new(),
+            card: None,
+        });
+        let payload = wire::json_payload(&json!({ "topic": "news" })).unwrap();
+        let subscribe = Message::request("event.subscribe", 0, 1, 0, Some(payload));
+        router.send(Input::FromEndpoint(id.clone(), subscribe));
+        let (to, keys) = (router.clone(), id.clone());
+        let carried = tokio::spawn(async move {
+            carry(io, &keys, queue, messages, &to, Window::Bounded).await;
+        });
+        let other = instance.open(OpenOptions::new()).await;
+        let mut events = other.events(&["news"]).await.unwrap();
+        let text = json!({ "text": "x".repeat(16 << 10) });
+        for _ in 0..64 {
+            other.publish("news", &text).await.unwrap();
+            events.next().await.unwrap().unwrap();
+        }
+        carried.await.unwrap();
+        drop(deaf);
     }
 
     #[tokio::test]

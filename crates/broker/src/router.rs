@@ -14,6 +14,7 @@
 //!
 //! Cost: constant per message, plus the number of subscribers for an event.
 
+mod bounds;
 mod endpoint;
 pub(crate) mod peers;
 mod pending;
@@ -27,7 +28,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::{Handle, Hold};
 use overlay::{Control, Incoming, Peer, Topology, Transport};
-use peers::Peers;
+use peers::{Peers, is_disconnect};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -43,6 +44,7 @@ const BATCH: usize = 256;
 
 pub(crate) use endpoint::{ClientMessages, ClientQueue, ModuleCard, Sink, weight};
 
+pub(crate) use bounds::Bounds;
 use endpoint::Endpoint;
 use trace::Traces;
 
@@ -176,7 +178,7 @@ pub(crate) fn start(
     topology: Topology,
 ) -> (RouterHandle, UnboundedReceiver<Incoming>) {
     let (tx, mut rx) = unbounded_channel();
-    let (mut router, peer_rx) = Router::new(rank, cred, topology);
+    let (mut router, peer_rx) = Router::new(rank, cred, topology, Bounds::default());
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while rx.recv_many(&mut batch, BATCH).await > 0 {
@@ -196,12 +198,13 @@ impl Router {
         rank: u32,
         cred: Credentials,
         topology: Topology,
+        bounds: Bounds,
     ) -> (Self, UnboundedReceiver<Incoming>) {
         let (peer_events, peer_rx) = unbounded_channel();
         let router = Self {
             rank,
             cred,
-            peers: Peers::new(rank, &topology),
+            peers: Peers::new(rank, &topology, bounds),
             topology,
             endpoints: HashMap::new(),
             services: HashMap::new(),
@@ -440,7 +443,7 @@ impl Router {
         let Kind::Request { nodeid, .. } = msg.kind() else {
             return;
         };
-        if msg.no_response() && msg.method() == "disconnect" {
+        if is_disconnect(&msg) {
             self.peers.disconnected(&msg);
         }
         let upstream = msg.flags().has(Flags::UPSTREAM);
@@ -477,7 +480,7 @@ impl Router {
     }
 
     fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
-        if msg.no_response() && msg.method() == "disconnect" {
+        if is_disconnect(&msg) {
             // Its requests may have waited for the parent with it.
             self.peers.disconnected(&msg);
         }
@@ -509,8 +512,11 @@ impl Router {
             self.answer(msg, Err(no_service(msg)));
             return true;
         }
-        if let Some(peer) = from {
-            self.peers.note_local(peer, msg);
+        if let Some(peer) = from
+            && let Err(e) = self.peers.note_local(peer, msg)
+        {
+            self.answer(msg, Err(e));
+            return true;
         }
         if endpoint.is_module() && msg.method() == "ping" {
             let result = ping(msg, self.rank);
