@@ -91,7 +91,6 @@ fn programs_that_do_not_read_hold_up_nobody() {
     // More than sockets take: what one does not read waits in the broker.
     let script = "
         text=$(head -c 100000 /dev/zero | tr '\\0' x)
-        wait_for_events() { until flux module stats broker >/dev/null && grep -q ready $1; do :; done; }
         flux event sub --count=65 big >$TMPDIR/deaf & deaf=$!
         flux event sub --count=65 big >$TMPDIR/keen & keen=$!
         until test -s $TMPDIR/deaf -a -s $TMPDIR/keen; do flux event pub big.ready; done
@@ -123,7 +122,7 @@ fn a_broker_without_descriptors_serves_those_it_has() {
         early.write_all(&[0; 64]).unwrap();
         assert!(matches!(early.read(&mut [0]), Ok(0) | Err(_)));
         drop(crowd);
-        let out = instance.script(WELL);
+        let out = instance.script(&format!("ulimit -n 128\n{WELL}"));
         out.success().expect_stdout("0 1 served\n");
     });
     out.success();
@@ -142,21 +141,29 @@ fn a_full_run_directory_does_not_end_an_instance() {
         return skipped("a full run directory: needs root, unshare and leave to mount");
     }
     let site = Site::new();
-    // The file system is that of this script and its children, and goes with them.
+    // The file system is that of this script and its children, and goes with them. Without a statedir content
+    // that finds no room stays in memory; with one, nothing is called stored that is not.
     let inner = "
-        head -c 200000 /dev/zero >$(flux getattr rundir)/ballast
+        head -c $((4194304 - 262144)) /dev/zero >small/ballast
         flux kvs put before=1
-        head -c 16777216 /dev/urandom | flux kvs put --raw big=- 2>&1 | grep -c .
-        flux ping -c1 1 >/dev/null && flux kvs get before && flux exec -r 1 flux getattr rank
-        rm $(flux getattr rundir)/ballast
-        flux kvs put after=2 && flux kvs get after";
+        flux kvs put --raw big=- <big 2>&1 | grep -o 'is full' || flux kvs get --raw big | cmp - big
+        flux kvs get before
+        flux exec -r 1 flux getattr rank
+        rm small/ballast
+        flux kvs put after=2 && flux kvs get after && flux run -N2 echo served | sort -u";
     let script = format!(
-        "mkdir small; mount -t tmpfs -o size=4m none small; mkdir small/run
+        "head -c 10485760 /dev/urandom >big
+        mkdir small; mount -t tmpfs -o size=4m none small
+        mkdir small/run small/state
         cat >inner <<'END'\n{inner}\nEND
-        flux start -s2 --test-rundir=small/run sh -eu inner"
+        flux start -s2 --test-rundir=small/run sh -eu inner
+        rm -f small/run/*
+        flux start -s2 -Sstatedir=small/state sh -eu inner"
     );
     let out = site.run("unshare", ["--mount", "sh", "-euc", &script]);
-    out.success().expect_stdout("1\n1\n1\n2\n");
+    let then = "1\n1\n2\nserved\n";
+    out.success()
+        .expect_stdout(&format!("{then}is full\n{then}"));
 }
 
 /// Two network namespaces with a cable between them.
@@ -226,8 +233,8 @@ fn a_cut_cable_loses_the_broker_at_its_end_and_no_other() {
     let inner = format!(
         "wait_for() {{ flux overlay status --timeout=0 --summary --wait=$1 >/dev/null; }}
         right() {{ ip netns exec {b} flux broker -c {config} -Shostname=right; }}
-        right & first=$!
         wait_for full
+        first=$(flux exec -r 1 flux getattr broker.pid)
         flux exec -r 1 flux getattr hostname
         flux ping --count=1 --rank=1 broker >/dev/null
         ip -n {b} link set cable down
@@ -235,24 +242,18 @@ fn a_cut_cable_loses_the_broker_at_its_end_and_no_other() {
         wait_for degraded
         flux run -N1 echo served
         ip -n {b} link set cable up
-        wait $first || echo it has ended
-        right & second=$!
+        while kill -0 $first 2>/dev/null; do :; done
+        right &
         wait_for full
         flux exec -r 1 flux getattr rank"
     );
     let inner = site.write("inner", &inner).display().to_string();
-    let broker = [
-        "flux",
-        "broker",
-        "-c",
-        &config,
-        "-Shostname=left",
-        "sh",
-        "-u",
-        &inner,
-    ];
-    let args = ["netns", "exec", a].into_iter().chain(broker);
-    let out = site.run("ip", args);
-    let stages = "right\nNo route to host\nserved\nit has ended\n1\n";
+    // The program starts when both are there, so the other one is started beside it.
+    let both = format!(
+        "ip netns exec {b} flux broker -c {config} -Shostname=right &
+        ip netns exec {a} flux broker -c {config} -Shostname=left sh -u {inner}"
+    );
+    let out = site.run("sh", ["-c", &both]);
+    let stages = "right\nNo route to host\nserved\n1\n";
     out.success().expect_stdout(stages);
 }

@@ -147,9 +147,13 @@ impl Tree {
 
     /// More is queued for the parent than a broker can afford.
     pub fn parent_overrun(&mut self, bytes: usize) {
-        self.lose_parent(&format!(
-            "the parent broker does not keep up: {bytes} bytes are waiting for it"
-        ));
+        match self.parent {
+            // It will not hear the goodbye either.
+            Some(Parent::Leaving(_)) => self.left(),
+            _ => self.lose_parent(&format!(
+                "the parent broker does not keep up: {bytes} bytes are waiting for it"
+            )),
+        }
     }
 
     pub(super) fn lose_parent(&mut self, why: &str) {
