@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -34,6 +35,8 @@ pub(crate) enum Window {
     /// Not: it is a module's.
     Open,
 }
+/// Descriptors that connections leave to the broker itself: for peers, files and pipes to processes.
+const RESERVE: u64 = 128;
 /// After this, accepting connections is tried again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 const READ_CHUNK: usize = 16 * 1024;
@@ -42,17 +45,33 @@ const WRITE_BATCH: usize = 64;
 /// Listen on `path` and serve connections until the task is dropped.
 pub(crate) fn listen(path: &Path, owner: u32, router: RouterHandle) -> std::io::Result<()> {
     let listener = UnixListener::bind(path)?;
+    let places = Arc::new(Semaphore::new(places()));
     tokio::spawn(async move {
-        // Accept fails for want of descriptors or a peer gone already: neither ends the service.
-        // Who knocks meanwhile waits in the kernel's queue.
-        loop {
+        // Who knocks while there is no place waits in the kernel's queue. The semaphore is never closed.
+        while let Ok(place) = places.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((io, _)) => drop(tokio::spawn(serve(io, owner, router.clone()))),
+                Ok((io, _)) => {
+                    let router = router.clone();
+                    tokio::spawn(async move {
+                        serve(io, owner, router).await;
+                        drop(place);
+                    });
+                }
+                // For want of descriptors, or the other end has gone already: neither ends the service.
                 Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
             }
         }
     });
     Ok(())
+}
+
+/// How many connections there may be at once.
+fn places() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let places = limit - RESERVE.min(limit / 2);
+    usize::try_from(places).map_or(Semaphore::MAX_PERMITS, |n| {
+        n.clamp(1, Semaphore::MAX_PERMITS)
+    })
 }
 
 async fn serve(mut io: UnixStream, owner: u32, router: RouterHandle) {

@@ -113,7 +113,7 @@ fn a_broker_without_descriptors_serves_those_it_has() {
     let site = Site::new();
     let out = site.beside("ulimit -n 128; flux start -s2", |instance| {
         let mut early = instance.connect();
-        // More than it can have; those it cannot accept wait in the kernel's queue.
+        // More than it can have; those it does not accept wait in the kernel's queue.
         let crowd: Vec<_> = (0..200).map(|_| instance.knock()).collect();
         let mut last = crowd.last().unwrap();
         last.set_nonblocking(true).unwrap();
