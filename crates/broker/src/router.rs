@@ -16,6 +16,7 @@
 
 mod bounds;
 mod endpoint;
+mod handle;
 mod local;
 pub(crate) mod peers;
 mod pending;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Handle, Hold};
+use client::Hold;
 use overlay::{Control, Incoming, Peer, Topology, Transport};
 use peers::{Peers, is_disconnect};
 use serde::Deserialize;
@@ -47,6 +48,7 @@ pub(crate) use endpoint::{ClientMessages, ClientQueue, ModuleCard, Sink, weight}
 
 pub(crate) use bounds::Bounds;
 use endpoint::Endpoint;
+pub(crate) use handle::{RouterHandle, new_id};
 use trace::Traces;
 
 /// What the router works on.
@@ -89,71 +91,6 @@ pub(crate) enum Input {
     UntracePeers(Message),
     /// Drop the transport (after its queue is sent) and end.
     Stop,
-}
-
-/// Sends to the router task.
-#[derive(Clone)]
-pub(crate) struct RouterHandle(UnboundedSender<Input>, u32);
-
-impl RouterHandle {
-    pub(crate) fn send(&self, input: Input) -> bool {
-        self.0.send(input).is_ok()
-    }
-
-    /// This broker's rank.
-    pub(crate) fn rank(&self) -> u32 {
-        self.1
-    }
-
-    /// Put an entry (see [`crate::log::entry`]) into the broker's log.
-    pub(crate) fn log(&self, entry: bytes::Bytes) {
-        self.send(Input::Log(entry));
-    }
-
-    /// Wait until the router task has ended and dropped its transport.
-    pub(crate) async fn closed(&self) {
-        self.0.closed().await;
-    }
-
-    /// A handle for something in this process, registered with its services.
-    pub(crate) fn attach(&self, cred: Credentials, services: Vec<String>) -> (EndpointId, Handle) {
-        self.attach_module(cred, services, None)
-    }
-
-    /// As [`RouterHandle::attach`], for a module.
-    pub(crate) fn attach_module(
-        &self,
-        cred: Credentials,
-        services: Vec<String>,
-        card: Option<Arc<ModuleCard>>,
-    ) -> (EndpointId, Handle) {
-        let id = new_id();
-        let (router, from) = (self.clone(), id.clone());
-        let (handle, deliver) =
-            Handle::with_sink(move |msg| router.send(Input::FromEndpoint(from.clone(), msg)));
-        self.send(Input::Attach {
-            id: id.clone(),
-            cred,
-            sink: Sink::Module(deliver),
-            services,
-            card,
-        });
-        (id, handle)
-    }
-}
-
-/// A fresh UUID (version 4 layout).
-pub(crate) fn new_id() -> EndpointId {
-    let bytes = (rand::random::<u128>() & !(0xf << 76) | (4 << 76)) & !(3 << 62) | (2 << 62);
-    let hex = format!("{bytes:032x}");
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
-    parts.join("-").into()
 }
 
 /// Routing state of one broker.
