@@ -12,7 +12,7 @@ help:
 	@echo "make build  build the programs (target directory: $(PROFILE)/)"
 	@echo "make run    start four brokers and run two MPI programs in them"
 	@echo "make test   every check a change has to pass"
-	@echo "make bench  measure start-up, throughput, round trips and building blocks"
+	@echo "make bench  measure start-up, throughput, round trips, many brokers and building blocks"
 	@echo "make clean  remove what was built"
 
 deps:
@@ -30,8 +30,9 @@ test: deps
 bench: build
 	bench/startup --flux "$$(scripts/bin-dir.sh $(PROFILE))/flux"
 	bench/throughput --flux "$$(scripts/bin-dir.sh $(PROFILE))/flux"
-	$(CARGO) build -p client --example roundtrip --profile $(PROFILE)
+	$(CARGO) build -p client --examples --profile $(PROFILE)
 	bench/roundtrip --programs "$$(scripts/bin-dir.sh $(PROFILE))"
+	bench/overlay --programs "$$(scripts/bin-dir.sh $(PROFILE))"
 	bench/micro
 
 clean:

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -40,6 +41,10 @@ pub(crate) enum Window {
 
 /// How long a broker that ends waits for programs to take what is left for them.
 const DRAIN: Duration = Duration::from_secs(1);
+/// Descriptors that connections leave to the broker itself: for peers, files and pipes to processes.
+const RESERVE: u64 = 128;
+/// After this, accepting connections is tried again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 const READ_CHUNK: usize = 16 * 1024;
 const WRITE_BATCH: usize = 64;
 
@@ -65,26 +70,36 @@ pub(crate) fn listen(
     std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
     // Nothing is sent; the channel closes with the last connection.
     let (open, connections) = mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(places()));
     tokio::spawn(async move {
-        // Accept fails for want of descriptors or a peer gone already: neither ends the service,
-        // and yielding keeps a persistent failure from starving everything else.
-        loop {
+        // Who knocks while there is no place waits in the kernel's queue. The semaphore is never closed.
+        while let Ok(place) = places.clone().acquire_owned().await {
             let io = tokio::select! {
                 io = listener.accept() => io,
                 () = router.closed() => return,
             };
             let Ok((io, _)) = io else {
-                tokio::task::yield_now().await;
+                // For want of descriptors, or the other end has gone already: neither ends the service.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             };
             let (router, access, open) = (router.clone(), access.clone(), open.clone());
             tokio::spawn(async move {
                 serve(io, owner, &access, router).await;
-                drop(open);
+                drop((place, open));
             });
         }
     });
     Ok(Connections(connections))
+}
+
+/// How many connections there may be at once.
+fn places() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let places = limit - RESERVE.min(limit / 2);
+    usize::try_from(places).map_or(Semaphore::MAX_PERMITS, |n| {
+        n.clamp(1, Semaphore::MAX_PERMITS)
+    })
 }
 
 async fn serve(
@@ -106,7 +121,7 @@ async fn serve(
         return;
     }
     let id = new_id();
-    let (queue, messages) = ClientQueue::new();
+    let (queue, messages) = ClientQueue::new(crate::router::Bounds::default().unread);
     router.send(Input::Attach {
         id: id.clone(),
         cred,
@@ -354,6 +369,37 @@ mod tests {
             "a.3",
             "the other subscription to the same prefix stays"
         );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_read_is_cut_off() {
+        let instance = Instance::new();
+        let (io, deaf) = UnixStream::pair().unwrap();
+        let (queue, messages) = ClientQueue::new(64 << 10);
+        let (id, router) = (new_id(), instance.router.clone());
+        router.send(Input::Attach {
+            id: id.clone(),
+            cred: Credentials::owner(0),
+            sink: Sink::Client(queue.clone()),
+            services: Vec::new(),
+            card: None,
+        });
+        let payload = wire::json_payload(&json!({ "topic": "news" })).unwrap();
+        let subscribe = Message::request("event.subscribe", 0, 1, 0, Some(payload));
+        router.send(Input::FromEndpoint(id.clone(), subscribe));
+        let (to, keys) = (router.clone(), id.clone());
+        let carried = tokio::spawn(async move {
+            carry(io, &keys, queue, messages, &to, Window::Bounded).await;
+        });
+        let other = instance.open(OpenOptions::new()).await;
+        let mut events = other.events(&["news"]).await.unwrap();
+        let text = json!({ "text": "x".repeat(16 << 10) });
+        for _ in 0..64 {
+            other.publish("news", &text).await.unwrap();
+            events.next().await.unwrap().unwrap();
+        }
+        carried.await.unwrap();
+        drop(deaf);
     }
 
     #[tokio::test]

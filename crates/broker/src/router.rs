@@ -14,8 +14,11 @@
 //!
 //! Cost: constant per message, plus the number of subscribers for an event.
 
+mod bounds;
 mod endpoint;
 mod guests;
+mod handle;
+mod local;
 pub(crate) mod peers;
 mod pending;
 pub mod switch;
@@ -26,9 +29,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Handle, Hold};
+use client::Hold;
 use overlay::{Control, Incoming, Peer, Topology, Transport};
-use peers::Peers;
+use peers::{Peers, is_disconnect};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -44,7 +47,9 @@ const BATCH: usize = 256;
 
 pub(crate) use endpoint::{ClientMessages, ClientQueue, ModuleCard, Sink, weight};
 
+pub(crate) use bounds::Bounds;
 use endpoint::Endpoint;
+pub(crate) use handle::{RouterHandle, new_id};
 use trace::Traces;
 
 /// What the router works on.
@@ -89,71 +94,6 @@ pub(crate) enum Input {
     Stop,
 }
 
-/// Sends to the router task.
-#[derive(Clone)]
-pub(crate) struct RouterHandle(UnboundedSender<Input>, u32);
-
-impl RouterHandle {
-    pub(crate) fn send(&self, input: Input) -> bool {
-        self.0.send(input).is_ok()
-    }
-
-    /// This broker's rank.
-    pub(crate) fn rank(&self) -> u32 {
-        self.1
-    }
-
-    /// Put an entry (see [`crate::log::entry`]) into the broker's log.
-    pub(crate) fn log(&self, entry: bytes::Bytes) {
-        self.send(Input::Log(entry));
-    }
-
-    /// Wait until the router task has ended and dropped its transport.
-    pub(crate) async fn closed(&self) {
-        self.0.closed().await;
-    }
-
-    /// A handle for something in this process, registered with its services.
-    pub(crate) fn attach(&self, cred: Credentials, services: Vec<String>) -> (EndpointId, Handle) {
-        self.attach_module(cred, services, None)
-    }
-
-    /// As [`RouterHandle::attach`], for a module.
-    pub(crate) fn attach_module(
-        &self,
-        cred: Credentials,
-        services: Vec<String>,
-        card: Option<Arc<ModuleCard>>,
-    ) -> (EndpointId, Handle) {
-        let id = new_id();
-        let (router, from) = (self.clone(), id.clone());
-        let (handle, deliver) =
-            Handle::with_sink(move |msg| router.send(Input::FromEndpoint(from.clone(), msg)));
-        self.send(Input::Attach {
-            id: id.clone(),
-            cred,
-            sink: Sink::Module(deliver),
-            services,
-            card,
-        });
-        (id, handle)
-    }
-}
-
-/// A fresh UUID (version 4 layout).
-pub(crate) fn new_id() -> EndpointId {
-    let bytes = (rand::random::<u128>() & !(0xf << 76) | (4 << 76)) & !(3 << 62) | (2 << 62);
-    let hex = format!("{bytes:032x}");
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
-    parts.join("-").into()
-}
-
 /// Routing state of one broker.
 pub(crate) struct Router {
     rank: u32,
@@ -177,7 +117,7 @@ pub(crate) fn start(
     topology: Topology,
 ) -> (RouterHandle, UnboundedReceiver<Incoming>) {
     let (tx, mut rx) = unbounded_channel();
-    let (mut router, peer_rx) = Router::new(rank, cred, topology);
+    let (mut router, peer_rx) = Router::new(rank, cred, topology, Bounds::default());
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while rx.recv_many(&mut batch, BATCH).await > 0 {
@@ -197,12 +137,13 @@ impl Router {
         rank: u32,
         cred: Credentials,
         topology: Topology,
+        bounds: Bounds,
     ) -> (Self, UnboundedReceiver<Incoming>) {
         let (peer_events, peer_rx) = unbounded_channel();
         let router = Self {
             rank,
             cred,
-            peers: Peers::new(rank, &topology),
+            peers: Peers::new(rank, &topology, bounds),
             topology,
             endpoints: HashMap::new(),
             services: HashMap::new(),
@@ -355,21 +296,6 @@ impl Router {
         self.request(request, None);
     }
 
-    /// Requests that concern the connection they came over, answered here.
-    fn connection_local(
-        &mut self,
-        id: &EndpointId,
-        msg: &Message,
-    ) -> Option<Result<Value, RpcError>> {
-        match msg.topic() {
-            "event.subscribe" => Some(self.subscribe(id, msg, true)),
-            "event.unsubscribe" => Some(self.subscribe(id, msg, false)),
-            "service.add" => Some(self.add_service(id, msg)),
-            "service.remove" => Some(self.remove_service(id, msg)),
-            _ => None,
-        }
-    }
-
     fn answer(&mut self, req: &Message, result: Result<Value, RpcError>) {
         if req.no_response() {
             return;
@@ -385,63 +311,12 @@ impl Router {
         self.response(response);
     }
 
-    fn subscribe(&mut self, id: &EndpointId, msg: &Message, add: bool) -> Result<Value, RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            topic: String,
-        }
-        let Request { topic } = msg.json()?;
-        if add {
-            self.subscriptions.add(&topic, id.clone());
-        } else if self.subscriptions.remove(&topic, id).is_none() {
-            let text = format!("not subscribed to {topic:?}");
-            return Err(RpcError::new(libc::ENOENT, text));
-        }
-        Ok(Value::Null)
-    }
-
-    fn add_service(&mut self, id: &EndpointId, msg: &Message) -> Result<Value, RpcError> {
-        let name = service_name(msg)?;
-        if self.services.contains_key(&name) {
-            return Err(RpcError::new(
-                libc::EEXIST,
-                format!("service {name} is already registered"),
-            ));
-        }
-        if let Some(card) = self.endpoints.get(id).and_then(|e| e.card.as_ref()) {
-            card.add_service(&name);
-        }
-        self.services.insert(name, id.clone());
-        Ok(Value::Null)
-    }
-
-    fn remove_service(&mut self, id: &EndpointId, msg: &Message) -> Result<Value, RpcError> {
-        let name = service_name(msg)?;
-        match self.services.get(&name) {
-            Some(owner) if owner == id => {
-                self.services.remove(&name);
-                if let Some(card) = self.endpoints.get(id).and_then(|e| e.card.as_ref()) {
-                    card.remove_service(&name);
-                }
-                Ok(Value::Null)
-            }
-            Some(_) => Err(RpcError::new(
-                libc::EINVAL,
-                format!("service {name} is not yours"),
-            )),
-            None => Err(RpcError::new(
-                libc::ENOENT,
-                format!("service {name} is not registered"),
-            )),
-        }
-    }
-
     /// Route a request on; `from` is the peer it came from, if any.
     fn request(&mut self, msg: Message, from: Option<Peer>) {
         let Kind::Request { nodeid, .. } = msg.kind() else {
             return;
         };
-        if msg.no_response() && msg.method() == "disconnect" {
+        if is_disconnect(&msg) {
             self.peers.disconnected(&msg);
         }
         let upstream = msg.flags().has(Flags::UPSTREAM);
@@ -478,7 +353,7 @@ impl Router {
     }
 
     fn request_to(&mut self, peer: Peer, msg: Message, from: Option<Peer>) {
-        if msg.no_response() && msg.method() == "disconnect" {
+        if is_disconnect(&msg) {
             // Its requests may have waited for the parent with it.
             self.peers.disconnected(&msg);
         }
@@ -518,8 +393,11 @@ impl Router {
             self.answer(msg, Err(e));
             return true;
         }
-        if let Some(peer) = from {
-            self.peers.note_local(peer, msg);
+        if let Some(peer) = from
+            && let Err(e) = self.peers.note_local(peer, msg)
+        {
+            self.answer(msg, Err(e));
+            return true;
         }
         if endpoint.is_module() && msg.method() == "ping" {
             let result = ping(msg, self.rank);
@@ -674,28 +552,6 @@ fn no_service(msg: &Message) -> RpcError {
         libc::ENOSYS,
         format!("no service answers to {}", msg.topic()),
     )
-}
-
-fn service_name(msg: &Message) -> Result<String, RpcError> {
-    #[derive(Deserialize)]
-    struct Request {
-        service: String,
-    }
-    let Request { service } = msg.json()?;
-    if !wire::is_service_name(&service) {
-        return Err(RpcError::new(
-            libc::EINVAL,
-            format!("{service:?} is not a service name"),
-        ));
-    }
-    if !msg.is_owner() && !service.starts_with(&format!("{}-", msg.userid())) {
-        let text = format!(
-            "Operation not permitted: service name must start with \"{}-\"",
-            msg.userid()
-        );
-        return Err(RpcError::new(libc::EPERM, text));
-    }
-    Ok(service)
 }
 
 /// The echo every module answers (RFC 5): the request plus route, user and rank.

@@ -97,10 +97,13 @@ struct RunDir {
 impl RunDir {
     fn new(attrs: &Attrs) -> anyhow::Result<Self> {
         if let Some(path) = attrs.get("rundir") {
-            let remove = !Path::new(path).exists();
-            std::fs::create_dir_all(path).with_context(|| format!("run directory {path}"))?;
+            let context = || format!("run directory {path}");
+            // Programs elsewhere are told of it.
+            let path = std::path::absolute(path).with_context(context)?;
+            let remove = !path.exists();
+            std::fs::create_dir_all(&path).with_context(context)?;
             return Ok(Self {
-                path: path.to_owned(),
+                path: path.to_string_lossy().into_owned(),
                 remove,
             });
         }

@@ -7,6 +7,7 @@
 //!
 //! The programs are those of the build the tests belong to; `cargo build --workspace` makes them.
 
+mod beside;
 mod process;
 
 use std::ffi::OsStr;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+pub use beside::Instance;
 pub use process::Outcome;
 
 /// How long a command may take. Far more than any needs: it is there to end those that hang.
@@ -88,8 +90,20 @@ impl Site {
         args: impl IntoIterator<Item = S>,
         env: &[(&str, &str)],
     ) -> Outcome {
+        self.run_in("t", program, args, env)
+    }
+
+    /// As [`Site::run_with`], with a name for the directory of its files: what is to run at the same time needs
+    /// different ones.
+    fn run_in<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+        env: &[(&str, &str)],
+    ) -> Outcome {
         // Below the test's directory, so that files of the test are not taken for remains.
-        let temporary = self.path().join("t");
+        let temporary = self.path().join(name);
         std::fs::create_dir_all(&temporary).expect("the directory of the test can be written");
         let mut command = Command::new(self.resolve(program));
         command.args(args).current_dir(self.path());

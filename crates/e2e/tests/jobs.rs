@@ -180,3 +180,12 @@ fn allocations_are_annotated() {
         .success()
         .expect_stdout("rank0/core0\n");
 }
+
+#[test]
+fn shells_may_warn_before_they_meet() {
+    let site = Site::new();
+    let out = site.script(2, "flux run -N2 -o rlimit.nothing=1 echo done");
+    assert_eq!(out.clone().success().lines(), ["done", "done"]);
+    let warned = |rank| out.stderr.contains(&format!("flux-shell[{rank}]:  WARN: "));
+    assert!(warned(0) && warned(1), "{out}");
+}

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use wire::Message;
 
+use crate::backlog::Bounds;
+
 /// A neighbour in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -41,6 +43,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// All there are, in the order of their numbers.
+    pub const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Partial,
+        Self::Degraded,
+        Self::Lost,
+        Self::Offline,
+    ];
+
     /// Name in lower case.
     pub fn name(self) -> &'static str {
         match self {
@@ -72,14 +83,8 @@ impl TryFrom<u8> for Status {
     type Error = u8;
 
     fn try_from(number: u8) -> Result<Self, u8> {
-        let all = [
-            Self::Full,
-            Self::Partial,
-            Self::Degraded,
-            Self::Lost,
-            Self::Offline,
-        ];
-        all.into_iter().find(|s| *s as u8 == number).ok_or(number)
+        let found = Self::ALL.into_iter().find(|s| *s as u8 == number);
+        found.ok_or(number)
     }
 }
 
@@ -133,6 +138,10 @@ pub trait Transport: Send {
     fn send(&self, peer: Peer, session: Session, msg: Message);
     /// Bytes waiting to be sent to `peer`.
     fn backlog(&self, peer: Peer) -> usize;
+    /// What may wait for a peer.
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
     /// Act on the tree.
     fn control(&self, control: Control);
 }

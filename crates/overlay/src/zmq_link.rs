@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wire::Message;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Bounds};
 use crate::keys::{KeyPair, PublicKey};
 use crate::transport::{Control, Incoming, Peer, Session, Transport};
 use crate::tree::{Facts, Limits, Tree};
@@ -217,7 +217,7 @@ impl Bound {
                 .map_err(std::io::Error::from)?,
         );
         let pending = Arc::new(AtomicBool::new(false));
-        let backlog = Backlog::new(facts.topology.children(facts.rank));
+        let backlog = Backlog::new(facts.topology.children(facts.rank), Bounds::default());
         let (tx, rx) = channel();
         let sockets = driver::Sockets {
             router: self.router.map(|(socket, _)| socket),
@@ -323,6 +323,10 @@ impl Transport for ZmqLink {
 
     fn backlog(&self, peer: Peer) -> usize {
         self.backlog.get(peer)
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.backlog.bounds()
     }
 
     fn control(&self, control: Control) {

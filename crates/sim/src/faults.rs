@@ -20,8 +20,15 @@ pub enum Fault {
     Lose,
     /// Nothing passes that edge for this long.
     Cut(Duration),
+    /// Nothing passes between the broker and those below it for this long.
+    Partition(Duration),
     /// Everything on that edge takes this much longer from now on.
     Slow(Duration),
+    /// The broker's clock leaps ahead, as after the suspension of its machine. It cannot go back: what brokers
+    /// read is monotonic.
+    Jump(Duration),
+    /// The broker's client does not read for this long.
+    Deaf(Duration),
 }
 
 impl Fault {
@@ -30,14 +37,17 @@ impl Fault {
         let mut millis =
             |range: std::ops::Range<u64>| Duration::from_millis(rng.random_range(range));
         let (long, short) = (millis(10..60_000), millis(0..500));
-        match rng.random_range(0..20) {
+        match rng.random_range(0..26) {
             0..6 => Self::Crash,
             6..9 => Self::Leave,
             9..12 => Self::Freeze(long),
             12..15 => Self::Break,
             15..17 => Self::Lose,
             17..19 => Self::Cut(long),
-            _ => Self::Slow(short),
+            19 => Self::Partition(long),
+            20..22 => Self::Slow(short),
+            22..24 => Self::Jump(long * 10),
+            _ => Self::Deaf(long),
         }
     }
 }

@@ -1,17 +1,20 @@
 //! The `sim` program: many runs, one line for each that fails, a record of all in JSON.
-//!
-//! `sim FIRST LAST SIZE FAULTS` runs the seeds from FIRST up to LAST with trees of 2 to SIZE brokers;
-//! `sim one SEED SIZE FAULTS` runs a single one again and prints what happened.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use overlay::topology::Shape;
 use sim::{Outcome, Plan, run};
 
+const USAGE: &str = "Usage:
+  sim FIRST LAST SIZE FAULTS    run the seeds from FIRST up to LAST, each with 1 to SIZE brokers
+  sim one SEED SIZE FAULTS      run one of them again with exactly SIZE brokers, and print all that happened
+  sim boot SHAPE SIZE...        start trees of these sizes (SHAPE: kary:K, mincrit, binomial)";
+
 fn size_of(seed: u64, largest: u32) -> u32 {
-    2 + (seed % u64::from(largest.saturating_sub(1).max(1))) as u32
+    1 + (seed % u64::from(largest)) as u32
 }
 
 fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
@@ -31,11 +34,7 @@ fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
             }
             // The totals are sound whatever happened to who added to them.
             let mut total = total.lock().unwrap_or_else(|e| e.into_inner());
-            total.0.lives += outcome.lives;
-            total.0.frames += outcome.frames;
-            total.0.answers += outcome.answers;
-            total.0.events += outcome.events;
-            total.0.faults += outcome.faults;
+            total.0 += &outcome;
             total.1 += u32::from(outcome.violation.is_some());
         }
     };
@@ -53,47 +52,87 @@ fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
         "lives": total.lives,
         "frames": total.frames,
         "requests": total.answers,
+        "refused": total.refusals,
+        "overruns": total.overruns,
         "events": total.events,
         "failed": failed,
         "seconds": start.elapsed().as_secs_f64(),
     });
     println!("{record}");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    exit_code(failed == 0)
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 
 fn one(seed: u64, size: u32, faults: u32) -> ExitCode {
     let start = Instant::now();
-    let outcome = run(&Plan::random(seed, size, faults));
+    let plan = Plan {
+        history: usize::MAX,
+        ..Plan::random(seed, size, faults)
+    };
+    let outcome = run(&plan);
     match &outcome.violation {
-        Some((text, history)) => {
-            println!("{}\n{text}", history.join("\n"));
-            ExitCode::FAILURE
-        }
-        None => {
-            println!("{outcome:?} in {:?}", start.elapsed());
-            ExitCode::SUCCESS
-        }
+        Some((text, history)) => println!("{}\n{text}", history.join("\n")),
+        None => println!("{outcome:?} in {:?}", start.elapsed()),
     }
+    exit_code(outcome.violation.is_none())
+}
+
+fn boot(shape: Shape, sizes: &[u32]) -> ExitCode {
+    for size in sizes {
+        let boot = match sim::boot::boot(*size, shape) {
+            Ok(boot) => boot,
+            Err(violation) => {
+                println!("{violation}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let record = serde_json::json!({
+            "shape": shape.to_string(),
+            "brokers": size,
+            "frames": boot.frames,
+            "simulated_seconds": boot.simulated.as_secs_f64(),
+            "seconds": boot.real.as_secs_f64(),
+            "microseconds_per_broker": boot.real.as_secs_f64() * 1e6 / f64::from(*size),
+        });
+        println!("{record}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn numbers<T: std::str::FromStr>(words: &[&str]) -> Option<Vec<T>> {
+    words.iter().map(|w| w.parse().ok()).collect()
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize| args.get(at).and_then(|a| a.parse::<u64>().ok());
-    let numbers = [number(0), number(1), number(2), number(3)];
-    match (args.first().map(String::as_str), numbers) {
-        (Some("one"), [_, Some(seed), Some(size), Some(faults)]) if size > 0 => {
-            one(seed, size as u32, faults as u32)
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["boot", shape, sizes @ ..] => {
+            let sizes = numbers::<u32>(sizes).filter(|sizes| !sizes.contains(&0));
+            let shape = shape.parse().ok();
+            sizes.zip(shape).map(|(sizes, shape)| boot(shape, &sizes))
         }
-        (_, [Some(first), Some(last), Some(size), Some(faults)]) if size > 0 => {
-            many(first, last, size as u32, faults as u32)
-        }
-        _ => {
-            eprintln!("Usage: sim FIRST LAST SIZE FAULTS | sim one SEED SIZE FAULTS");
-            ExitCode::FAILURE
-        }
-    }
+        ["one", rest @ ..] => match numbers::<u64>(rest).as_deref() {
+            Some([seed, size, faults]) if *size > 0 => {
+                Some(one(*seed, *size as u32, *faults as u32))
+            }
+            _ => None,
+        },
+        rest => match numbers::<u64>(rest).as_deref() {
+            Some([first, last, size, faults]) if *size > 0 => {
+                Some(many(*first, *last, *size as u32, *faults as u32))
+            }
+            _ => None,
+        },
+    };
+    done.unwrap_or_else(|| {
+        eprintln!("{USAGE}");
+        ExitCode::FAILURE
+    })
 }

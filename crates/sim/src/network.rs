@@ -1,9 +1,10 @@
-//! Connections between brokers: ordered, delayed, breakable.
+//! Connections between brokers: ordered, delayed, breakable, of limited capacity.
 //!
 //! A connection is that of one life of a child to one life of its parent. Frames of a direction
-//! arrive in order or not at all; a break loses what is under way, and each end hears of it some
-//! time later. A cut edge holds frames back; held too long, the connection breaks, as TCP does
-//! after its user timeout.
+//! arrive in order or not at all, those of different connections in any order; a break loses what is
+//! under way, and each end hears of it some time later. A cut edge holds frames back; held too long,
+//! the connection breaks, as TCP does after its user timeout. Only so many frames are under way; the
+//! others wait in their broker, as with a full socket.
 
 use std::time::Duration;
 
@@ -29,6 +30,17 @@ impl Way {
     }
 }
 
+/// One direction.
+#[derive(Debug, Default)]
+struct Lane {
+    /// When the last frame arrives.
+    last: Duration,
+    /// Frames sent before this are lost.
+    lost: u64,
+    sent: u64,
+    arrived: u64,
+}
+
 /// One end has not heard of the other's end.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -36,11 +48,7 @@ pub(crate) struct Connection {
     pub(crate) child_life: Session,
     pub(crate) parent_life: Session,
     pub(crate) open: bool,
-    /// When the last frame of each direction arrives.
-    last: [Duration; 2],
-    /// Frames sent before this, in each direction, are lost.
-    lost: [u64; 2],
-    sent: [u64; 2],
+    lanes: [Lane; 2],
 }
 
 /// A frame under way.
@@ -59,10 +67,14 @@ impl Connection {
             child_life,
             parent_life,
             open: true,
-            last: [Duration::ZERO; 2],
-            lost: [0; 2],
-            sent: [0; 2],
+            lanes: Default::default(),
         }
+    }
+
+    /// Frames under way.
+    pub(crate) fn load(&self, way: Way) -> u64 {
+        let lane = &self.lanes[way.index()];
+        lane.sent - lane.arrived
     }
 
     /// Take a frame; when it arrives.
@@ -73,25 +85,29 @@ impl Connection {
         frame: Frame,
         earliest: Duration,
     ) -> (Duration, Parcel) {
-        let i = way.index();
-        self.last[i] = self.last[i].max(earliest);
-        self.sent[i] += 1;
+        let lane = &mut self.lanes[way.index()];
+        lane.last = lane.last.max(earliest);
+        lane.sent += 1;
         let parcel = Parcel {
             conn,
             way,
             frame,
-            number: self.sent[i],
+            number: lane.sent,
         };
-        (self.last[i], parcel)
+        (lane.last, parcel)
     }
 
     /// Lose what is under way; nobody is told.
     pub(crate) fn lose(&mut self) {
-        self.lost = self.sent;
+        for lane in &mut self.lanes {
+            lane.lost = lane.sent;
+        }
     }
 
-    /// Whether a parcel is not lost.
-    pub(crate) fn carries(&self, parcel: &Parcel) -> bool {
-        self.open && parcel.number > self.lost[parcel.way.index()]
+    /// A parcel is at its end; whether it is not lost.
+    pub(crate) fn deliver(&mut self, parcel: &Parcel) -> bool {
+        let lane = &mut self.lanes[parcel.way.index()];
+        lane.arrived += 1;
+        self.open && parcel.number > lane.lost
     }
 }

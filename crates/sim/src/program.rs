@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use wire::{Credentials, Flags, Kind, Message, NODEID_ANY, Text, json_payload};
 
-use crate::check::{Check, Violation};
+use crate::check::{self, Violation};
 
 pub(crate) const OWNER: Credentials = Credentials {
     userid: 1000,
@@ -19,27 +19,47 @@ pub(crate) const OWNER: Credentials = Credentials {
 /// How the service answers a method.
 const METHODS: &[&str] = &["echo", "later", "stream", "fail", "watch"];
 
+/// EAGAIN: the answer of a broker whose queues are full.
+const REFUSED: u32 = 11;
+/// EHOSTUNREACH: the answer for a broker that is not there.
+const UNREACHABLE: u32 = 113;
+
 /// A request of ours.
 struct Asked {
     /// What was asked, of whom and when.
     what: String,
-    /// Final responses so far.
-    ended: u32,
+    /// Its final response has come.
+    ended: bool,
     /// Its service never ends it.
     endless: bool,
+    /// It went to a broker that is not there.
+    lost: bool,
 }
 
-/// What the service owes.
-#[derive(Debug)]
-pub(crate) enum Due {
-    /// This response to send then.
-    Answer(Duration, Message),
+/// A response the service sends later, and when.
+pub(crate) type Due = (Duration, Message);
+
+/// Something to carry: mostly little, sometimes much. It is valid Base64, as events have it.
+fn payload(rng: &mut StdRng) -> String {
+    let most = if rng.random_range(0..8) == 0 {
+        1000
+    } else {
+        12
+    };
+    "xxxx".repeat(rng.random_range(1..most))
 }
 
 /// The programs of one life of a broker.
 pub(crate) struct Programs {
+    name: String,
+    /// Clients so far.
+    clients: u32,
+    /// Bytes a client may leave unread. The service reads all at once, as modules do.
+    unread: usize,
     service: Port,
     client: Port,
+    /// The client does not read until then.
+    pub(crate) deaf: Duration,
     next_tag: u32,
     asked: BTreeMap<u32, Asked>,
     /// Watchers, by sender and matchtag.
@@ -48,28 +68,55 @@ pub(crate) struct Programs {
     event: Option<u32>,
     pub(crate) events: u64,
     pub(crate) answers: u64,
+    pub(crate) refusals: u64,
+}
+
+/// A client that has subscribed to all events.
+fn client(switch: &mut Switch, id: String, unread: usize) -> Port {
+    let client = switch.attach(id.into(), OWNER, Vec::new(), unread);
+    let payload = json_payload(&json!({ "topic": "" })).ok();
+    let flags = Flags::NORESPONSE;
+    let subscribe = Message::request("event.subscribe", NODEID_ANY, 0, flags, payload);
+    switch.send(&client, subscribe);
+    client
 }
 
 impl Programs {
     /// Attach service and client of a life named by `name`.
-    pub(crate) fn start(switch: &mut Switch, name: &str) -> Self {
+    pub(crate) fn start(switch: &mut Switch, name: String, unread: usize) -> Self {
         let service = format!("service-{name}").into();
-        let service = switch.attach(service, OWNER, vec!["sim".into()]);
-        let client = switch.attach(format!("client-{name}").into(), OWNER, Vec::new());
-        let payload = json_payload(&json!({ "topic": "" })).ok();
-        let subscribe =
-            Message::request("event.subscribe", NODEID_ANY, 0, Flags::NORESPONSE, payload);
-        switch.send(&client, subscribe);
+        let service = switch.attach(service, OWNER, vec!["sim".into()], usize::MAX);
+        let client = client(switch, format!("client-{name}"), unread);
         Self {
+            name,
+            clients: 1,
+            unread,
             service,
             client,
+            deaf: Duration::ZERO,
             next_tag: 0,
             asked: BTreeMap::new(),
             watchers: BTreeSet::new(),
             event: None,
             events: 0,
             answers: 0,
+            refusals: 0,
         }
+    }
+
+    /// Put another client in the place of one that reads too little, as its broker would cut that off.
+    /// False if it keeps up.
+    pub(crate) fn replace_overrun(&mut self, switch: &mut Switch) -> bool {
+        if !self.client.is_overrun() {
+            return false;
+        }
+        switch.detach(&self.client);
+        let id = format!("client-{}-{}", self.name, self.clients);
+        self.client = client(switch, id, self.unread);
+        self.clients += 1;
+        self.asked.clear();
+        self.event = None;
+        true
     }
 
     pub(crate) fn client_id(&self) -> &Text {
@@ -83,6 +130,7 @@ impl Programs {
 
     /// Ask some broker something.
     pub(crate) fn ask(&mut self, switch: &mut Switch, rng: &mut StdRng, size: u32, now: Duration) {
+        let payload = payload(rng);
         let method = METHODS[rng.random_range(0..METHODS.len())];
         let (nodeid, mut flags) = match rng.random_range(0..10) {
             0 => (NODEID_ANY, Flags::UPSTREAM),
@@ -92,21 +140,46 @@ impl Programs {
         if matches!(method, "stream" | "watch") {
             flags |= Flags::STREAMING;
         }
-        self.next_tag += 1;
-        let topic = format!("sim.{method}");
-        let request = Message::request(&*topic, nodeid, self.next_tag, flags, Some("{}".into()));
         let asked = Asked {
-            what: format!("{topic} to {nodeid:#x} at {now:?}"),
-            ended: 0,
+            what: format!("sim.{method} to {nodeid:#x} at {now:?}"),
+            ended: false,
             endless: method == "watch",
+            lost: false,
         };
-        self.asked.insert(self.next_tag, asked);
+        self.request(switch, method, nodeid, flags, payload, asked);
+    }
+
+    /// Ask a broker that is not there.
+    pub(crate) fn ask_lost(&mut self, switch: &mut Switch, rank: u32) {
+        let asked = Asked {
+            what: format!("sim.echo to lost {rank}"),
+            ended: false,
+            endless: false,
+            lost: true,
+        };
+        self.request(switch, "echo", rank, 0, "{}".into(), asked);
+    }
+
+    fn request(
+        &mut self,
+        switch: &mut Switch,
+        method: &str,
+        nodeid: u32,
+        flags: u8,
+        payload: String,
+        asked: Asked,
+    ) {
+        self.next_tag += 1;
+        let (topic, tag) = (format!("sim.{method}"), self.next_tag);
+        let request = Message::request(&*topic, nodeid, tag, flags, Some(payload.into()));
+        self.asked.insert(tag, asked);
         switch.send(&self.client, request);
     }
 
     /// Publish an event.
-    pub(crate) fn publish(&mut self, switch: &mut Switch) {
-        let payload = json_payload(&json!({ "topic": "news", "flags": 0 })).ok();
+    pub(crate) fn publish(&mut self, switch: &mut Switch, rng: &mut StdRng) {
+        let news = json!({ "topic": "news", "flags": 0, "payload": payload(rng) });
+        let payload = json_payload(&news).ok();
         let flags = Flags::NORESPONSE;
         let publish = Message::request("event.publish", NODEID_ANY, 0, flags, payload);
         switch.send(&self.client, publish);
@@ -128,8 +201,10 @@ impl Programs {
         while let Some(request) = self.service.receive() {
             self.serve(switch, rng, now, &request, &mut due);
         }
-        while let Some(msg) = self.client.receive() {
-            self.receive(&msg)?;
+        if now >= self.deaf {
+            while let Some(msg) = self.client.receive() {
+                self.receive(&msg)?;
+            }
         }
         Ok(due)
     }
@@ -146,11 +221,14 @@ impl Programs {
             return;
         };
         match request.method() {
-            "echo" => switch.send(&self.service, request.response(0, None)),
+            "echo" => {
+                let echo = request.response(0, request.payload().cloned());
+                switch.send(&self.service, echo);
+            }
             "fail" => switch.send(&self.service, request.response(5, None)),
             "later" => {
                 let at = now + Duration::from_millis(rng.random_range(1..3000));
-                due.push(Due::Answer(at, request.response(0, None)));
+                due.push((at, request.response(0, None)));
             }
             "stream" => {
                 for _ in 0..rng.random_range(0..4) {
@@ -171,41 +249,36 @@ impl Programs {
     fn receive(&mut self, msg: &Message) -> Result<(), Violation> {
         match msg.kind() {
             Kind::Event { sequence } => {
-                if let Some(last) = self.event.filter(|last| sequence != last + 1) {
-                    let text = format!("event {sequence} after {last}");
-                    return Err(Check::EventsInOrder.violated(text));
-                }
+                check::events_in_order(self.event, sequence)?;
                 self.event = Some(sequence);
                 self.events += 1;
             }
             Kind::Response { errnum, matchtag } => {
-                let Some(asked) = self.asked.get_mut(&matchtag) else {
-                    let text = format!("response {matchtag} to nothing asked");
-                    return Err(Check::OneOutcome.violated(text));
+                let asked = self.asked.get_mut(&matchtag);
+                let last = errnum != 0 || !msg.is_streaming();
+                check::one_outcome(asked.as_deref().map(|a| (a.what.as_str(), a.ended)), last)?;
+                let Some(asked) = asked.filter(|_| last) else {
+                    return Ok(());
                 };
-                if errnum != 0 || !msg.is_streaming() {
-                    asked.ended += 1;
-                    self.answers += 1;
+                if asked.lost {
+                    check::lost_is_unreachable(
+                        &asked.what,
+                        matches!(errnum, UNREACHABLE | REFUSED),
+                    )?;
                 }
-                if asked.ended > 1 || (asked.ended == 1 && errnum == 0 && msg.is_streaming()) {
-                    let text = format!("{} was answered after its end", asked.what);
-                    return Err(Check::OneOutcome.violated(text));
-                }
+                asked.ended = true;
+                self.answers += 1;
+                self.refusals += u64::from(errnum == REFUSED);
             }
             Kind::Request { .. } | Kind::Control { .. } => {}
         }
         Ok(())
     }
 
-    /// At the end of a run: everything has ended, except what has no end.
-    pub(crate) fn settled(&self) -> Result<(), Violation> {
-        match self.asked.values().find(|a| a.ended == 0 && !a.endless) {
-            Some(asked) => {
-                let text = format!("{} asks for ever: {}", self.client_id(), asked.what);
-                Err(Check::OneOutcome.violated(text))
-            }
-            None => Ok(()),
-        }
+    /// What was asked and has not ended, of what has an end.
+    pub(crate) fn open(&self) -> Option<&str> {
+        let open = |a: &&Asked| !a.ended && !a.endless;
+        self.asked.values().find(open).map(|a| a.what.as_str())
     }
 
     /// The client goes away.

@@ -1,5 +1,6 @@
 //! Seeded runs: a failing one prints its plan and the last of its history.
 
+use overlay::topology::Shape;
 use sim::{Outcome, Plan, run};
 
 fn check(plan: &Plan) -> Outcome {
@@ -14,14 +15,15 @@ fn check(plan: &Plan) -> Outcome {
 fn small_trees_survive_many_faults() {
     let mut total = Outcome::default();
     for seed in 0..200 {
-        let outcome = check(&Plan::random(seed, 2 + (seed % 15) as u32, 40));
-        total.faults += outcome.faults;
-        total.answers += outcome.answers;
-        total.events += outcome.events;
+        total += &check(&Plan::random(seed, 1 + (seed % 16) as u32, 40));
     }
     assert!(
         total.faults > 4000 && total.answers > 20_000 && total.events > 20_000,
         "{total:?}"
+    );
+    assert!(
+        total.refusals > 1000 && total.overruns > 100,
+        "no queue was full: {total:?}"
     );
 }
 
@@ -35,4 +37,12 @@ fn a_large_tree_survives_faults() {
 fn a_run_is_a_function_of_its_plan() {
     let plan = Plan::random(7, 9, 60);
     assert_eq!(run(&plan), run(&plan));
+}
+
+#[test]
+fn trees_boot_with_a_few_frames_per_broker() {
+    for shape in [Shape::Kary(0), Shape::Kary(2), Shape::Binomial] {
+        let boot = sim::boot::boot(2000, shape).unwrap();
+        assert!(boot.frames < 5 * 2000, "{shape}: {boot:?}");
+    }
 }

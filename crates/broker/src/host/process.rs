@@ -166,7 +166,7 @@ pub(super) fn start(
     drop(theirs);
     let id = new_id();
     welcome["uuid"] = id.as_str().into();
-    let (queue, messages) = ClientQueue::new();
+    let (queue, messages) = ClientQueue::new(crate::router::Bounds::default().unread);
     let Place {
         router,
         cred,

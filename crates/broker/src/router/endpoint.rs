@@ -4,7 +4,7 @@
 //! the router can answer it with EHOSTUNREACH when the endpoint goes away.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use client::module::Meter;
@@ -12,10 +12,6 @@ use client::{Deliver, Hold};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use wire::{Credentials, Message, Text};
-
-/// Bytes that may wait for a program that does not read. It is cut off beyond: what it follows goes on without it,
-/// and a program that has fallen this far behind has been served badly anyway.
-const UNREAD_LIMIT: usize = 256 << 20;
 
 /// Bytes a message stands for in limits: its payload and something for the rest.
 pub(crate) fn weight(msg: &Message) -> usize {
@@ -61,6 +57,9 @@ impl ModuleCard {
 pub(crate) struct ClientQueue {
     tx: UnboundedSender<(Message, Option<Hold>)>,
     unread: Arc<AtomicUsize>,
+    limit: usize,
+    /// Something was dropped.
+    overrun: Arc<AtomicBool>,
     overflow: Arc<Notify>,
 }
 
@@ -71,7 +70,8 @@ pub(crate) struct ClientMessages {
 }
 
 impl ClientQueue {
-    pub(crate) fn new() -> (Self, ClientMessages) {
+    /// A queue for a program that may leave `limit` bytes unread.
+    pub(crate) fn new(limit: usize) -> (Self, ClientMessages) {
         let (tx, rx) = unbounded_channel();
         let unread = Arc::new(AtomicUsize::new(0));
         let messages = ClientMessages {
@@ -83,6 +83,8 @@ impl ClientQueue {
             Self {
                 tx,
                 unread,
+                limit,
+                overrun: Arc::default(),
                 overflow,
             },
             messages,
@@ -92,7 +94,8 @@ impl ClientQueue {
     /// Queue a message; false once the program reads too slowly to be kept.
     pub(super) fn push(&self, msg: Message, hold: Option<Hold>) {
         let weight = weight(&msg);
-        if self.unread.fetch_add(weight, Ordering::Relaxed) + weight > UNREAD_LIMIT {
+        if self.unread.fetch_add(weight, Ordering::Relaxed) + weight > self.limit {
+            self.overrun.store(true, Ordering::Relaxed);
             self.overflow.notify_one();
             return;
         }
@@ -103,6 +106,11 @@ impl ClientQueue {
     /// Bytes that wait.
     pub(crate) fn unread(&self) -> usize {
         self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has been too much.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.overrun.load(Ordering::Relaxed)
     }
 
     /// Wait until the program has fallen too far behind.

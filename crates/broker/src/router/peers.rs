@@ -8,17 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use overlay::backlog::SOFT;
 use overlay::{Control, Incoming, Peer, Session, Topology, Transport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Flags, Kind, Match, Message, RpcError, json_payload};
 
 use super::Router;
-use super::pending::{LIMIT, Pending};
-
-/// Requests of modules that wait for the parent. They are few, and made once.
-const HELD: usize = 4096;
+use super::bounds::Bounds;
+use super::pending::{Pending, is_ended_by};
 
 /// The way up.
 enum Parent {
@@ -46,13 +43,14 @@ pub(super) struct Peers {
     parent: Parent,
     children: BTreeMap<u32, Session>,
     pending: Pending,
+    bounds: Bounds,
     traces: Vec<Trace>,
     /// Trace responses that are not routed yet.
     shown: Vec<Message>,
 }
 
 impl Peers {
-    pub(super) fn new(rank: u32, topology: &Topology) -> Self {
+    pub(super) fn new(rank: u32, topology: &Topology, bounds: Bounds) -> Self {
         Self {
             transport: None,
             early: Vec::new(),
@@ -60,6 +58,7 @@ impl Peers {
             parent: Parent::Waiting(Vec::new()),
             children: BTreeMap::new(),
             pending: Pending::default(),
+            bounds,
             traces: Vec::new(),
             shown: Vec::new(),
         }
@@ -80,6 +79,14 @@ impl Peers {
         let parent = self.pending.count(|p| p == Peer::Parent);
         stats["parent-rpc"] = parent.into();
         stats["child-rpc"] = (self.pending.count(|_| true) - parent).into();
+    }
+
+    /// Requests that wait for the parent.
+    pub(super) fn held(&self) -> usize {
+        match &self.parent {
+            Parent::Waiting(held) => held.len(),
+            Parent::Joined(_) | Parent::Gone => 0,
+        }
     }
 
     /// Requests under way.
@@ -133,7 +140,14 @@ impl Peers {
         let refuse = |msg, errno, text: String| Err(Box::new((msg, RpcError::new(errno, text))));
         if self.session(peer).is_none() {
             return match (peer, &mut self.parent) {
-                (Peer::Parent, Parent::Waiting(held)) if patient && held.len() < HELD => {
+                // Nothing of this client has gone up, and nothing will.
+                (Peer::Parent, Parent::Waiting(held)) if is_disconnect(&msg) => {
+                    held.retain(|(request, _)| !is_ended_by(request, &msg));
+                    Ok(())
+                }
+                (Peer::Parent, Parent::Waiting(held))
+                    if patient && held.len() < self.bounds.held =>
+                {
                     held.push((msg, from));
                     Ok(())
                 }
@@ -149,26 +163,41 @@ impl Peers {
                 (Peer::Child(_), _) => Err(Box::new((msg, RpcError::errno(libc::EHOSTUNREACH)))),
             };
         }
-        let waiting = self.transport.as_ref().map_or(0, |t| t.backlog(peer));
-        if waiting > SOFT && !msg.no_response() {
-            let text = format!(
-                "{} does not keep up: {waiting} bytes are waiting",
-                name(peer)
-            );
-            return refuse(msg, libc::EAGAIN, text);
-        }
-        if self.pending.is_full() && !msg.no_response() {
-            let text = format!("{LIMIT} requests are under way through this broker");
-            return refuse(msg, libc::EAGAIN, text);
+        if let Err(e) = self.room(peer, &msg) {
+            return Err(Box::new((msg, e)));
         }
         self.pending.add(&msg, from, Some(peer));
         self.send(peer, msg);
         Ok(())
     }
 
-    /// A request of a peer goes to a service here.
-    pub(super) fn note_local(&mut self, from: Peer, msg: &Message) {
+    /// Whether there is room for one more request to a peer.
+    fn room(&self, peer: Peer, msg: &Message) -> Result<(), RpcError> {
+        if let Some(transport) = self.transport.as_ref().filter(|_| !msg.no_response()) {
+            let waiting = transport.backlog(peer);
+            if waiting > transport.bounds().soft {
+                let peer = name(peer);
+                let text = format!("{peer} does not keep up: {waiting} bytes are waiting");
+                return Err(RpcError::new(libc::EAGAIN, text));
+            }
+        }
+        self.can_follow(msg)
+    }
+
+    fn can_follow(&self, msg: &Message) -> Result<(), RpcError> {
+        let limit = self.bounds.pending;
+        if self.pending.len() < limit || msg.no_response() {
+            return Ok(());
+        }
+        let text = format!("{limit} requests are under way through this broker");
+        Err(RpcError::new(libc::EAGAIN, text))
+    }
+
+    /// A request of a peer goes to a service here, if there is room for one more.
+    pub(super) fn note_local(&mut self, from: Peer, msg: &Message) -> Result<(), RpcError> {
+        self.can_follow(msg)?;
         self.pending.add(msg, Some(from), None);
+        Ok(())
     }
 
     /// A response of ours or of a peer passes.
@@ -256,6 +285,11 @@ impl Peers {
             shown.push(trace.request.response(0, json_payload(&answer).ok()));
         }
     }
+}
+
+/// Whether a client says that it is gone.
+pub(super) fn is_disconnect(msg: &Message) -> bool {
+    msg.is_request() && msg.no_response() && msg.method() == "disconnect"
 }
 
 fn name(peer: Peer) -> String {

@@ -10,9 +10,6 @@ use std::collections::{HashMap, HashSet};
 use overlay::Peer;
 use wire::{Flags, Kind, Message, Routes, Text};
 
-/// Requests followed at once: beyond, new ones are refused.
-pub(super) const LIMIT: usize = 1 << 20;
-
 /// The way a request came, with its matchtag, is unique among those without final response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -60,6 +57,13 @@ fn head(msg: &Message) -> Message {
     head
 }
 
+/// Whether a disconnect notice ends a request: it is of the same client, for the same service and place.
+pub(super) fn is_ended_by(request: &Message, notice: &Message) -> bool {
+    request.sender() == notice.sender()
+        && request.service() == notice.service()
+        && place(request) == place(notice)
+}
+
 /// Where a request goes: clients say goodbye to each place they asked.
 fn place(msg: &Message) -> (Option<u32>, bool) {
     let nodeid = match msg.kind() {
@@ -83,10 +87,6 @@ impl Pending {
     pub(super) fn count(&self, is: impl Fn(Peer) -> bool) -> usize {
         let to = self.entries.values().filter_map(|e| e.to);
         to.filter(|peer| is(*peer)).count()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= LIMIT
     }
 
     /// Follow a request that came from a peer, goes to one, or both.
@@ -151,9 +151,7 @@ impl Pending {
         };
         let asked = |k: &&Key| {
             let entry = self.entries.get(*k);
-            entry.is_some_and(|e| {
-                e.request.service() == notice.service() && place(&e.request) == place(notice)
-            })
+            entry.is_some_and(|e| is_ended_by(&e.request, notice))
         };
         let keys: Vec<Key> = keys.iter().filter(asked).cloned().collect();
         for key in keys {

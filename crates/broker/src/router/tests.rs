@@ -184,7 +184,7 @@ async fn events_are_numbered_at_the_root_and_reach_all_subscribers() {
 async fn a_leaving_client_is_announced_to_its_services() {
     let (router, _sent, _peers) = router(0);
     let (_server, mut inbox) = service(&router, "svc");
-    let (queue, _messages) = super::ClientQueue::new();
+    let (queue, _messages) = super::ClientQueue::new(super::Bounds::default().unread);
     let id = super::new_id();
     let sink = Sink::Client(queue);
     router.send(Input::Attach {
@@ -308,7 +308,7 @@ async fn requests_wait_for_the_parent_or_are_refused() {
     router.send(Input::SetTransport(Box::new(sent.clone())));
     let (module, _inbox) = service(&router, "me");
     let call = module.rpc("far.x", Node::Rank(0), &json!({}));
-    let (queue, mut replies) = super::ClientQueue::new();
+    let (queue, mut replies) = super::ClientQueue::new(super::Bounds::default().unread);
     let id = super::new_id();
     router.send(Input::Attach {
         id: id.clone(),
@@ -383,7 +383,10 @@ async fn what_is_not_opened_to_guests_is_refused_them() {
 async fn peers_that_do_not_keep_up_get_no_requests() {
     let (router, sent, _peers) = router(1);
     let (client, _inbox) = service(&router, "me");
-    sent.1.store(overlay::backlog::SOFT + 1, Ordering::Relaxed);
+    sent.1.store(
+        overlay::backlog::Bounds::default().soft + 1,
+        Ordering::Relaxed,
+    );
     let call = client.rpc("far.x", Node::Rank(3), &json!({}));
     assert_eq!(call.await.unwrap_err().errno, libc::EAGAIN);
 }

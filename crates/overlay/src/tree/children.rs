@@ -14,6 +14,8 @@ pub(super) struct Children {
     ranks: Vec<u32>,
     /// In the order of `ranks`.
     states: Vec<State>,
+    /// How many of them have each status, by its number.
+    counts: [usize; Status::ALL.len()],
     /// Joined lives.
     sessions: HashMap<Session, u32>,
     /// No more are admitted.
@@ -54,9 +56,21 @@ struct Challenger {
     until: Moment,
 }
 
+impl State {
+    fn status(&self) -> Status {
+        match self {
+            Self::Away(status) => *status,
+            Self::Joined(joined) => joined.status,
+        }
+    }
+}
+
 impl Children {
     pub(super) fn new(ranks: &[u32]) -> Self {
+        let mut counts = [0; Status::ALL.len()];
+        counts[Status::Offline as usize] = ranks.len();
         Self {
+            counts,
             ranks: ranks.to_vec(),
             states: ranks.iter().map(|_| State::Away(Status::Offline)).collect(),
             sessions: HashMap::new(),
@@ -67,6 +81,26 @@ impl Children {
     fn state(&mut self, rank: u32) -> Option<&mut State> {
         let at = self.ranks.binary_search(&rank).ok()?;
         self.states.get_mut(at)
+    }
+
+    /// Give a child another state; the one it had.
+    fn replace(&mut self, rank: u32, state: State) -> Option<State> {
+        let after = state.status();
+        let before = std::mem::replace(self.state(rank)?, state);
+        self.counts[before.status() as usize] -= 1;
+        self.counts[after as usize] += 1;
+        Some(before)
+    }
+
+    /// A joined child's status is this now; whether that is news.
+    fn changed(&mut self, rank: u32, status: Status) -> bool {
+        let Some(joined) = self.joined_mut(rank) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut joined.status, status);
+        self.counts[before as usize] -= 1;
+        self.counts[status as usize] += 1;
+        before != status
     }
 
     pub(super) fn joined(&self, rank: u32) -> Option<&Joined> {
@@ -94,10 +128,8 @@ impl Children {
     }
 
     pub(super) fn status(&self) -> Status {
-        Status::of(self.states.iter().map(|s| match s {
-            State::Away(status) => *status,
-            State::Joined(joined) => joined.status,
-        }))
+        let there = |s: &Status| self.counts[*s as usize] > 0;
+        Status::of(Status::ALL.into_iter().filter(there))
     }
 }
 
@@ -133,8 +165,7 @@ impl Tree {
             Frame::Message(..) | Frame::Keepalive(_) => {
                 self.disconnect(now, rank, "messages from it were lost");
             }
-            Frame::Status(status) if status.is_online() && joined.status != status => {
-                joined.status = status;
+            Frame::Status(status) if status.is_online() && self.children.changed(rank, status) => {
                 self.report(Incoming::Child(rank, status));
                 self.update_status();
             }
@@ -288,10 +319,7 @@ impl Tree {
     }
 
     fn admit(&mut self, now: Moment, session: Session, rank: u32, minor: u16, status: Status) {
-        let Some(state) = self.children.state(rank) else {
-            return;
-        };
-        *state = State::Joined(Box::new(Joined {
+        let joined = Joined {
             session,
             sent: 0,
             spoke: now,
@@ -301,7 +329,8 @@ impl Tree {
             heard: now,
             torpid: false,
             challenger: None,
-        }));
+        };
+        self.children.replace(rank, State::Joined(Box::new(joined)));
         self.children.sessions.insert(session, rank);
         self.welcome(session, minor);
         self.report(Incoming::Joined(Peer::Child(rank), session));
@@ -318,10 +347,7 @@ impl Tree {
 
     /// A joined child takes part no more; whoever waits for its rank gets it.
     fn end_child(&mut self, now: Moment, rank: u32, status: Status, why: &str) {
-        let Some(state) = self.children.state(rank) else {
-            return;
-        };
-        let State::Joined(joined) = std::mem::replace(state, State::Away(status)) else {
+        let Some(State::Joined(joined)) = self.children.replace(rank, State::Away(status)) else {
             return;
         };
         self.children.sessions.remove(&joined.session);

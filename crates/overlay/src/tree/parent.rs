@@ -145,6 +145,17 @@ impl Tree {
         self.report(Incoming::Left);
     }
 
+    /// More is queued for the parent than a broker can afford.
+    pub fn parent_overrun(&mut self, bytes: usize) {
+        match self.parent {
+            // It will not hear the goodbye either.
+            Some(Parent::Leaving(_)) => self.left(),
+            _ => self.lose_parent(&format!(
+                "the parent broker does not keep up: {bytes} bytes are waiting for it"
+            )),
+        }
+    }
+
     pub(super) fn lose_parent(&mut self, why: &str) {
         if !matches!(self.parent, Some(Parent::Joined(_) | Parent::Connecting(_))) {
             return;

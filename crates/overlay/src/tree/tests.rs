@@ -354,3 +354,15 @@ fn the_broker_may_cut_peers_off() {
     root.child_overrun(T0, life(1), 9);
     assert!(said(&mut root)[0].contains("does not keep up: 9 bytes"));
 }
+
+#[test]
+fn a_parent_that_takes_nothing_is_given_up() {
+    let mut joined = child();
+    joined.parent_overrun(9);
+    assert!(said(&mut joined)[0].contains("does not keep up: 9 bytes"));
+    let mut leaving = child();
+    leaving.control(T0, Control::Goodbye);
+    silence(&mut leaving);
+    leaving.parent_overrun(9);
+    assert_eq!(said(&mut leaving), ["Left"]);
+}

@@ -3,7 +3,7 @@
 //! What a socket does not take at once waits in a queue per peer, in order; see
 //! [`crate::backlog`] for its bounds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::EventFd;
 
 use super::{Command, identity, session};
-use crate::backlog::{Backlog, HARD};
+use crate::backlog::{Backlog, Queue};
 use crate::frame::Frame;
 use crate::keys::PublicKey;
 use crate::transport::{Control, Incoming, Peer, Session};
@@ -43,21 +43,14 @@ pub(super) struct Sockets {
     pub(super) _context: zmq::Context,
 }
 
-/// Frames a socket has not taken yet.
-#[derive(Default)]
-struct Queue {
-    frames: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
 pub(super) struct Driver<F> {
     sockets: Sockets,
     tree: Tree,
     origin: Instant,
     /// Public keys of brokers that may connect, with the rank they belong to.
     keys: HashMap<[u8; 32], Option<u32>>,
-    up: Queue,
-    down: HashMap<Session, Queue>,
+    up: Queue<Vec<u8>>,
+    down: HashMap<Session, Queue<Vec<u8>>>,
     /// Ranks of lives that were joined, for the backlog.
     ranks: HashMap<Session, u32>,
     backlog: Backlog,
@@ -147,7 +140,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
         if let Some(probe) = self.probes.first() {
             until = until.min(*probe);
         }
-        let full = |q: &Queue| !q.frames.is_empty();
+        let full = |q: &Queue<_>| !q.is_empty();
         if full(&self.up) || self.down.values().any(full) {
             until = until.min(now + RETRY);
         }
@@ -321,7 +314,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
     fn forget(&mut self, session: Session) {
         let queue = self.down.remove(&session);
         if let (Some(queue), Some(rank)) = (queue, self.ranks.remove(&session)) {
-            self.backlog.remove(Peer::Child(rank), queue.bytes);
+            self.backlog.remove(Peer::Child(rank), queue.bytes());
         }
     }
 
@@ -348,23 +341,20 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     fn send_up(&mut self, bytes: Vec<u8>) {
-        if self.up.frames.is_empty() && matches!(self.try_up(&bytes), Sent::Done) {
+        if self.up.is_empty() && matches!(self.try_up(&bytes), Sent::Done) {
             return;
         }
-        self.backlog.add(Peer::Parent, bytes.len());
-        self.up.bytes += bytes.len();
-        self.up.frames.push_back(bytes);
-        if self.up.bytes > HARD {
-            let why = format!(
-                "the parent broker does not keep up with {} bytes",
-                self.up.bytes
-            );
-            self.tree.control(self.now(), Control::Leave(why));
+        let size = bytes.len();
+        self.backlog.add(Peer::Parent, size);
+        self.up.push(bytes, size);
+        let waiting = self.up.bytes();
+        if waiting > self.backlog.bounds().hard {
+            self.tree.parent_overrun(waiting);
         }
     }
 
     fn send_down(&mut self, session: Session, bytes: Vec<u8>) {
-        if self.down.get(&session).is_none_or(|q| q.frames.is_empty()) {
+        if self.down.get(&session).is_none_or(Queue::is_empty) {
             match self.try_down(session, &bytes) {
                 Sent::Done => return,
                 Sent::Gone => return self.tree.child_disconnected(self.now(), session),
@@ -375,25 +365,24 @@ impl<F: FnMut(Incoming)> Driver<F> {
         let Some(rank) = self.ranks.get(&session) else {
             return;
         };
-        self.backlog.add(Peer::Child(*rank), bytes.len());
+        let size = bytes.len();
+        self.backlog.add(Peer::Child(*rank), size);
         let queue = self.down.entry(session).or_default();
-        queue.bytes += bytes.len();
-        queue.frames.push_back(bytes);
-        let waiting = queue.bytes;
-        if waiting > HARD {
+        queue.push(bytes, size);
+        let waiting = queue.bytes();
+        if waiting > self.backlog.bounds().hard {
             self.tree.child_overrun(self.now(), session, waiting);
         }
     }
 
     /// Offer what waits to the sockets again.
     fn flush(&mut self) {
-        while let Some(bytes) = self.up.frames.front() {
+        while let Some(bytes) = self.up.front() {
             if matches!(self.try_up(bytes), Sent::Full) {
                 break;
             }
-            self.up.bytes -= bytes.len();
-            self.backlog.remove(Peer::Parent, bytes.len());
-            self.up.frames.pop_front();
+            let size = self.up.pop().map_or(0, |(_, size)| size);
+            self.backlog.remove(Peer::Parent, size);
         }
         let sessions: Vec<Session> = self.down.keys().copied().collect();
         for session in sessions {
@@ -402,7 +391,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     fn flush_down(&mut self, session: Session) {
-        while let Some(bytes) = self.down.get(&session).and_then(|q| q.frames.front()) {
+        while let Some(bytes) = self.down.get(&session).and_then(Queue::front) {
             match self.try_down(session, bytes) {
                 Sent::Full => return,
                 Sent::Gone => return self.tree.child_disconnected(self.now(), session),
@@ -410,10 +399,9 @@ impl<F: FnMut(Incoming)> Driver<F> {
             }
             if let (Some(queue), Some(rank)) =
                 (self.down.get_mut(&session), self.ranks.get(&session))
-                && let Some(bytes) = queue.frames.pop_front()
+                && let Some((_, size)) = queue.pop()
             {
-                queue.bytes -= bytes.len();
-                self.backlog.remove(Peer::Child(*rank), bytes.len());
+                self.backlog.remove(Peer::Child(*rank), size);
             }
         }
         self.down.remove(&session);

@@ -153,14 +153,28 @@ impl Running {
         let mut alarm = watch(SignalKind::alarm())?;
 
         // A signal before there are tasks ends the shell: there is nobody to pass it to.
-        let early = |n: i32| Fatal {
+        let killed = |n: i32| Fatal {
             code: 128 + n,
             ..Fatal::new("")
         };
-        tokio::select! {
-            met = barrier::enter(&self.shell.handle, &self.shell.info) => met?,
-            _ = interrupt.recv() => return Err(early(libc::SIGINT)),
-            _ = terminate.recv() => return Err(early(libc::SIGTERM)),
+        let (handle, info) = (self.shell.handle.clone(), self.shell.info.clone());
+        let mut met = std::pin::pin!(barrier::enter(&handle, &info));
+        // What is for tasks waits for them.
+        let mut early = Vec::new();
+        loop {
+            tokio::select! {
+                met = &mut met => {
+                    met?;
+                    break;
+                }
+                // A shell that warns of something comes to the barrier when the leader has heard it.
+                message = self.shell.inbox.recv() => match message {
+                    Some(message) if message.method() != "write" => early.push(message),
+                    message => self.received(message).await?,
+                },
+                _ = interrupt.recv() => return Err(killed(libc::SIGINT)),
+                _ = terminate.recv() => return Err(killed(libc::SIGTERM)),
+            }
         }
         if let Some(log) = &self.shell.log {
             let info = &self.shell.info;
@@ -172,6 +186,9 @@ impl Running {
             log.append("exec.eventlog", "shell.init", context).await;
         }
         self.start_tasks()?;
+        for message in early {
+            self.message(message).await?;
+        }
         self.second_barrier();
         self.watch_expiration();
         if self.tasks.is_empty() {
@@ -181,16 +198,20 @@ impl Running {
             tokio::select! {
                 // The loop itself holds a sender, so the queue never ends.
                 Some(event) = events.recv() => self.event(event).await?,
-                message = self.shell.inbox.recv() => match message {
-                    Some(message) => self.message(message).await?,
-                    None => return Err(Fatal::new("lost connection to the broker")),
-                },
+                message = self.shell.inbox.recv() => self.received(message).await?,
                 _ = interrupt.recv() => self.kill_tasks(libc::SIGINT),
                 _ = terminate.recv() => self.kill_tasks(libc::SIGTERM),
                 _ = alarm.recv() => self.kill_tasks(libc::SIGALRM),
             }
         }
         Ok(())
+    }
+
+    async fn received(&mut self, message: Option<Message>) -> Result<(), Fatal> {
+        match message {
+            Some(message) => self.message(message).await,
+            None => Err(Fatal::new("lost connection to the broker")),
+        }
     }
 
     fn is_finished(&self) -> bool {
