@@ -12,6 +12,7 @@ mod boot;
 pub mod config;
 mod connector;
 mod core;
+mod directory;
 pub mod host;
 mod log;
 mod program;

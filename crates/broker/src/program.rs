@@ -12,9 +12,9 @@ use tokio::process::{Child, Command};
 pub(crate) enum Program {
     /// Nothing was given: the user's shell, interactively.
     Shell,
-    /// One word: a shell command line.
+    /// One word that is no path of a program: a shell command line.
     Line(String),
-    /// Several words: run as they are.
+    /// A program and its arguments, run as they are.
     Words(Vec<String>),
 }
 
@@ -22,6 +22,7 @@ impl Program {
     pub(crate) fn from_args(mut args: Vec<String>) -> Self {
         match args.len() {
             0 => Self::Shell,
+            1 if is_program(&args[0]) => Self::Words(args),
             1 => Self::Line(args.remove(0)),
             _ => Self::Words(args),
         }
@@ -77,6 +78,13 @@ impl Program {
             Self::Words(words) => &words[0],
         }
     }
+}
+
+/// Whether a word is the path of a file that may be executed.
+fn is_program(word: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    let meta = || std::fs::metadata(word);
+    word.contains('/') && meta().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 /// Variables by which whoever launched the broker speaks to it alone.
@@ -144,5 +152,27 @@ pub(crate) fn spawn_error_code(err: &std::io::Error) -> i32 {
         127
     } else {
         126
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_program_needs_no_shell() {
+        let program =
+            |words: &[&str]| Program::from_args(words.iter().map(|w| (*w).into()).collect());
+        assert_eq!(program(&[]), Program::Shell);
+        assert_eq!(
+            program(&["/bin/sh"]),
+            Program::Words(vec!["/bin/sh".into()])
+        );
+        assert_eq!(program(&["/bin/sh -x"]), Program::Line("/bin/sh -x".into()));
+        assert_eq!(program(&["sh"]), Program::Line("sh".into()));
+        assert_eq!(
+            program(&["a", "b"]),
+            Program::Words(vec!["a".into(), "b".into()])
+        );
     }
 }

@@ -680,7 +680,9 @@ fn service_name(msg: &Message) -> Result<String, RpcError> {
         ));
     }
     if !msg.is_owner() && !service.starts_with(&format!("{}-", msg.userid())) {
-        let text = format!("service name must start with \"{}-\"", msg.userid());
+        let user = msg.userid();
+        let text =
+            format!("Operation not permitted: a guest's service name must start with \"{user}-\"");
         return Err(RpcError::new(libc::EPERM, text));
     }
     Ok(service)

@@ -2,7 +2,7 @@
 //!
 //! Rank 0 keeps blobs in a backing store. A store request is acknowledged when the transaction
 //! that holds its blob is committed; all blobs that arrive while one transaction commits make up
-//! the next. Where the file goes away with the instance (no `statedir`), it is written behind: the
+//! the next. Where the file goes away with the instance (no `statedir` that stays), it is written behind: the
 //! acknowledgement does not wait for it. Other ranks cache, and fault loads and pass stores to their parent, so a store is
 //! acknowledged only after rank 0 has the blob.
 
@@ -164,7 +164,11 @@ async fn open_backing(
         return Ok((Arc::new(Memory::default()), Durability::Off));
     }
     let (dir, durability) = match handle.getattr("statedir").await {
-        Ok(dir) => (dir, Durability::Full),
+        // What is removed with the instance need not survive a crash of the machine.
+        Ok(dir) => match handle.getattr("statedir-cleanup").await.as_deref() {
+            Ok("1") => (dir, Durability::Off),
+            _ => (dir, Durability::Full),
+        },
         Err(_) => (handle.getattr("rundir").await?, Durability::Off),
     };
     let path = PathBuf::from(dir).join("content.sqlite");
