@@ -85,6 +85,9 @@ impl Launcher {
         match method {
             Some("config" | "single") => Ok(Self(Client::singleton())),
             None if !config["bootstrap"].is_null() => Ok(Self(Client::singleton())),
+            None if !may_use_pmi(std::env::var("FLUX_PMI_CLIENT_METHODS").ok()) => {
+                Ok(Self(Client::singleton()))
+            }
             _ => Ok(Self(Client::from_env()?)),
         }
     }
@@ -93,6 +96,11 @@ impl Launcher {
     pub(crate) fn get(&mut self, key: &str) -> Option<String> {
         self.0.get(key).ok().flatten()
     }
+}
+
+/// Whether a list of methods, as FLUX_PMI_CLIENT_METHODS has it, has the one with a launcher.
+fn may_use_pmi(methods: Option<String>) -> bool {
+    methods.is_none_or(|methods| methods.split_whitespace().any(|method| method == "simple"))
 }
 
 /// How a broker finds its place.

@@ -110,8 +110,17 @@ fn toml_error(text: &str, e: &toml::de::Error) -> String {
     }
 }
 
-/// A `--conf` value: a TOML document, or `KEY=VALUE` with a bare word as text.
+/// A `--conf` value: the name of a file, a JSON object, a TOML document, or `KEY=VALUE` with a bare word as text.
 fn parse_argument(text: &str) -> Result<Map<String, Value>, String> {
+    let file = Path::new(text);
+    let extension = file.extension().and_then(|e| e.to_str());
+    let named = matches!(extension, Some("toml" | "json")) || file.is_file();
+    if named && !text.contains(['=', '\n']) {
+        return read_file(file).map_err(|e| e.to_string());
+    }
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|e| e.to_string());
+    }
     toml::from_str(text).or_else(|e| match text.split_once('=') {
         Some((key, value)) if !text.contains('\n') => {
             let quoted = format!("{key} = {}", Value::from(value));
@@ -164,6 +173,21 @@ mod tests {
             serde_json::json!({"y": 1, "x": {"a": "word", "b": 3}, "z": [1]})
         );
         assert_eq!(Sources::default().read().unwrap(), serde_json::json!({}));
+    }
+
+    #[test]
+    fn arguments_are_settings_documents_or_files() {
+        let dir = dir(&[("a.toml", "x = 1\n"), ("b.json", "{\"y\": {\"z\": 2}}")]);
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        let none = dir.path().join("a.toml");
+        let (a, b, missing) = (path("a.toml"), path("b.json"), path("c.toml"));
+        let read = |argument: &str| read(&none, &[argument]);
+        assert_eq!(read(&a).unwrap(), serde_json::json!({"x": 1}));
+        assert_eq!(read(&b).unwrap()["y"]["z"], 2);
+        assert_eq!(read("{\"x\": 3}").unwrap()["x"], 3);
+        assert_eq!(read("[x]\ny = 4").unwrap()["x"]["y"], 4);
+        assert!(read("{\"x\": }").unwrap_err().contains("expected value"));
+        assert!(read(&missing).unwrap_err().contains("No such file"));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub type Hook = fn(Handle) -> BoxFuture<'static, ()>;
 pub struct Hooks {
     /// When the instance starts to run, beside the initial program.
     pub running: Hook,
+    /// Instead, when a start-up script was run, which may have done part of it.
+    pub running_scripted: Hook,
     /// When the initial program has ended; the brokers leave after it.
     pub cleanup: Hook,
 }

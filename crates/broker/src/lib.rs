@@ -14,6 +14,7 @@ mod child;
 pub mod config;
 mod connector;
 mod core;
+mod directory;
 pub mod host;
 mod log;
 mod program;

@@ -126,6 +126,14 @@ fn level(text: &str) -> Option<i32> {
     text.parse().ok().filter(|level| *level <= 7)
 }
 
+/// The entry as a text of RFC 3, which ends with a NUL.
+fn terminated(entry: &Bytes) -> Bytes {
+    match entry.last() {
+        Some(0) => entry.clone(),
+        _ => [entry, &b"\0"[..]].concat().into(),
+    }
+}
+
 /// The log of one broker.
 pub(crate) struct LogRing {
     entries: VecDeque<Bytes>,
@@ -259,10 +267,11 @@ impl LogRing {
         if self.entries.len() == self.capacity {
             self.entries.pop_front();
         }
-        self.entries.push_back(entry.clone());
+        let entry = terminated(entry);
         for req in &self.followers {
             handle.respond_raw(req, Some(entry.clone()));
         }
+        self.entries.push_back(entry);
     }
 
     /// `log.dmesg`: the ring, then (with `follow`) what comes.
@@ -398,8 +407,9 @@ mod tests {
         for (level, text) in [(5, "a"), (4, "b"), (6, "dropped"), (5, "c")] {
             log.append(&entry(1, level, "t", text), &handle);
         }
-        let texts: Vec<_> = log.entries.iter().map(|e| e[e.len() - 1]).collect();
-        assert_eq!(texts, *b"bc");
+        // Whoever follows gets texts, which end with a NUL.
+        let texts: Vec<_> = log.entries.iter().map(|e| &e[e.len() - 2..]).collect();
+        assert_eq!(texts, [b"b\0", b"c\0"]);
         log.append(&entry(7, 0, "t", "of another rank"), &handle);
         assert_eq!(log.entries.len(), 2);
     }

@@ -14,9 +14,9 @@ use crate::rc::Environment;
 pub(crate) enum Program {
     /// Nothing was given: the user's shell, interactively.
     Shell,
-    /// One word, and no executable file: a shell command line.
+    /// One word that is no path of a program: a shell command line.
     Line(String),
-    /// Several words: run as they are.
+    /// A program and its arguments, run as they are.
     Words(Vec<String>),
 }
 
@@ -24,8 +24,8 @@ impl Program {
     pub(crate) fn from_args(mut args: Vec<String>) -> Self {
         match args.len() {
             0 => Self::Shell,
-            // A script that is there needs no shell, which would take its signals.
-            1 if is_executable(&args[0]) => Self::Words(args),
+            // Without a shell in between it gets its signals.
+            1 if is_program(&args[0]) => Self::Words(args),
             1 => Self::Line(args.remove(0)),
             _ => Self::Words(args),
         }
@@ -92,11 +92,11 @@ impl Program {
     }
 }
 
-/// Whether this is the path of a file that can be run.
-fn is_executable(path: &str) -> bool {
+/// Whether a word is the path of a file that may be executed.
+fn is_program(word: &str) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    let found = std::fs::metadata(path);
-    found.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    let meta = || std::fs::metadata(word);
+    word.contains('/') && meta().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 /// Variables by which whoever launched the broker speaks to it alone.
@@ -148,5 +148,27 @@ fn signal(pid: u32, signum: i32) {
         } else {
             libc::killpg(pid, signum);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_program_needs_no_shell() {
+        let program =
+            |words: &[&str]| Program::from_args(words.iter().map(|w| (*w).into()).collect());
+        assert_eq!(program(&[]), Program::Shell);
+        assert_eq!(
+            program(&["/bin/sh"]),
+            Program::Words(vec!["/bin/sh".into()])
+        );
+        assert_eq!(program(&["/bin/sh -x"]), Program::Line("/bin/sh -x".into()));
+        assert_eq!(program(&["sh"]), Program::Line("sh".into()));
+        assert_eq!(
+            program(&["a", "b"]),
+            Program::Words(vec!["a".into(), "b".into()])
+        );
     }
 }

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use formats::hostlist::Hostlist;
+use formats::idset::Idset;
+use formats::taskmap::Taskmap;
 use overlay::{Facts, Session, Topology};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -16,9 +18,10 @@ use crate::config::Sources;
 use crate::connector;
 use crate::core::patience::Patience;
 use crate::core::{Core, SERVICES, Setup};
+use crate::directory::{self, Directory, FluxLink};
 use crate::host::{Host, ModuleSpec};
 use crate::program::Program;
-use crate::rc::Scripts;
+use crate::rc::{Script, Scripts};
 use crate::router::{self, Input};
 
 /// Options of `flux broker`.
@@ -88,45 +91,6 @@ impl Options {
     }
 }
 
-/// A directory this broker made and removes at its end.
-struct RunDir {
-    path: String,
-    remove: bool,
-}
-
-impl RunDir {
-    fn new(attrs: &Attrs) -> anyhow::Result<Self> {
-        if let Some(path) = attrs.get("rundir") {
-            let context = || format!("run directory {path}");
-            // Programs elsewhere are told of it.
-            let path = std::path::absolute(path).with_context(context)?;
-            let remove = !path.exists();
-            std::fs::create_dir_all(&path).with_context(context)?;
-            return Ok(Self {
-                path: path.to_string_lossy().into_owned(),
-                remove,
-            });
-        }
-        let base = std::env::temp_dir();
-        let template = base.join("flux-XXXXXX");
-        let path = nix::unistd::mkdtemp(&template)
-            .with_context(|| format!("run directory in {}", base.display()))?;
-        Ok(Self {
-            path: path.to_string_lossy().into_owned(),
-            remove: true,
-        })
-    }
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        if self.remove {
-            // Nothing depends on it any more; what cannot be removed is reported by nobody.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
 fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(
         |_| "localhost".to_owned(),
@@ -149,8 +113,11 @@ fn routable_address() -> String {
 struct Enclosing {
     parent_uri: Option<String>,
     jobid: Option<String>,
+    namespace: Option<String>,
     level: u32,
     path: String,
+    /// Which brokers share a node, as PMI says it.
+    mapping: Option<String>,
 }
 
 impl Enclosing {
@@ -167,11 +134,14 @@ impl Enclosing {
             (Err(_), Some(id)) => format!("/{id}"),
             _ => "/".to_owned(),
         };
+        let namespace = std::env::var("FLUX_KVS_NAMESPACE").ok();
         Self {
             parent_uri,
+            namespace: namespace.filter(|_| jobid.is_some()),
             jobid,
             level,
             path,
+            mapping: launcher.get("PMI_process_mapping"),
         }
     }
 }
@@ -200,7 +170,12 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let topology = boot.topology(tbon.shape)?;
     // Set by `flux start --test-size` and shells of one node: all brokers share this host.
     let single_host = attrs.get("broker.single-host").is_some() && !tbon.prefer_tcp;
-    let rundir = RunDir::new(&attrs)?;
+    let rundir = Directory::make(&mut attrs, "rundir", "/tmp")?;
+    let statedir = match rank {
+        0 => Some(Directory::make(&mut attrs, "statedir", "/var/tmp")?),
+        _ => None,
+    };
+    let flux = FluxLink::make(rundir.path());
     let owner = nix::unistd::getuid().as_raw();
 
     let address = if single_host {
@@ -212,7 +187,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let place = boot.join(
         &topology,
         &Ground {
-            rundir: &rundir.path,
+            rundir: rundir.path(),
             single_host,
             address: &address,
             hostname: &host,
@@ -227,15 +202,11 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
         hostnames,
     } = place;
 
-    let socket = PathBuf::from(&rundir.path).join(format!("local-{rank}"));
-    let local_uri = match attrs.get("local-uri") {
-        Some(uri) => uri.to_owned(),
-        None => format!("local://{}", socket.display()),
-    };
-    let socket = local_uri
-        .strip_prefix("local://")
-        .map_or(socket, PathBuf::from);
-    set_attributes(&mut attrs, rank, &topology, &rundir.path);
+    let default = || format!("local://{}/local-{rank}", rundir.path());
+    let local_uri = attrs.get("local-uri").map_or_else(default, str::to_owned);
+    let socket = directory::socket(&local_uri)?;
+    set_attributes(&mut attrs, rank, &topology);
+    check_critical_ranks(&attrs, size)?;
     attrs.fix("local-uri", &local_uri);
     attrs.fix("hostname", &host);
     let children = topology.children(rank).iter();
@@ -265,6 +236,14 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     if let Some(uri) = &enclosing.parent_uri {
         attrs.fix("parent-uri", uri);
     }
+    if let Some(namespace) = &enclosing.namespace {
+        attrs.fix("parent-kvs-namespace", namespace);
+    }
+    // A launcher may know none, or say it in its own way.
+    let mapping = enclosing.mapping.as_deref().map(Taskmap::from_pmi);
+    if let Some(Ok(mapping)) = mapping {
+        attrs.fix("broker.mapping", mapping.to_value().to_string());
+    }
 
     let cred = Credentials::owner(owner);
     let (router, peers) = router::start(rank, cred, topology.clone());
@@ -280,6 +259,13 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     program_env.push(("FLUX_ENCLOSING_ID".to_owned(), enclosing.jobid.clone()));
     let scripts = Scripts::new(&mut attrs);
     let patience = Patience::read(&mut attrs, size)?;
+    let hooks = match scripts.rc1 {
+        Script::Builtin => hooks,
+        _ => Hooks {
+            running: hooks.running_scripted,
+            ..hooks
+        },
+    };
     let setup = Setup {
         rank,
         topology,
@@ -307,17 +293,17 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     // The router drops the transport, which sends what is queued, before its channel closes.
     router.closed().await;
     connections.drained().await;
+    drop((flux, rundir, statedir));
     Ok(code)
 }
 
-fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &str) {
+fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology) {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     attrs.fix("rank", rank.to_string());
     attrs.fix("size", topology.size().to_string());
-    attrs.fix("version", env!("CARGO_PKG_VERSION"));
-    attrs.fix("rundir", rundir);
+    attrs.set("version", env!("CARGO_PKG_VERSION"));
     attrs.fix("security.owner", nix::unistd::getuid().to_string());
     attrs.fix("broker.pid", std::process::id().to_string());
     attrs.fix("broker.starttime", format!("{:.2}", now.as_secs_f64()));
@@ -331,7 +317,7 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &st
         .map(|exe| exe.with_file_name("flux-shell"));
     let shell = shell.unwrap_or_else(|| PathBuf::from("flux-shell"));
     attrs.set_default("conf.shell_path", &shell.to_string_lossy());
-    let critical: formats::idset::Idset = topology.interior().into_iter().collect();
+    let critical: Idset = topology.interior().into_iter().collect();
     attrs.set_default("broker.critical-ranks", &critical.to_string());
     attrs.set_default("content.hash", "sha1");
     attrs.set_default("log-ring-size", "1024");
@@ -340,6 +326,19 @@ fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology, rundir: &st
     attrs.set_default("log-forward-level", "3");
     attrs.set_default("log-critical-level", "2");
     attrs.set_default("log-stderr-mode", "leader");
+}
+
+/// Critical ranks are ranks of this instance.
+fn check_critical_ranks(attrs: &Attrs, size: u32) -> anyhow::Result<()> {
+    let name = "broker.critical-ranks";
+    let text = attrs.get(name).unwrap_or_default();
+    let ranks: Idset = text.parse().with_context(|| format!("{name}: {text:?}"))?;
+    anyhow::ensure!(
+        ranks.last().is_none_or(|last| last < size),
+        "{name}: {text} goes beyond the last rank, {}",
+        size - 1
+    );
+    Ok(())
 }
 
 /// Remove a socket nobody listens on: a broker that was killed leaves its own behind.

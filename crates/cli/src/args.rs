@@ -17,7 +17,7 @@ impl Args {
     ///
     /// `--help` prints and leaves the process: nothing is open yet.
     pub(crate) fn parse_or<T: Parser>(&self, code: u8) -> Result<T, Failure> {
-        let bin = format!("flux {}", self.name);
+        let bin = format!("flux-{}", self.name);
         let matches = settings(T::command())
             .bin_name(bin.clone())
             .try_get_matches_from(std::iter::once(&bin).chain(&self.words))
@@ -52,6 +52,7 @@ fn settings(command: clap::Command) -> clap::Command {
         .args_override_self(true)
         .infer_long_args(true)
         .disable_help_subcommand(true)
+        .subcommand_help_heading("supported subcommands")
 }
 
 /// A parser's complaint as one line.

@@ -3,16 +3,35 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use client::Handle;
+use client::{Handle, installation};
 
 use crate::error::{Context, Failure};
 
-/// Lists of directories that `flux` passes on, without repetitions.
-const LISTS: &[(&str, &str)] = &[
-    ("FLUX_EXEC_PATH", "FLUX_EXEC_PATH_PREPEND"),
-    ("FLUX_CONNECTOR_PATH", "FLUX_CONNECTOR_PATH_PREPEND"),
-    ("FLUX_MODULE_PATH", "FLUX_MODULE_PATH_PREPEND"),
-    ("PYTHONPATH", "FLUX_PYTHONPATH_PREPEND"),
+/// A list of directories that `flux` passes on, without repetitions.
+struct List {
+    name: &'static str,
+    /// The list that goes before it.
+    prepend: &'static str,
+    /// What this installation adds to it, after those.
+    own: Option<&'static str>,
+}
+
+const fn list(name: &'static str, prepend: &'static str, own: Option<&'static str>) -> List {
+    List { name, prepend, own }
+}
+
+#[rustfmt::skip]
+const LISTS: &[List] = &[
+    list("FLUX_EXEC_PATH", "FLUX_EXEC_PATH_PREPEND", Some("exec_path")),
+    list("FLUX_CONNECTOR_PATH", "FLUX_CONNECTOR_PATH_PREPEND", Some("connector_path")),
+    list("FLUX_MODULE_PATH", "FLUX_MODULE_PATH_PREPEND", Some("module_path")),
+    list("PYTHONPATH", "FLUX_PYTHONPATH_PREPEND", None),
+];
+
+/// Lua's lists, which have semicolons.
+const LUA: &[(&str, &str)] = &[
+    ("LUA_PATH", "FLUX_LUA_PATH_PREPEND"),
+    ("LUA_CPATH", "FLUX_LUA_CPATH_PREPEND"),
 ];
 
 /// Other lists that are only freed of repetitions.
@@ -22,6 +41,9 @@ const DEDUPLICATED: &[&str] = &["FLUX_RC_EXTRA", "FLUX_SHELL_RC_PATH"];
 const SHOWN: &[&str] = &[
     "PATH",
     "PYTHONPATH",
+    "MANPATH",
+    "LUA_PATH",
+    "LUA_CPATH",
     "FLUX_EXEC_PATH",
     "FLUX_CONNECTOR_PATH",
     "FLUX_MODULE_PATH",
@@ -71,13 +93,36 @@ pub(crate) fn prepare(argv0: &str) {
     {
         join("PATH", with_self_first(split("PATH"), &dir));
     }
-    for (name, prepend) in LISTS {
-        let dirs = split(prepend).into_iter().chain(split(name));
-        join(name, unique(dirs));
+    for list in LISTS {
+        let own = list.own.and_then(installation::value).map(PathBuf::from);
+        let dirs = split(list.prepend).into_iter().chain(own);
+        join(list.name, unique(dirs.chain(split(list.name))));
+    }
+    for (name, prepend) in LUA {
+        if let Ok(first) = std::env::var(prepend) {
+            // An empty element stands for Lua's own list.
+            let rest = std::env::var(name).unwrap_or_else(|_| ";".into());
+            set(name, format!("{first};{rest}"));
+        }
+    }
+    // A list that ends so is followed by the system's own pages.
+    let pages = std::env::var("MANPATH").unwrap_or_default();
+    let own = installation::value("mandir").unwrap_or_default();
+    if !pages.split(':').any(|dir| dir == own) {
+        set("MANPATH", format!("{own}:{pages}"));
     }
     for name in DEDUPLICATED {
         join(name, unique(split(name)));
     }
+}
+
+/// Let Python find the modules of this installation, as `flux env` and `flux python` do.
+pub(crate) fn prepare_python() {
+    let own = installation::value("python_path").map(PathBuf::from);
+    join(
+        "PYTHONPATH",
+        unique(own.into_iter().chain(split("PYTHONPATH"))),
+    );
 }
 
 /// PATH with `dir` before the first directory that has another `flux`, or at its end.
@@ -127,7 +172,7 @@ pub(crate) fn enter_parent(levels: Option<u32>) -> Result<(), Failure> {
             (Err(_), None) => return Ok(()),
         };
         match (uri, left) {
-            (Some(uri), _) => set("FLUX_URI", uri),
+            (Some(uri), _) => set("FLUX_URI", crate::uri::behind_proxy(uri)),
             // The root instance has no parent.
             (None, None) => return Ok(()),
             (None, Some(_)) => {

@@ -48,7 +48,8 @@ impl From<RpcError> for Failure {
 
 impl From<client::OpenError> for Failure {
     fn from(err: client::OpenError) -> Self {
-        Self::new(err.to_string())
+        // Scripts look for the first word.
+        Self::new(format!("flux_open: {err}"))
     }
 }
 

@@ -19,46 +19,79 @@ pub(crate) fn self_dir() -> Option<PathBuf> {
     exe.parent().map(Path::to_owned)
 }
 
-/// `flux-broker`: what FLUX_BROKER_PATH names, or beside this program, or in `../libexec/flux`.
+/// `flux-broker`: what FLUX_BROKER_PATH names, or in FLUX_EXEC_PATH_PREPEND, or beside this program, or in
+/// `../libexec/flux`.
 pub(crate) fn broker() -> Result<PathBuf, Failure> {
     if let Some(path) = std::env::var_os("FLUX_BROKER_PATH") {
         return Ok(path.into());
     }
     let dir = self_dir().unwrap_or_default();
-    let places = [
-        dir.join("flux-broker"),
-        dir.join("../libexec/flux/flux-broker"),
-    ];
-    places
-        .iter()
-        .find(|p| is_program(p))
-        .cloned()
-        .ok_or_else(|| {
-            Failure::new(format!(
-                "flux-broker is neither in {} nor in ../libexec/flux; set FLUX_BROKER_PATH",
-                dir.display()
-            ))
-        })
+    let mut places = path_var("FLUX_EXEC_PATH_PREPEND");
+    places.extend([dir.clone(), dir.join("../libexec/flux")]);
+    let found = places.into_iter().map(|dir| dir.join("flux-broker"));
+    found.into_iter().find(|p| is_program(p)).ok_or_else(|| {
+        Failure::new(format!(
+            "flux-broker is neither in {} nor in ../libexec/flux; set FLUX_BROKER_PATH",
+            dir.display()
+        ))
+    })
 }
 
 fn path_var(name: &str) -> Vec<PathBuf> {
     std::env::var_os(name).map_or_else(Vec::new, |v| std::env::split_paths(&v).collect())
 }
 
-/// A program `flux-NAME` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH, PATH, or where our own are.
-pub(crate) fn find_command(name: &str) -> Option<PathBuf> {
-    // A name with a slash is a path, never a command.
-    if name.is_empty() || name.contains('/') {
-        return None;
-    }
+/// Where commands that others add are, besides PATH.
+fn command_dirs() -> Vec<PathBuf> {
     let mut dirs = path_var("FLUX_EXEC_PATH_PREPEND");
     dirs.extend(path_var("FLUX_EXEC_PATH"));
-    dirs.extend(path_var("PATH"));
     if let Some(dir) = self_dir() {
         dirs.extend([dir.clone(), dir.join("../libexec/flux")]);
     }
-    let own = dirs.into_iter().map(|dir| dir.join(format!("flux-{name}")));
-    own.into_iter().find(|p| is_program(p))
+    dirs
+}
+
+/// A command `flux` does not have itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum External {
+    /// A program to run as it is.
+    Program(PathBuf),
+    /// `flux-NAME.py`, for `flux python`.
+    Python(PathBuf),
+}
+
+/// What `flux NAME` runs: a path, or `flux-NAME` or `flux-NAME.py` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH, where
+/// our own programs are, or PATH.
+pub(crate) fn find_command(name: &str) -> Option<External> {
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        return is_program(&path).then_some(External::Program(path));
+    }
+    let dirs = command_dirs().into_iter().chain(path_var("PATH"));
+    dirs.flat_map(|dir| {
+        let program = dir.join(format!("flux-{name}"));
+        let script = dir.join(format!("flux-{name}.py"));
+        [External::Program(program), External::Python(script)]
+    })
+    .find(|command| match command {
+        External::Program(path) | External::Python(path) => is_program(path),
+    })
+}
+
+/// Names of the commands others have added, except in PATH.
+pub(crate) fn added_commands() -> Vec<String> {
+    let entries = command_dirs()
+        .into_iter()
+        .filter_map(|dir| std::fs::read_dir(dir).ok())
+        .flatten()
+        .flatten();
+    let programs = entries.filter(|entry| is_program(&entry.path()));
+    let names = programs.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let name = name.strip_prefix("flux-")?;
+        Some(name.strip_suffix(".py").unwrap_or(name).to_owned())
+    });
+    names.collect()
 }
 
 /// Replace this process; returns only why that failed, with a shell's exit code for it.

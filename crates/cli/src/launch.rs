@@ -4,6 +4,8 @@
 //! served; nothing else connects launcher and brokers. Invariants: no broker outlives the launcher
 //! (the kernel kills them with it), and the run directory is removed after the last broker.
 
+mod control;
+
 use std::ffi::OsString;
 use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,6 +18,7 @@ use std::time::Duration;
 use formats::idset::Idset;
 use formats::taskmap::Taskmap;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use pmi::server::{Action, Program, Server};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -24,6 +27,10 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use control::{Answer, Control, Order, Request};
+use serde_json::json;
+use wire::RpcError;
 
 use crate::environment::block_on;
 use crate::error::{Context, Failure, Outcome};
@@ -47,6 +54,9 @@ pub(crate) struct Launch {
     pub(crate) mapping: Option<String>,
     pub(crate) exit_timeout: f64,
     pub(crate) exit_mode: ExitMode,
+    /// Say who comes and goes at the launcher's own service.
+    pub(crate) verbose: bool,
+    /// Show PMI traffic.
     pub(crate) trace: bool,
     pub(crate) rundir: RunDir,
 }
@@ -114,15 +124,26 @@ pub(crate) fn process_mapping(mode: Option<&str>, size: u32) -> Result<Option<St
 /// A line from a broker's PMI connection; `None` when it closed.
 type FromClient = (u32, Option<String>);
 
+/// A broker's end.
+type End = (u32, std::io::Result<ExitStatus>);
+
 struct Broker {
-    pid: i32,
+    words: Vec<OsString>,
+    /// Of the process that runs, or ran last.
+    pid: Option<i32>,
     pmi: Option<OwnedWriteHalf>,
     running: bool,
+    /// Its last exit code.
+    code: Option<u8>,
+    waiters: Vec<Answer>,
 }
 
 struct Session {
     brokers: Vec<Broker>,
     server: Server,
+    ends: FuturesUnordered<BoxFuture<'static, End>>,
+    lines: UnboundedSender<FromClient>,
+    uri: String,
     trace: bool,
 }
 
@@ -133,6 +154,7 @@ pub(crate) fn run(launch: Launch) -> Outcome {
 
 fn spawn(
     words: &[OsString],
+    uri: &str,
     rank: u32,
     size: u32,
     fd: OwnedFd,
@@ -146,6 +168,7 @@ fn spawn(
     cmd.env("PMI_FD", fd.as_raw_fd().to_string());
     cmd.env("PMI_RANK", rank.to_string());
     cmd.env("PMI_SIZE", size.to_string());
+    cmd.env("FLUX_START_URI", uri);
     if rank > 0 {
         // Only rank 0's program uses the terminal; its keyboard signals are not for the others.
         cmd.stdin(Stdio::null()).process_group(0);
@@ -167,10 +190,6 @@ fn spawn(
         });
     }
     cmd.spawn()
-}
-
-async fn wait(rank: u32, mut child: tokio::process::Child) -> (u32, std::io::Result<ExitStatus>) {
-    (rank, child.wait().await)
 }
 
 /// Pass a client's lines on until it closes.
@@ -231,37 +250,36 @@ async fn session(launch: Launch) -> Outcome {
     }
     let mut signals = signals()?;
     let (lines_tx, mut lines) = unbounded_channel();
+    let rundir = launch.rundir.path();
+    let mut control = Control::listen(rundir, launch.verbose).context(rundir.display())?;
+    let idle = |words| Broker {
+        words,
+        pid: None,
+        pmi: None,
+        running: false,
+        code: None,
+        waiters: Vec::new(),
+    };
     let mut session = Session {
-        brokers: Vec::new(),
+        brokers: launch.brokers.into_iter().map(idle).collect(),
         server,
+        ends: FuturesUnordered::new(),
+        lines: lines_tx,
+        uri: control.uri(),
         trace: launch.trace,
     };
-    let mut ends = FuturesUnordered::new();
-    for (rank, words) in (0..launch.start).zip(&launch.brokers) {
-        let (ours, theirs) = StdStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let program = Path::new(&words[0]).display().to_string();
-        let child = spawn(words, rank, size, theirs.into());
-        let child = child.map_err(|e| {
+    for rank in 0..launch.start {
+        session.start(rank).inspect_err(|_| {
             session.kill(libc::SIGKILL);
-            crate::exec_path::spawn_failure(&program, &e)
         })?;
-        let (read, write) = UnixStream::from_std(ours)?.into_split();
-        read_lines(rank, read, lines_tx.clone());
-        session.brokers.push(Broker {
-            // A child that was just started and not waited for has its pid.
-            pid: child.id().expect("child is not reaped yet") as i32,
-            pmi: Some(write),
-            running: true,
-        });
-        ends.push(wait(rank, child));
     }
     let mut code = 0;
     let mut deadline: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
-    while !ends.is_empty() {
+    while !session.ends.is_empty() {
         tokio::select! {
             Some((rank, line)) = lines.recv() => session.pmi(rank, line).await,
-            Some((rank, status)) = ends.next() => {
+            request = control.next() => session.order(request),
+            Some((rank, status)) = session.ends.next() => {
                 let ended = session.ended(rank, status?);
                 match launch.exit_mode {
                     ExitMode::Any => code = code.max(ended),
@@ -282,7 +300,7 @@ async fn session(launch: Launch) -> Outcome {
             }
         }
     }
-    drop(launch.rundir);
+    drop((control, launch.rundir));
     Ok(code)
 }
 
@@ -294,6 +312,69 @@ async fn optional(future: Option<impl Future<Output = ()>>) {
 }
 
 impl Session {
+    /// Start a rank's broker.
+    fn start(&mut self, rank: u32) -> Result<(), Failure> {
+        let size = self.brokers.len() as u32;
+        let broker = &mut self.brokers[rank as usize];
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let program = Path::new(&broker.words[0]).display().to_string();
+        let mut child = spawn(&broker.words, &self.uri, rank, size, theirs.into())
+            .map_err(|e| crate::exec_path::spawn_failure(&program, &e))?;
+        let (read, write) = UnixStream::from_std(ours)?.into_split();
+        read_lines(rank, read, self.lines.clone());
+        broker.pid = child.id().map(|pid| pid as i32);
+        broker.pmi = Some(write);
+        broker.running = true;
+        let end = async move { (rank, child.wait().await) };
+        self.ends.push(Box::pin(end));
+        Ok(())
+    }
+
+    /// Carry out what a program asks for.
+    fn order(&mut self, Request { order, answer }: Request) {
+        let rank = match order {
+            Order::Status => return answer.give(Ok(self.status())),
+            Order::Run(rank) | Order::Kill(rank, _) | Order::Wait(rank) => rank,
+        };
+        let Some(broker) = self.brokers.get_mut(rank as usize) else {
+            let text = format!("rank {rank} is not in this instance");
+            return answer.give(Err(RpcError::new(libc::EINVAL, text)));
+        };
+        let result = match order {
+            Order::Run(_) if broker.running => Err(RpcError::new(
+                libc::EEXIST,
+                format!("the broker of rank {rank} runs already"),
+            )),
+            Order::Run(rank) => {
+                let started = self.start(rank).map(|()| json!(null));
+                started.map_err(|e| RpcError::new(libc::EIO, e.message))
+            }
+            Order::Kill(_, signum) => match broker.pid.filter(|_| broker.running) {
+                Some(pid) => {
+                    send_signal(pid, signum);
+                    Ok(json!(null))
+                }
+                None => Err(RpcError::errno(libc::ESRCH)),
+            },
+            _ => match (broker.running, broker.code) {
+                (true, _) => return broker.waiters.push(answer),
+                (false, Some(code)) => Ok(json!({ "exit_rc": code })),
+                (false, None) => Err(RpcError::errno(libc::ESRCH)),
+            },
+        };
+        answer.give(result);
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let shown = |(rank, broker): (usize, &Broker)| {
+            let pid = broker.pid.filter(|_| broker.running).unwrap_or(-1);
+            json!({ "rank": rank, "pid": pid })
+        };
+        let procs: Vec<_> = self.brokers.iter().enumerate().map(shown).collect();
+        json!({ "procs": procs })
+    }
+
     /// Handle a client's line.
     async fn pmi(&mut self, rank: u32, line: Option<String>) {
         let Some(line) = line else {
@@ -345,26 +426,30 @@ impl Session {
     fn ended(&mut self, rank: u32, status: ExitStatus) -> u8 {
         let broker = &mut self.brokers[rank as usize];
         broker.running = false;
-        let pid = broker.pid;
-        if let Some(signum) = status.signal() {
-            eprintln!(
-                "flux-start: {rank} (pid {pid}) {}",
-                formats::signals::describe(signum)
-            );
-            return (128 + signum) as u8;
-        }
-        let code = status.code().unwrap_or(1);
-        if code != 0 {
+        let pid = broker.pid.unwrap_or_default();
+        let code = match (status.signal(), status.code()) {
+            (Some(signum), _) => {
+                let how = formats::signals::describe(signum);
+                eprintln!("flux-start: {rank} (pid {pid}) {how}");
+                (128 + signum) as u8
+            }
+            (None, code) => code.unwrap_or(1) as u8,
+        };
+        if code != 0 && status.signal().is_none() {
             eprintln!("flux-start: {rank} (pid {pid}) exited with rc={code}");
         }
-        code as u8
+        broker.code = Some(code);
+        for answer in std::mem::take(&mut broker.waiters) {
+            answer.give(Ok(json!({ "exit_rc": code })));
+        }
+        code
     }
 
     /// Pass a signal on to rank 0, or to all that are left once it is gone.
     fn signal(&self, signum: i32) {
         let leader = self.brokers.first().filter(|b| b.running);
         match leader {
-            Some(broker) => send_signal(broker.pid, signum),
+            Some(broker) => broker.signal(signum),
             None => drop(self.kill(signum)),
         }
     }
@@ -374,10 +459,18 @@ impl Session {
         let running = self.brokers.iter().enumerate().filter(|(_, b)| b.running);
         running
             .map(|(rank, broker)| {
-                send_signal(broker.pid, signum);
+                broker.signal(signum);
                 rank as u32
             })
             .collect()
+    }
+}
+
+impl Broker {
+    fn signal(&self, signum: i32) {
+        if let Some(pid) = self.pid {
+            send_signal(pid, signum);
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod events;
 pub mod external;
 mod group;
 mod handle;
+pub mod installation;
 mod link;
 pub mod module;
 mod rpc;

@@ -75,7 +75,7 @@ fn levels_reach_each_other() {
         "id=$(flux batch -n1 --output=out {})
         flux job wait-event $id memo >/dev/null
         while [ ! -e up ]; do :; done
-        flux proxy $(flux uri $id) flux getattr instance-level
+        flux proxy $(flux uri --local $id) flux getattr instance-level
         flux proxy $id flux jobs -no {{name}}
         flux jobs --recursive -no '{{name}}' | grep -c child
         touch down

@@ -5,6 +5,7 @@
 mod announce;
 mod cleanup;
 mod modules;
+mod startlog;
 
 use std::process::ExitCode;
 
@@ -28,8 +29,19 @@ fn main() -> ExitCode {
         }
     };
     let hooks = broker::run::Hooks {
-        running: announce::announce,
-        cleanup: cleanup::cleanup,
+        running: |handle| {
+            Box::pin(async move {
+                startlog::started(&handle).await;
+                announce::announce(handle).await;
+            })
+        },
+        running_scripted: announce::announce,
+        cleanup: |handle| {
+            Box::pin(async move {
+                cleanup::cleanup(handle.clone()).await;
+                startlog::finished(&handle).await;
+            })
+        },
     };
     let result = runtime.block_on(broker::run::run(options, modules::table(), hooks));
     // Tasks that still wait for something are of no use once the broker has left the instance.

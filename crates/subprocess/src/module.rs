@@ -5,10 +5,11 @@
 //! writes goes to the log, and its last [`RETAINED`] bytes are kept for `wait`.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use client::Handle;
 use client::module::{Context, ModuleResult};
+use client::{Handle, Node};
 use formats::iodata::IoData;
 use formats::job::WaitStatus;
 use serde_json::{Value, json};
@@ -18,9 +19,9 @@ use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
 use crate::protocol::{
-    AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CREDIT, FLAG_STDERR, FLAG_STDOUT,
-    FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, Target, WaitResponse,
-    WriteRequest,
+    AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
+    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, Target,
+    WaitResponse, WriteRequest,
 };
 
 /// Bytes of input that may be on their way to one process, unless the command's option
@@ -33,17 +34,31 @@ const RETAINED: usize = 64 * 1024;
 /// Reports that may wait for the module, each of one read from a pipe at most.
 const REPORTS: usize = 64;
 
-/// Permission to send `bytes` more of input.
-fn credit(bytes: usize) -> ExecResponse {
-    let channels = HashMap::from([("stdin".to_owned(), bytes as i64)]);
-    ExecResponse::AddCredit { channels }
+/// Permission to send so many bytes more, by channel.
+fn credit(channels: impl IntoIterator<Item = (String, usize)>) -> ExecResponse {
+    let channels = channels.into_iter().map(|(name, n)| (name, n as i64));
+    ExecResponse::AddCredit {
+        channels: channels.collect(),
+    }
 }
 
-fn wanted(stream: Stream) -> u32 {
+fn wanted(stream: &Stream) -> u32 {
     match stream {
         Stream::Stdout => FLAG_STDOUT,
         Stream::Stderr => FLAG_STDERR,
+        Stream::Channel(_) => FLAG_CHANNEL,
     }
+}
+
+/// Whether a request has come from another broker: the last hop is that broker's rank then.
+fn is_remote(msg: &Message) -> bool {
+    let hop = msg.routes().last();
+    hop.is_some_and(|hop| hop.parse::<u32>().is_ok())
+}
+
+/// Whether guests may use the instance.
+fn has_guests(config: &Value) -> bool {
+    config["access"]["allow-guest-user"] == true
 }
 
 /// Who gets what a process reports.
@@ -76,6 +91,8 @@ struct State {
     next_key: u64,
     reports: Reports,
     stopping: bool,
+    /// Rank 0 of an instance with guests: other brokers may not run anything here.
+    local_only: bool,
 }
 
 /// Entry point of module `rexec`.
@@ -87,7 +104,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let local_uri = handle.getattr("local-uri").await?;
     let mut children =
         signal(SignalKind::child()).map_err(|e| client::module::ModuleError::new("signals", e))?;
+    let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
     let mut state = State {
+        local_only: handle.rank() == 0 && has_guests(&config),
         handle,
         local_uri,
         entries: HashMap::new(),
@@ -127,6 +146,11 @@ impl State {
             return;
         }
         let result = match msg.method() {
+            "config-reload" => self.reload(msg),
+            method if method != "disconnect" && self.local_only && is_remote(msg) => {
+                let text = "rank 0 runs processes only for programs on its own node";
+                Err(RpcError::new(libc::EPERM, text))
+            }
             "exec" => self.exec(msg),
             "attach" => self.attach(msg),
             "write" => self.write(msg),
@@ -145,6 +169,12 @@ impl State {
             Ok(None) => {}
             Err(e) => self.handle.respond_error(msg, &e),
         }
+    }
+
+    fn reload(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
+        msg.require_owner()?;
+        self.local_only = self.handle.rank() == 0 && has_guests(&msg.json()?);
+        Ok(Some(Value::Null))
     }
 
     fn exec(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
@@ -186,7 +216,7 @@ impl State {
             no_setpgrp: local_flags & LOCAL_NO_SETPGRP != 0,
             no_input: background,
         };
-        let window = input_window(&cmd)?;
+        let windows = input_windows(&cmd)?;
         let key = self.next_key;
         let given = cmd.clone();
         cmd.env.insert("FLUX_URI".into(), self.local_uri.clone());
@@ -195,7 +225,7 @@ impl State {
         let pid = process.pid;
         self.handle.respond(msg, &ExecResponse::Started { pid });
         if flags & FLAG_CREDIT != 0 {
-            self.handle.respond(msg, &credit(window));
+            self.handle.respond(msg, &credit(windows));
         }
         let client = (!background).then(|| Client {
             request: msg.clone(),
@@ -246,8 +276,8 @@ impl State {
         };
         self.handle.respond(msg, &attached);
         for stream in &entry.ended {
-            if flags & wanted(*stream) != 0 {
-                let output = output(entry.process.pid, rank, *stream, &Bytes::new());
+            if flags & wanted(stream) != 0 {
+                let output = output(entry.process.pid, rank, stream, &Bytes::new());
                 self.handle.respond(msg, &output);
             }
         }
@@ -269,31 +299,32 @@ impl State {
         match report {
             Report::Output(stream, data) => {
                 if data.is_empty() {
-                    entry.ended.push(stream);
+                    entry.ended.push(stream.clone());
                 }
                 let pid = entry.process.pid;
                 if let Some(client) = &entry.client
-                    && client.flags & wanted(stream) != 0
+                    && client.flags & wanted(&stream) != 0
                 {
-                    let output = output(pid, rank, stream, &data);
+                    let output = output(pid, rank, &stream, &data);
                     self.handle.respond(&client.request, &output);
                 }
                 if entry.background && !data.is_empty() {
-                    entry.retain(rank, stream, &data);
+                    entry.retain(rank, &stream, &data);
                     let severity = match stream {
-                        Stream::Stdout => 6,
                         Stream::Stderr => 3,
+                        Stream::Stdout | Stream::Channel(_) => 6,
                     };
                     for line in String::from_utf8_lossy(&data).lines() {
                         log(&self.handle, entry, severity, line);
                     }
                 }
             }
-            Report::Consumed(bytes) => {
+            Report::Consumed(name, bytes) => {
                 if let Some(client) = &entry.client
                     && client.flags & FLAG_CREDIT != 0
                 {
-                    self.handle.respond(&client.request, &credit(bytes));
+                    self.handle
+                        .respond(&client.request, &credit([(name.to_string(), bytes)]));
                 }
             }
             Report::Finished(status) => {
@@ -343,16 +374,15 @@ impl State {
                 c.request.matchtag() == matchtag && c.request.sender() == msg.sender()
             })
         };
-        if io.stream == "stdin"
-            && let Some(entry) = self.entries.values().find(mine)
-        {
+        if let Some(entry) = self.entries.values().find(mine) {
+            let name: Arc<str> = io.stream.into();
             let data = Bytes::from(io.data);
             // The process may have ended by now.
             if !data.is_empty() {
-                entry.process.ask(Control::Input(data));
+                entry.process.ask(Control::Input(name.clone(), data));
             }
             if io.eof {
-                entry.process.ask(Control::CloseInput);
+                entry.process.ask(Control::CloseInput(name));
             }
         }
         Ok(None)
@@ -455,7 +485,7 @@ impl State {
 
 impl Entry {
     /// Keeps output, and drops the oldest that is too much.
-    fn retain(&mut self, rank: u32, stream: Stream, data: &Bytes) {
+    fn retain(&mut self, rank: u32, stream: &Stream, data: &Bytes) {
         self.retained.push_back(io(rank, stream, data));
         self.retained_len += data.len();
         while self.retained_len > RETAINED {
@@ -467,7 +497,7 @@ impl Entry {
     }
 }
 
-fn io(rank: u32, stream: Stream, data: &Bytes) -> IoData {
+fn io(rank: u32, stream: &Stream, data: &Bytes) -> IoData {
     IoData {
         stream: stream.name().to_owned(),
         rank: rank.to_string(),
@@ -476,19 +506,29 @@ fn io(rank: u32, stream: Stream, data: &Bytes) -> IoData {
     }
 }
 
-fn output(pid: i32, rank: u32, stream: Stream, data: &Bytes) -> ExecResponse {
+fn output(pid: i32, rank: u32, stream: &Stream, data: &Bytes) -> ExecResponse {
     let io = io(rank, stream, data);
     ExecResponse::Output { pid, io }
 }
 
-/// The bytes of input that may be under way, which may be written with a unit: 4096, 4K, 1M.
-fn input_window(cmd: &Command) -> Result<usize, RpcError> {
-    let Some(option) = cmd.opts.get("stdin_BUFSIZE") else {
+/// The bytes that may be under way to stdin and each channel.
+fn input_windows(cmd: &Command) -> Result<Vec<(String, usize)>, RpcError> {
+    let names = ["stdin"].into_iter();
+    let names = names.chain(cmd.channels.iter().map(String::as_str));
+    names
+        .map(|name| Ok((name.to_owned(), input_window(cmd, name)?)))
+        .collect()
+}
+
+/// One such window; its option may have a unit: 4096, 4K, 1M.
+fn input_window(cmd: &Command, name: &str) -> Result<usize, RpcError> {
+    let option = format!("{name}_BUFSIZE");
+    let Some(value) = cmd.opts.get(&option) else {
         return Ok(INPUT_WINDOW);
     };
-    let text = option
+    let text = value
         .as_str()
-        .map_or_else(|| option.to_string(), str::to_owned);
+        .map_or_else(|| value.to_string(), str::to_owned);
     let (number, scale) = match text.strip_suffix(['k', 'K']) {
         Some(number) => (number, 1 << 10),
         None => match text.strip_suffix(['m', 'M']) {
@@ -503,7 +543,7 @@ fn input_window(cmd: &Command) -> Result<usize, RpcError> {
     let bytes = bytes.filter(|bytes| INPUT_WINDOWS.contains(bytes));
     bytes.map(|bytes| bytes as usize).ok_or_else(|| {
         invalid(&format!(
-            "cmd.opts.stdin_BUFSIZE: '{text}' is not a size in bytes"
+            "cmd.opts.{option}: '{text}' is not a size in bytes"
         ))
     })
 }

@@ -1,12 +1,17 @@
 //! One process: started, fed, signalled, read to its end.
 
+use std::collections::HashMap;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use wire::RpcError;
 
 use crate::protocol;
@@ -16,10 +21,10 @@ const READ_CHUNK: usize = 16 * 1024;
 /// What can be asked of a running process.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// Write to stdin.
-    Input(Bytes),
-    /// Close stdin.
-    CloseInput,
+    /// Write to stdin or a channel, by name.
+    Input(Arc<str>, Bytes),
+    /// Close it.
+    CloseInput(Arc<str>),
     /// Signal its process group.
     Signal(i32),
 }
@@ -28,24 +33,27 @@ pub(crate) enum Control {
 #[derive(Debug)]
 pub(crate) enum Report {
     Output(Stream, Bytes),
-    /// So many bytes of input have been taken by the process's pipe.
-    Consumed(usize),
+    /// So many bytes of input have been taken by the process's pipe of that name.
+    Consumed(Arc<str>, usize),
     /// It ended; always the last report.
     Finished(i32),
 }
 
 /// An output stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
     Stderr,
+    /// An auxiliary channel.
+    Channel(Arc<str>),
 }
 
 impl Stream {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
+            Stream::Channel(name) => name,
         }
     }
 }
@@ -124,30 +132,76 @@ pub(crate) fn start(
     if let Some(dir) = &cmd.cwd {
         command.current_dir(dir);
     }
+    let channels = cmd
+        .channels
+        .iter()
+        .map(|name| Channel::new(name, &mut command))
+        .collect::<std::io::Result<Vec<_>>>()?;
     let mut child = command.spawn().map_err(|e| spawn_error(cmd, &e))?;
+    // It holds the ends of the channels that are now the child's.
+    drop(command);
     let pid = child.id().unwrap_or_default() as i32;
     let (control, rx) = unbounded_channel();
-    let stdin = child.stdin.take();
-    let out = child
-        .stdout
-        .take()
-        .map(|pipe| tokio::spawn(read(key, Stream::Stdout, pipe, reports.clone())));
-    let err = child
-        .stderr
-        .take()
-        .map(|pipe| tokio::spawn(read(key, Stream::Stderr, pipe, reports.clone())));
+    let mut inputs = Inputs::new(key, reports.clone());
+    let mut readers = Vec::new();
+    let mut read_from = |stream, pipe: Box<dyn AsyncRead + Unpin + Send>| {
+        readers.push(tokio::spawn(read(key, stream, pipe, reports.clone())));
+    };
+    if let Some(pipe) = child.stdin.take() {
+        inputs.add("stdin".into(), pipe);
+    }
+    if let Some(pipe) = child.stdout.take() {
+        read_from(Stream::Stdout, Box::new(pipe));
+    }
+    if let Some(pipe) = child.stderr.take() {
+        read_from(Stream::Stderr, Box::new(pipe));
+    }
+    for Channel { name, end } in channels {
+        let (from, to) = end.into_split();
+        read_from(Stream::Channel(name.clone()), Box::new(from));
+        if !manner.no_input {
+            inputs.add(name, to);
+        }
+    }
     tokio::spawn(async move {
         // What is signalled: its group, or the process alone.
         let target = if manner.no_setpgrp { pid } else { -pid };
-        let status = attend(child, target, stdin, rx, key, &reports).await;
+        let status = attend(child, target, inputs, rx).await;
         // Output first, so that `finished` is the last word. A reader that failed has ended.
-        for reader in [out, err].into_iter().flatten() {
+        for reader in readers {
             let _ = reader.await;
         }
         // The module is gone when nobody takes reports any more.
         let _ = reports.send((key, Report::Finished(status))).await;
     });
     Ok(Process { pid, control })
+}
+
+/// Our end of an auxiliary channel; the child finds the number of its own in the environment.
+struct Channel {
+    name: Arc<str>,
+    end: UnixStream,
+}
+
+impl Channel {
+    fn new(name: &str, command: &mut Command) -> std::io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        command.env(name, theirs.as_raw_fd().to_string());
+        // SAFETY: fcntl is async-signal-safe; the closure keeps the descriptor open until the fork.
+        unsafe {
+            command.pre_exec(
+                move || match libc::fcntl(theirs.as_raw_fd(), libc::F_SETFD, 0) {
+                    0.. => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                },
+            );
+        }
+        Ok(Self {
+            name: name.into(),
+            end: UnixStream::from_std(ours)?,
+        })
+    }
 }
 
 async fn read(key: u64, stream: Stream, mut from: impl AsyncRead + Unpin, reports: Reports) {
@@ -161,7 +215,7 @@ async fn read(key: u64, stream: Stream, mut from: impl AsyncRead + Unpin, report
                 let piece = buf.split_to(buf.len() - keep).freeze();
                 if !piece.is_empty()
                     && reports
-                        .send((key, Report::Output(stream, piece)))
+                        .send((key, Report::Output(stream.clone(), piece)))
                         .await
                         .is_err()
                 {
@@ -175,7 +229,9 @@ async fn read(key: u64, stream: Stream, mut from: impl AsyncRead + Unpin, report
     let rest = (!buf.is_empty()).then(|| buf.freeze());
     for piece in rest.into_iter().chain([Bytes::new()]) {
         // Nobody listens when the module has ended.
-        let _ = reports.send((key, Report::Output(stream, piece))).await;
+        let _ = reports
+            .send((key, Report::Output(stream.clone(), piece)))
+            .await;
     }
 }
 
@@ -187,43 +243,73 @@ fn incomplete_utf8(buf: &[u8]) -> usize {
     }
 }
 
+/// What a process can be fed through, by name.
+struct Inputs {
+    key: u64,
+    reports: Reports,
+    queues: HashMap<Arc<str>, UnboundedSender<Bytes>>,
+    feeders: JoinSet<()>,
+}
+
+impl Inputs {
+    fn new(key: u64, reports: Reports) -> Self {
+        Self {
+            key,
+            reports,
+            queues: HashMap::new(),
+            feeders: JoinSet::new(),
+        }
+    }
+
+    /// Feed `pipe` until it fails or is closed.
+    fn add(&mut self, name: Arc<str>, mut pipe: impl AsyncWrite + Unpin + Send + 'static) {
+        let (queue, mut input) = unbounded_channel::<Bytes>();
+        let (key, reports) = (self.key, self.reports.clone());
+        self.queues.insert(name.clone(), queue);
+        self.feeders.spawn(async move {
+            while let Some(data) = input.recv().await {
+                // A process may end without reading its input.
+                if pipe.write_all(&data).await.is_err() {
+                    break;
+                }
+                let report = (key, Report::Consumed(name.clone(), data.len()));
+                if reports.send(report).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    fn write(&self, name: &str, data: Bytes) {
+        if let Some(queue) = self.queues.get(name) {
+            // The feeder is gone when the process has closed its input.
+            let _ = queue.send(data);
+        }
+    }
+
+    fn close(&mut self, name: &str) {
+        self.queues.remove(name);
+    }
+}
+
 /// Carry out what is asked until the process has ended; returns its wait status.
 async fn attend(
     mut child: Child,
     target: i32,
-    mut stdin: Option<ChildStdin>,
+    mut inputs: Inputs,
     mut rx: UnboundedReceiver<Control>,
-    key: u64,
-    reports: &Reports,
 ) -> i32 {
-    let (input_tx, mut input_rx) = unbounded_channel::<Option<Bytes>>();
-    let consumed = reports.clone();
-    let feeder = tokio::spawn(async move {
-        while let Some(Some(data)) = input_rx.recv().await {
-            let Some(pipe) = &mut stdin else { break };
-            // A process may end without reading its input.
-            if pipe.write_all(&data).await.is_err() {
-                break;
-            }
-            let report = (key, Report::Consumed(data.len()));
-            if consumed.send(report).await.is_err() {
-                break;
-            }
-        }
-    });
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
             Some(control) = rx.recv() => match control {
-                // The feeder is gone when the process has closed its input.
-                Control::Input(data) => drop(input_tx.send(Some(data))),
-                Control::CloseInput => drop(input_tx.send(None)),
+                Control::Input(name, data) => inputs.write(&name, data),
+                Control::CloseInput(name) => inputs.close(&name),
                 // SAFETY: the child is not reaped yet, so its id and its group's are still its own.
                 Control::Signal(signum) => drop(unsafe { libc::kill(target, signum) }),
             },
         }
     };
-    feeder.abort();
     status.map_or(127 << 8, ExitStatusExt::into_raw)
 }
 
@@ -254,25 +340,47 @@ mod tests {
     }
 
     async fn run(words: &[&str], input: Option<&'static [u8]>) -> (Vec<u8>, i32) {
+        run_with(words, &[], "stdin", input, &Stream::Stdout).await
+    }
+
+    /// Run a command, feed it through `name` and gather what comes from `wanted`.
+    async fn run_with(
+        words: &[&str],
+        channels: &[&str],
+        name: &str,
+        input: Option<&'static [u8]>,
+        wanted: &Stream,
+    ) -> (Vec<u8>, i32) {
         let cmd = protocol::Command {
             cmdline: words.iter().map(|w| (*w).to_owned()).collect(),
             env: std::env::vars().collect(),
+            channels: channels.iter().map(|c| (*c).to_owned()).collect(),
             ..Default::default()
         };
         let (tx, mut rx) = channel(1);
         let process = start(7, &cmd, Manner::default(), tx).unwrap();
         if let Some(data) = input {
-            assert!(process.ask(Control::Input(Bytes::from_static(data))));
-            assert!(process.ask(Control::CloseInput));
+            assert!(process.ask(Control::Input(name.into(), Bytes::from_static(data))));
+            assert!(process.ask(Control::CloseInput(name.into())));
         }
         let mut out = Vec::new();
         loop {
             match rx.recv().await.unwrap() {
-                (7, Report::Output(Stream::Stdout, data)) => out.extend_from_slice(&data),
-                (_, Report::Output(..) | Report::Consumed(_)) => {}
+                (7, Report::Output(stream, data)) if stream == *wanted => {
+                    out.extend_from_slice(&data);
+                }
+                (_, Report::Output(..) | Report::Consumed(..)) => {}
                 (_, Report::Finished(status)) => return (out, status),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn channels_go_both_ways() {
+        let copy = ["bash", "-c", "eval \"cat <&$A >&$B\"; echo $A >&2"];
+        let b = Stream::Channel("B".into());
+        let (out, status) = run_with(&copy, &["A", "B"], "A", Some(b"data"), &b).await;
+        assert_eq!((out.as_slice(), status), (&b"data"[..], 0));
     }
 
     #[tokio::test]

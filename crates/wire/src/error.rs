@@ -42,6 +42,11 @@ impl RpcError {
     pub fn proto(message: impl Into<String>) -> Self {
         Self::new(libc::EPROTO, message)
     }
+
+    /// The payload of a request for `topic` is not what it has to be. Clients know the first words.
+    pub fn malformed(topic: &str, why: impl fmt::Display) -> Self {
+        Self::proto(format!("Protocol error: {topic}: payload: {why}"))
+    }
 }
 
 impl fmt::Display for RpcError {

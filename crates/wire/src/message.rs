@@ -227,8 +227,7 @@ impl Message {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
         let bytes = self.payload.as_deref().unwrap_or(b"{}");
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-        serde_json::from_slice(bytes)
-            .map_err(|e| RpcError::proto(format!("{}: payload: {e}", self.topic())))
+        serde_json::from_slice(bytes).map_err(|e| RpcError::malformed(self.topic(), e))
     }
 
     /// The outcome a response carries: itself, or the error it stands for.
@@ -296,7 +295,7 @@ impl Message {
         }
         Err(RpcError::new(
             libc::EPERM,
-            format!("{}: Request requires owner credentials", self.topic()),
+            format!("Request requires owner credentials: {}", self.topic()),
         ))
     }
 

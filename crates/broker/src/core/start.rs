@@ -3,9 +3,10 @@
 //! `runat.push` adds commands to what is run when the initial program has ended, the last pushed first. Environment that `broker.setenv` sets is that of
 //! later scripts and of the initial program.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use client::installation;
 use client::module::Meter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -94,11 +95,13 @@ pub(super) fn setenv(env: &mut Environment, msg: &Message) -> Result<Value, RpcE
         env: BTreeMap<String, Option<String>>,
     }
     msg.require_owner()?;
-    for (name, value) in msg.json::<Request>()?.env {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let text = format!("broker.setenv: {name:?} cannot be the name of a variable");
-            return Err(RpcError::new(libc::EINVAL, text));
-        }
+    let changes = msg.json::<Request>()?.env;
+    let impossible = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    if let Some(name) = changes.keys().find(impossible) {
+        let why = format!("{name:?} cannot be the name of a variable");
+        return Err(RpcError::malformed(msg.topic(), why));
+    }
+    for (name, value) in changes {
         env.retain(|(n, _)| *n != name);
         env.push((name, value));
     }
@@ -116,19 +119,20 @@ pub(super) fn sd_notify(systemd: &Systemd, msg: &Message) -> Result<Value, RpcEr
     Ok(Value::Null)
 }
 
-/// `broker.conf-builtin`: paths this program is built with, from the attributes `conf.*`.
+/// `broker.conf-builtin`: where this installation has its files, unless an attribute `conf.KEY` says otherwise.
+/// Elements of `keys` that are no text are passed over.
 pub(super) fn conf_builtin(attrs: &Attrs, msg: &Message) -> Result<Value, RpcError> {
     #[derive(Deserialize)]
     struct Request {
-        keys: Vec<String>,
+        keys: Vec<Value>,
     }
     let Request { keys } = msg.json()?;
-    let mut values = HashMap::new();
-    for key in keys {
-        let value = attrs
-            .get(&format!("conf.{key}"))
-            .ok_or_else(|| RpcError::new(libc::ENOENT, format!("{key} is not a built-in value")))?;
-        values.insert(key, value);
+    let mut values = Map::new();
+    for key in keys.iter().filter_map(Value::as_str) {
+        let given = attrs.get(&format!("conf.{key}")).map(str::to_owned);
+        let value = given.or_else(|| installation::value(key));
+        let unknown = || RpcError::new(libc::EINVAL, format!("invalid key {key:?}"));
+        values.insert(key.to_owned(), value.ok_or_else(unknown)?.into());
     }
     Ok(json!({ "values": values }))
 }

@@ -227,8 +227,27 @@ fn verdict(what: &str, status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(0), _) => format!("{what} exited without reporting a module status"),
         (Some(code), _) => format!("{what} exited with exit code {code}"),
-        (None, Some(signum)) => format!("{what} was killed by signal {signum}"),
+        (None, Some(signum)) => {
+            format!(
+                "{what} was killed by {} (signal {signum})",
+                signal_text(signum)
+            )
+        }
         (None, None) => format!("{what} ended in an unknown way"),
+    }
+}
+
+/// A signal's name for people, as the C library has it.
+fn signal_text(signum: i32) -> String {
+    // SAFETY: strsignal returns a string, or null, that lives until its next call in this thread.
+    unsafe {
+        let text = libc::strsignal(signum);
+        match text.is_null() {
+            true => "a signal".to_owned(),
+            false => std::ffi::CStr::from_ptr(text)
+                .to_string_lossy()
+                .into_owned(),
+        }
     }
 }
 
@@ -283,7 +302,7 @@ mod tests {
         );
         assert_eq!(
             verdict("x", ExitStatus::from_raw(9)),
-            "x was killed by signal 9"
+            "x was killed by Killed (signal 9)"
         );
     }
 }

@@ -8,6 +8,7 @@ use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Context, Outcome};
 use crate::output::outln;
+use crate::uri;
 
 /// Print a broker attribute.
 #[derive(Parser)]
@@ -45,7 +46,10 @@ pub(crate) fn get(args: Args) -> Outcome {
             .getattr(&name)
             .await
             .context(&name)?;
-        outln!("{value}");
+        match name.as_str() {
+            "parent-uri" => outln!("{}", uri::behind_proxy(value)),
+            _ => outln!("{value}"),
+        }
         Ok(0)
     })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use client::{Handle, Node};
+use client::{Handle, Node, installation};
 use formats::fsd;
 use serde_json::{Map, Value, json};
 
@@ -221,42 +221,6 @@ fn remove_at(config: &mut Value, path: &str) {
     }
 }
 
-/// The directory of configuration: `FLUX_CONFDIR`, or beside the programs.
-pub(crate) fn confdir() -> PathBuf {
-    prefixed("FLUX_CONFDIR", "etc/flux")
-}
-
-fn prefixed(variable: &str, below: &str) -> PathBuf {
-    if let Some(dir) = std::env::var_os(variable) {
-        return dir.into();
-    }
-    let bin = crate::exec_path::self_dir().unwrap_or_default();
-    bin.parent()
-        .map(|prefix| prefix.join(below))
-        .unwrap_or_default()
-}
-
-fn builtin(name: &str) -> Option<String> {
-    let bin = crate::exec_path::self_dir().unwrap_or_default();
-    let path = |p: PathBuf| Some(p.to_string_lossy().into_owned());
-    let variable = |v: &str| Some(std::env::var(v).unwrap_or_default());
-    match name {
-        "confdir" => path(confdir()),
-        "datadir" => path(prefixed("FLUX_DATADIR", "share/flux")),
-        "libexecdir" => path(prefixed("FLUX_LIBEXECDIR", "libexec/flux")),
-        "exec_path" => variable("FLUX_EXEC_PATH"),
-        "connector_path" => variable("FLUX_CONNECTOR_PATH"),
-        "module_path" => variable("FLUX_MODULE_PATH"),
-        "python_path" => variable("PYTHONPATH"),
-        "broker_path" => path(crate::exec_path::broker().ok()?),
-        "shell_path" => path(bin.join("flux-shell")),
-        "rc1_path" => Some("flux modprobe rc1".to_owned()),
-        "rc3_path" => Some("flux modprobe rc3".to_owned()),
-        "rundir" => path(prefixed("FLUX_RUNDIR", "var/run/flux")),
-        _ => None,
-    }
-}
-
 /// Files are read by the broker's rules: one TOML file, or all of a directory merged.
 fn read(path: &std::path::Path) -> Result<Value, Failure> {
     let mut files = vec![path.to_owned()];
@@ -314,7 +278,7 @@ async fn replace(handle: &Handle, config: &Value) -> Outcome {
 pub(crate) fn run(args: Args) -> Outcome {
     match args.parse::<Options>()?.command {
         What::Builtin(o) => {
-            let value = builtin(&o.name);
+            let value = installation::value(&o.name);
             let value = value.ok_or_else(|| Failure::new(format!("{} is invalid", o.name)))?;
             outln!("{value}");
             Ok(0)
@@ -355,7 +319,7 @@ async fn get(options: Get) -> Outcome {
         Some(path) => {
             let known = ["system", "security", "imp"];
             let named = path.to_str().filter(|p| known.contains(p));
-            let own = named.map(|name| confdir().join(name).join("conf.d"));
+            let own = named.map(|name| installation::confdir().join(name).join("conf.d"));
             read(own.as_ref().unwrap_or(path))?
         }
         None => current(&Handle::open(None).await?).await?,

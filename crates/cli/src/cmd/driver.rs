@@ -1,10 +1,10 @@
 //! `flux` itself: its options, then a sub-command.
 
 use crate::args::Args;
-use crate::cmd::TABLE;
+use crate::cmd::{TABLE, help, python, similar};
 use crate::environment;
 use crate::error::{Failure, Outcome};
-use crate::exec_path;
+use crate::exec_path::{self, External};
 
 /// What stands before the sub-command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -57,22 +57,6 @@ fn unknown(option: &str) -> Failure {
     Failure::new(format!("unknown option '{option}' (see flux --help)"))
 }
 
-fn usage() -> String {
-    let mut text = String::from(
-        "Usage: flux [OPTIONS] COMMAND [ARGS]\n\
-         \x20 -h, --help     print this\n\
-         \x20 -v, --verbose  say what the environment is and where commands are looked for\n\
-         \x20 -V, --version  print versions\n\
-         \x20 -p, --parent   talk to the enclosing instance (may be repeated)\n\
-         \x20 -r, --root     talk to the outermost instance\n\n\
-         Commands:\n",
-    );
-    for command in TABLE {
-        text.push_str(&format!("   {:<18} {}\n", command.name, command.help));
-    }
-    text
-}
-
 /// Run `flux WORDS`; the name is for the error line.
 pub(crate) fn run(words: Vec<String>) -> (String, Outcome) {
     let flux = || "flux".to_owned();
@@ -81,7 +65,7 @@ pub(crate) fn run(words: Vec<String>) -> (String, Outcome) {
         Err(e) => return (flux(), Err(e)),
     };
     if options.help {
-        crate::output::write(&usage());
+        crate::output::write(&help::usage());
         return (flux(), Ok(0));
     }
     let mut command = options.command;
@@ -89,7 +73,7 @@ pub(crate) fn run(words: Vec<String>) -> (String, Outcome) {
         command = vec!["version".into()];
     }
     if command.is_empty() {
-        eprint!("{}", usage());
+        eprint!("{}", help::usage());
         return (flux(), Ok(1));
     }
     let argv0 = std::env::args().next().unwrap_or_default();
@@ -125,23 +109,41 @@ fn dispatch(mut command: Vec<String>) -> (String, Outcome) {
         };
         return (shown, (found.run)(args));
     }
+    let flux = || "flux".to_owned();
+    if python::is_version(&name) {
+        return (flux(), python::exec(&name, command));
+    }
     match exec_path::find_command(&name) {
-        Some(path) => ("flux".into(), Err(exec_path::exec(&path, command))),
-        None => {
-            let text = format!("'{name}' is not a flux command; see 'flux --help'");
-            ("flux".into(), Err(Failure::new(text)))
-        }
+        Some(External::Program(path)) => (flux(), Err(exec_path::exec(&path, command))),
+        Some(External::Python(path)) => (flux(), python::script(&path, command)),
+        None => (flux(), Err(Failure::new(not_a_command(&name)))),
     }
 }
 
-/// `flux help [COMMAND]`.
+fn not_a_command(name: &str) -> String {
+    let mut known = exec_path::added_commands();
+    known.extend(TABLE.iter().map(|c| c.name.to_owned()));
+    let meant = similar::similar(name, &known);
+    match meant.is_empty() {
+        true => format!("'{name}' is not a flux command; see 'flux --help'"),
+        false => format!(
+            "'{name}' is not a flux command; did you mean {}?",
+            meant.join(", ")
+        ),
+    }
+}
+
+/// `flux help [NAME]`: our own commands explain themselves, all else is in the manual.
 fn help(words: &[String]) -> (String, Outcome) {
     match words.first() {
         None => {
-            crate::output::write(&usage());
+            crate::output::write(&help::usage());
             ("flux".into(), Ok(0))
         }
-        Some(name) => dispatch(vec![name.clone(), "--help".into()]),
+        Some(name) if TABLE.iter().any(|c| c.name == name) => {
+            dispatch(vec![name.clone(), "--help".into()])
+        }
+        Some(name) => ("flux".into(), help::manual(name)),
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         }
         _ => {}
     }
+    environment::prepare_python();
     if words.is_empty() {
         for (name, value) in environment::shown() {
             outln!("export {name}=\"{value}\"");

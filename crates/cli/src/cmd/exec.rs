@@ -62,6 +62,9 @@ struct Options {
     /// Set an option of the processes, such as stdin_BUFSIZE
     #[arg(long, value_name = "NAME=VALUE")]
     setopt: Vec<String>,
+    /// Run the command with the IMP that the configuration names
+    #[arg(long, conflicts_with = "attach")]
+    with_imp: bool,
     /// Working directory ("none": the brokers')
     #[arg(short, long, value_name = "PATH")]
     dir: Option<String>,
@@ -157,14 +160,26 @@ pub(crate) fn run(args: Args) -> Outcome {
     block_on(exec(options))
 }
 
+/// The IMP of the configuration.
+async fn imp(handle: &Handle) -> Result<String, Failure> {
+    let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
+    let path = config["exec"]["imp"].as_str();
+    path.map(str::to_owned)
+        .ok_or_else(|| Failure::new("--with-imp: exec.imp path not found in config"))
+}
+
 async fn exec(options: Options) -> Outcome {
     let handle = Handle::open(None).await?;
     let (_, size) = handle.locate().await?;
     let ranks = targets(&options.rank, options.exclude.as_deref(), size)?;
     let mut env: HashMap<String, String> = std::env::vars().collect();
     env.remove("FLUX_PROXY_REMOTE");
+    let mut cmdline = options.command.clone();
+    if options.with_imp {
+        cmdline.splice(0..0, [imp(&handle).await?, "run".to_owned()]);
+    }
     let mut cmd = json!({
-        "cmdline": options.command,
+        "cmdline": cmdline,
         "env": env,
         "opts": {},
         "channels": [],

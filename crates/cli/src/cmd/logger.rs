@@ -1,5 +1,7 @@
 //! `flux logger`: put an entry into the broker's log.
 
+use std::io::BufRead as _;
+
 use clap::Parser;
 use client::Handle;
 use jiff::Timestamp;
@@ -52,8 +54,9 @@ pub(crate) fn run(args: Args) -> Outcome {
         match options.message.is_empty() {
             false => log(&options.message.join(" ")),
             true => {
-                for line in std::io::stdin().lines() {
-                    log(&line?);
+                for line in std::io::stdin().lock().split(b'\n') {
+                    // The log is text: other bytes are shown as replaced.
+                    log(String::from_utf8_lossy(&line?).trim_end_matches('\0'));
                 }
             }
         }

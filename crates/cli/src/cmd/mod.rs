@@ -14,6 +14,7 @@ pub(crate) mod driver;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod help;
 mod hostlist;
 pub(crate) mod job;
 pub(crate) mod jobs;
@@ -34,8 +35,10 @@ pub(crate) mod resource;
 mod rset;
 mod run;
 mod shutdown;
+mod similar;
 mod sproc;
 mod start;
+mod startlog;
 mod submit;
 mod update;
 mod uptime;
@@ -97,6 +100,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("shutdown", "end the instance", shutdown::run),
     command("sproc", "list, signal and wait for processes of brokers", sproc::run),
     command("start", "start a Flux instance", start::run),
+    command("startlog", "list when the instance was started and ended", startlog::run),
     command("submit", "submit a job", submit::run),
     command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),

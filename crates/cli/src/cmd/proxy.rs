@@ -10,6 +10,7 @@ use std::process::Stdio;
 use clap::Parser;
 use client::services::state_machine;
 use client::{Handle, Node};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
@@ -38,8 +39,16 @@ struct Options {
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse()?;
     block_on(async {
-        let found = uri::resolve(&options.target).await?;
-        let found = uri::local_or_remote(&found);
+        let target = &options.target;
+        let found = uri::resolve(target).await;
+        let found = found.context(format!("Unable to resolve {target} to a URI"))?;
+        // Who asks for the way by ssh gets it also on this host.
+        let by_ssh = target.starts_with("ssh://") || target.ends_with("?remote");
+        let found = if by_ssh {
+            found
+        } else {
+            uri::local_or_remote(&found)
+        };
         match found.parse().map_err(|e| Failure::new(format!("{e}")))? {
             client::uri::Uri::Local(_) => local(&options, &found).await,
             client::uri::Uri::Ssh(target) => remote(&options, Remote(target)).await,
@@ -77,8 +86,36 @@ fn ignore_keyboard() {
     }
 }
 
+/// The terminal as it was before the command, which may leave it in any state.
+struct Terminal(Option<Termios>);
+
+impl Terminal {
+    fn remember() -> Self {
+        Self(tcgetattr(std::io::stdin()).ok())
+    }
+
+    fn restore(&self) {
+        let Some(settings) = &self.0 else { return };
+        // A terminal that is gone needs no settings.
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, settings);
+        // Cursor keys and keypad as usual, and the cursor visible.
+        crate::output::write("\x1b[?1l\x1b>\x1b[?25h\n");
+    }
+}
+
+/// Brokers of another version may not do what this version's commands expect.
+async fn check_version(handle: &Handle, target: &str) -> Result<(), Failure> {
+    let (own, broker) = (env!("CARGO_PKG_VERSION"), handle.getattr("version").await?);
+    match own == broker {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{target}: the broker is version {broker} and this {own}; --force connects nevertheless"
+        ))),
+    }
+}
+
 /// The connection is gone: tell the user and the command, then wait for it.
-async fn lost(options: &Options, mut child: Child) -> Outcome {
+async fn lost(options: &Options, terminal: &Terminal, mut child: Child) -> Outcome {
     eprintln!("flux-proxy: Lost connection to Flux");
     if let Some(pid) = child.id().filter(|_| !options.nohup) {
         eprintln!("flux-proxy: Sending SIGHUP to child processes");
@@ -87,12 +124,15 @@ async fn lost(options: &Options, mut child: Child) -> Outcome {
             unsafe { libc::kill(pid as i32, signum) };
         }
     }
-    Ok(code(child.wait().await?))
+    let status = child.wait().await?;
+    terminal.restore();
+    Ok(code(status))
 }
 
 async fn local(options: &Options, uri: &str) -> Outcome {
     let handle = Handle::open(Some(uri)).await.context(&options.target)?;
     if !options.force {
+        check_version(&handle, &options.target).await?;
         handle
             .ask(Node::Any, &state_machine::Wait {})
             .await
@@ -100,13 +140,14 @@ async fn local(options: &Options, uri: &str) -> Outcome {
     }
     // A fresh handle has its inbox; it ends with the connection.
     let mut inbox = handle.inbox().expect("inbox was not taken yet");
+    let terminal = Terminal::remember();
     let mut child = child(options, uri, None)?;
     ignore_keyboard();
     loop {
         tokio::select! {
             status = child.wait() => return Ok(code(status?)),
             msg = inbox.recv() => if msg.is_none() {
-                return lost(options, child).await;
+                return lost(options, &terminal, child).await;
             },
         }
     }
@@ -182,6 +223,7 @@ async fn remote(options: &Options, remote: Remote) -> Outcome {
     let socket = dir.0.join("local");
     let listener = UnixListener::bind(&socket).context(socket.display())?;
     let uri = format!("local://{}", socket.display());
+    let terminal = Terminal::remember();
     let mut child = child(options, &uri, Some(&remote.0.host))?;
     ignore_keyboard();
     let mut rest = [0; 1024];
@@ -195,7 +237,7 @@ async fn remote(options: &Options, remote: Remote) -> Outcome {
                 tokio::spawn(async move { drop(remote.serve(client).await) });
             }
             read = answers.read(&mut rest) => if !matches!(read, Ok(1..)) {
-                return lost(options, child).await;
+                return lost(options, &terminal, child).await;
             },
         }
     }

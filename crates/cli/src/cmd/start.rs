@@ -24,6 +24,9 @@ struct Options {
     /// Read the broker configuration from PATH
     #[arg(short, long, value_name = "PATH")]
     config_path: Option<String>,
+    /// Read the configuration of the system instance
+    #[arg(long, conflicts_with = "config_path")]
+    sysconfig: bool,
     /// Change the broker configuration after it was read
     #[arg(long, value_name = "VALUE")]
     conf: Vec<String>,
@@ -113,8 +116,13 @@ impl Options {
         let mut words: Vec<OsString> = self.wrap.iter().map(OsString::from).collect();
         words.push(exec_path::broker()?.into());
         words.extend(self.setattr.iter().map(|a| format!("-S{a}").into()));
-        words.extend(self.broker_opts.iter().map(OsString::from));
+        let options = self.broker_opts.iter().filter(|o| !o.is_empty());
+        words.extend(options.map(OsString::from));
         words.extend(self.config_path.iter().map(|c| format!("-c{c}").into()));
+        if self.sysconfig {
+            let dir = client::installation::confdir().join("system/conf.d");
+            words.push(format!("-c{}", dir.display()).into());
+        }
         words.extend(self.conf.iter().map(|c| format!("--conf={c}").into()));
         words.extend(self.rundir.iter().map(|d| format!("-Srundir={d}").into()));
         Ok(words)
@@ -132,6 +140,8 @@ impl Options {
 
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse()?;
+    // Nothing that is started could tell where it is.
+    std::env::current_dir().context("the working directory is gone")?;
     let verbose = options.verbosity.unwrap_or(options.verbose);
     let Some(size) = options.test_size else {
         if let Some(name) = options.test_option() {
@@ -146,7 +156,8 @@ pub(crate) fn run(args: Args) -> Outcome {
             return Ok(0);
         }
         let program = PathBuf::from(words.remove(0));
-        return Err(exec_path::exec(&program, words));
+        // That there is no broker says nothing about the command.
+        return Err(exec_path::exec(&program, words).code(1));
     };
     let hosts = match &options.test_hosts {
         Some(list) if list.len() != size as usize => {
@@ -202,6 +213,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         mapping,
         exit_timeout: options.test_exit_timeout.unwrap_or(20.),
         exit_mode: options.test_exit_mode.unwrap_or(ExitMode::Any),
+        verbose: verbose > 0,
         trace: verbose > 1,
         rundir,
     })
@@ -224,6 +236,7 @@ mod tests {
         assert_eq!(o.wrap, ["strace", "-f"]);
         assert_eq!(o.verbosity, Some(2));
         assert_eq!(o.command_words(), ["--", "-x", "y"]);
+        assert!(parse("--sysconfig x").sysconfig);
         let o = parse("-vv flux getattr -s rank");
         assert_eq!((o.verbose, o.test_size), (2, None));
         assert_eq!(o.command, ["flux", "getattr", "-s", "rank"]);

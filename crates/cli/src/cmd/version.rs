@@ -15,6 +15,8 @@ struct Options {}
 pub(crate) fn run(args: Args) -> Outcome {
     let Options {} = args.parse()?;
     outln!("commands:\t\t{}", env!("CARGO_PKG_VERSION"));
+    // Scripts look for this line; what stands for the library is part of this program.
+    outln!("libflux-core:\t\t{}", env!("CARGO_PKG_VERSION"));
     let Ok(uri) = std::env::var("FLUX_URI") else {
         return Ok(0);
     };

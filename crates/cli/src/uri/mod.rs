@@ -55,6 +55,19 @@ pub(crate) fn to_remote(uri: &str) -> String {
     }
 }
 
+/// An instance's own URI as it is reached from behind `flux proxy` to another host.
+pub(crate) fn behind_proxy(uri: String) -> String {
+    let host = std::env::var("FLUX_PROXY_REMOTE");
+    on_host(uri, host.ok().as_deref())
+}
+
+fn on_host(uri: String, host: Option<&str>) -> String {
+    match (uri.strip_prefix("local://"), host) {
+        (Some(path), Some(host)) => format!("ssh://{host}{path}"),
+        _ => uri,
+    }
+}
+
 /// The local form if the instance is on this host.
 pub(crate) fn local_or_remote(uri: &str) -> String {
     let host = uri
@@ -170,6 +183,10 @@ mod tests {
             local_or_remote("ssh://elsewhere/tmp/x"),
             "ssh://elsewhere/tmp/x"
         );
+        let behind = |uri: &str, host| on_host(uri.to_owned(), host);
+        assert_eq!(behind("local:///a", Some("u@h")), "ssh://u@h/a");
+        assert_eq!(behind("local:///a", None), "local:///a");
+        assert_eq!(behind("ssh://x/a", Some("h")), "ssh://x/a");
         assert_eq!(to_local("ssh://h//a//b?x"), "local:///a/b");
         assert_eq!(to_remote("local:///a"), format!("ssh://{}/a", hostname()));
     }

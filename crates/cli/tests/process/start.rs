@@ -106,7 +106,7 @@ fn mistakes_are_one_line() {
     1 flux: 'no-such' is not a flux command; see 'flux --help'
     1 flux: unknown option '--bogus' (see flux --help)
     1 flux-getattr: missing <NAME>
-    1 flux-getattr: no Flux instance: FLUX_URI is not set (start one with `flux start`)
+    1 flux-getattr: flux_open: no Flux instance: FLUX_URI is not set (start one with `flux start`)
     2 flux-submit: unknown option or argument '--bogus'
     1 flux-submit: job command and arguments are missing
     1 flux-start: --test-size <N>: invalid value '0': 0 is not in 1..=4294967295
@@ -127,4 +127,164 @@ fn commands_of_others_are_found() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello -x y\n");
+}
+
+#[test]
+fn options_for_brokers_are_split_at_commas() {
+    let words = [
+        "start",
+        "-s1",
+        "-o,-Stest.a=1,-Stest.b=2",
+        "flux getattr test.a; flux getattr test.b",
+    ];
+    assert_eq!(run(&words).ok(), "1\n2\n");
+    let bad = run(&["start", "-o,--bogus", "true"]);
+    assert_eq!(bad.code, 1);
+    assert!(
+        bad.err.contains("unknown option \"--bogus\""),
+        "{}",
+        bad.err
+    );
+}
+
+#[test]
+fn a_critical_rank_is_a_rank() {
+    let bad = run(&["start", "-Sbroker.critical-ranks=0-1", "true"]);
+    assert_eq!(bad.code, 1);
+    assert!(
+        bad.err.contains("goes beyond the last rank, 0"),
+        "{}",
+        bad.err
+    );
+}
+
+#[test]
+fn attributes_tell_of_directories_and_nodes() {
+    let script = "flux getattr statedir-cleanup; flux getattr broker.mapping; test -h $(flux getattr rundir)/bin/flux && echo link";
+    assert_eq!(instance(2, script).ok(), "1\n[[0,1,2,1]]\nlink\n");
+}
+
+#[test]
+fn starts_are_logged() {
+    let text = instance(1, "flux kvs eventlog get --waitcreate admin.eventlog >/dev/null && flux startlog -v && flux startlog --check --quiet").ok();
+    assert_eq!(text.lines().count(), 1);
+    assert!(
+        text.contains(env!("CARGO_PKG_VERSION")) && text.contains(" - running ("),
+        "{text}"
+    );
+}
+
+#[test]
+fn rank_0_of_an_instance_with_guests_is_for_its_own_node() {
+    let script = "flux exec -r 1 flux exec -r 0 echo no; flux exec -r 0 echo yes";
+    let conf = "--conf=access.allow-guest-user=true";
+    let run = run(&["start", "-s2", conf, script]);
+    assert_eq!((run.code, run.out.as_str()), (0, "yes\n"));
+    assert!(
+        run.err
+            .contains("rank 0: echo: error launching process: Operation not permitted"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn commands_that_are_meant() {
+    let wrong = run(&["dmsg"]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("did you mean dmesg?"), "{}", wrong.err);
+    let none = run(&["proxy", "bloop:1", "true"]);
+    assert!(
+        none.err.contains("Unable to resolve bloop:1 to a URI"),
+        "{}",
+        none.err
+    );
+}
+
+#[test]
+fn added_commands_scripts_and_help() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("flux-one", "#!/bin/sh\necho one $1"),
+        ("flux-two.py", "print('two')"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let help = r#"[{"name": "x", "description": "extra commands", "commands": [{"name": "one", "description": "first"}]}]"#;
+    std::fs::write(dir.path().join("x.json"), help).unwrap();
+    let output = |words: &[&str]| {
+        let mut cmd = command(dir.path(), words);
+        cmd.env("FLUX_EXEC_PATH_PREPEND", dir.path());
+        cmd.env("FLUX_CMDHELP_PATTERN", dir.path().join("*.json"));
+        String::from_utf8(cmd.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(output(&["one", "x"]), "one x\n");
+    assert_eq!(output(&["two"]), "two\n");
+    assert_eq!(output(&["/bin/echo", "path"]), "path\n");
+    assert!(output(&["help"]).ends_with("\nextra commands:\n   one                first\n"));
+    let path = output(&["env", "printenv", "FLUX_EXEC_PATH"]);
+    assert!(
+        path.starts_with(&format!("{}:", dir.path().display())),
+        "{path}"
+    );
+}
+
+#[test]
+fn the_launcher_signals_and_waits_for_brokers() {
+    use client::{Handle, Node};
+    use serde_json::{Value, json};
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    let dir = tempfile::tempdir().unwrap();
+    let words = [
+        "start",
+        "-s2",
+        "--test-exit-mode=leader",
+        "echo $FLUX_START_URI; read line",
+    ];
+    let mut cmd = command(dir.path(), &words);
+    cmd.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = cmd.spawn().unwrap();
+    let mut uri = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut uri)
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let handle = Handle::open(Some(uri.trim())).await.unwrap();
+        let call = async |topic: &str, payload: Value| {
+            handle
+                .call::<Value>(topic, Node::Any, &payload)
+                .await
+                .map_err(|e| e.errno)
+        };
+        let status = call("start.status", json!({})).await.unwrap();
+        assert!(status["procs"][1]["pid"].as_i64().unwrap() > 0, "{status}");
+        assert_eq!(
+            call("start.run", json!({"rank": 1})).await,
+            Err(libc::EEXIST)
+        );
+        assert_eq!(
+            call("start.wait", json!({"rank": 2})).await,
+            Err(libc::EINVAL)
+        );
+        let kill = json!({"rank": 1, "signum": 9});
+        handle.rpc("start.kill", Node::Any, &kill).await.unwrap();
+        let end = call("start.wait", json!({"rank": 1})).await.unwrap();
+        assert_eq!(end, json!({"exit_rc": 137}));
+        assert_eq!(call("start.kill", kill).await, Err(libc::ESRCH));
+        let status = call("start.status", json!({})).await.unwrap();
+        assert_eq!(status["procs"][1]["pid"], -1);
+    });
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }

@@ -12,11 +12,11 @@ mod run;
 mod solve;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use client::{Handle, Node};
+use client::{Handle, Node, installation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ pub(crate) fn run(args: Args) -> Outcome {
             }
             What::Rc1(o) => {
                 let session = Session::open().await?;
-                let code = session.script(&o, scripts("rc1", RC1)?).await?;
+                let code = session.script(&o, scripts("rc1", RC1, &o)?).await?;
                 python_scripts("rc1").await?;
                 executables("rc1", &o).await?;
                 Ok(code)
@@ -149,7 +149,7 @@ pub(crate) fn run(args: Args) -> Outcome {
                 let before = executables("rc3", &o).await;
                 let before = before.and(python_scripts("rc3").await);
                 let session = Session::open().await?;
-                let code = session.script(&o, scripts("rc3", RC3)?).await?;
+                let code = session.script(&o, scripts("rc3", RC3, &o)?).await?;
                 before.map(|()| code)
             }
             What::Show(o) => show(&o).await,
@@ -198,12 +198,27 @@ fn dirs(variable: &str) -> Vec<PathBuf> {
 
 /// Directories with `modprobe.d`, `rc1.d` and `rc3.d` of TOML files.
 fn search_path() -> Vec<PathBuf> {
+    let below = |key| installation::value(key).map(|dir| PathBuf::from(dir).join("modprobe"));
     let mut path = match std::env::var_os("FLUX_MODPROBE_PATH") {
         Some(_) => dirs("FLUX_MODPROBE_PATH"),
-        None => vec![super::config::confdir().join("modprobe")],
+        None => ["datadir", "libexecdir", "confdir"]
+            .into_iter()
+            .filter_map(below)
+            .collect(),
     };
     path.extend(dirs("FLUX_MODPROBE_PATH_APPEND"));
+    let mut seen = HashSet::new();
+    path.retain(|dir| seen.insert(dir.clone()));
     path
+}
+
+/// Say where files are looked for.
+fn show_search(name: &str) {
+    for dir in search_path() {
+        for part in ["modprobe", name] {
+            eprintln!("checking {}", dir.join(format!("{part}.d")).display());
+        }
+    }
 }
 
 /// Files of `NAME.d` that fit, sorted by name.
@@ -226,7 +241,10 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// The built-in script and those that add to it.
-fn scripts(name: &str, builtin: &str) -> Result<Vec<(PathBuf, String)>, Failure> {
+fn scripts(name: &str, builtin: &str, rc: &Rc) -> Result<Vec<(PathBuf, String)>, Failure> {
+    if rc.verbose {
+        show_search(name);
+    }
     let mut scripts = vec![(PathBuf::from(name), builtin.to_owned())];
     for dir in search_path() {
         for file in files(&dir, name, is_toml) {
@@ -239,7 +257,7 @@ fn scripts(name: &str, builtin: &str) -> Result<Vec<(PathBuf, String)>, Failure>
 
 /// Run the programs of `rc1.d` or `rc3.d`, all of them even if one fails.
 async fn executables(name: &str, rc: &Rc) -> Result<(), Failure> {
-    let mut all = vec![super::config::confdir()];
+    let mut all = vec![installation::confdir()];
     all.extend(dirs("FLUX_RC_EXTRA"));
     let mut failed = false;
     for file in all.iter().flat_map(|dir| files(dir, name, is_executable)) {

@@ -231,7 +231,8 @@ mod tests {
         let mut table = Table::default();
         table.read(MODULES).unwrap();
         let (tasks, script) = table.read_script(RC1).unwrap();
-        assert_eq!(tasks, ["cron-load", "cleanup"]);
+        let names = ["cron-load", "startlog", "startlog-finish", "cleanup"];
+        assert_eq!(tasks, names);
         assert!(script.load.contains(&"sched".to_owned()));
         let (attrs, config) = (BTreeMap::new(), json!({}));
         let facts = Facts {

@@ -67,6 +67,14 @@ pub(super) enum Action {
     Cleanup(Vec<String>),
 }
 
+/// What is wrong with an entry, in one line.
+fn entry_error(e: toml::de::Error) -> String {
+    match e.message().split_once("unknown field") {
+        Some((_, rest)) => format!("invalid config key{rest}"),
+        None => e.message().to_owned(),
+    }
+}
+
 /// One entry of a file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -252,13 +260,14 @@ impl Table {
     pub(super) fn read(&mut self, text: &str) -> Result<(), String> {
         let mut file: toml::Table = toml::from_str(text).map_err(|e| e.message().to_owned())?;
         if let Some(modules) = file.remove("modules") {
-            for entry in Vec::<Entry>::deserialize(modules).map_err(|e| e.to_string())? {
+            for entry in Vec::<Entry>::deserialize(modules).map_err(entry_error)? {
                 self.add(Task::new(entry)?);
             }
         }
         let alternatives = file.remove("alternatives");
         for (name, changes) in file {
-            let entry = Entry::deserialize(changes).map_err(|e| format!("{name}: {e}"))?;
+            let entry =
+                Entry::deserialize(changes).map_err(|e| format!("{name}: {}", entry_error(e)))?;
             self.find_mut(&name)?.update(entry)?;
         }
         if let Some(table) = alternatives {

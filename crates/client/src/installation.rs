@@ -1,0 +1,59 @@
+//! Where the files of this installation are: programs in `PREFIX/bin`, the rest below the same prefix.
+//!
+//! Environment variables move some of them, so that a tree that is not installed yet can be used.
+
+use std::path::PathBuf;
+
+/// The directory that has `bin`, `lib`, `etc` and so on.
+fn prefix() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let dir = exe.parent().unwrap_or(&exe);
+    let up = if dir.ends_with("libexec/flux") { 2 } else { 1 };
+    dir.ancestors().nth(up).unwrap_or(dir).to_owned()
+}
+
+/// The directory programs are in.
+pub fn bindir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let dir = exe.parent().unwrap_or(&exe);
+    match dir.ends_with("libexec/flux") {
+        true => prefix().join("bin"),
+        false => dir.to_owned(),
+    }
+}
+
+fn below(variable: &str, path: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| prefix().join(path), PathBuf::from)
+}
+
+/// The directory of configuration: `FLUX_CONFDIR`, or `etc/flux`.
+pub fn confdir() -> PathBuf {
+    below("FLUX_CONFDIR", "etc/flux")
+}
+
+/// What `flux config builtin KEY` and `broker.conf-builtin` tell; `None` if there is no such key.
+///
+/// ```
+/// assert!(client::installation::value("confdir").is_some_and(|dir| !dir.is_empty()));
+/// assert_eq!(client::installation::value("bogus"), None);
+/// ```
+pub fn value(key: &str) -> Option<String> {
+    let path = match key {
+        "rc1_path" => return Some("flux modprobe rc1".to_owned()),
+        "rc3_path" => return Some("flux modprobe rc3".to_owned()),
+        "confdir" => confdir(),
+        "datadir" => below("FLUX_DATADIR", "share/flux"),
+        "libexecdir" => below("FLUX_LIBEXECDIR", "libexec/flux"),
+        "mandir" => prefix().join("share/man"),
+        "exec_path" => prefix().join("libexec/flux/cmd"),
+        "connector_path" => prefix().join("lib/flux/connectors"),
+        "module_path" => prefix().join("lib/flux/modules"),
+        "python_path" => prefix().join("lib/flux/python3"),
+        "broker_path" => std::env::var_os("FLUX_BROKER_PATH")
+            .map_or_else(|| bindir().join("flux-broker"), PathBuf::from),
+        "shell_path" => bindir().join("flux-shell"),
+        "rundir" => below("FLUX_RUNDIR", "var/run/flux"),
+        _ => return None,
+    };
+    Some(path.to_string_lossy().into_owned())
+}
