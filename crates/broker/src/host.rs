@@ -57,6 +57,8 @@ pub struct ModuleSpec {
 
 /// How long a module may take to end once it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// As long in an instance that is broken: what a module waits for may never come.
+const BROKEN_GRACE: Duration = Duration::from_millis(500);
 
 /// Payload of `module.load`.
 #[derive(Debug, Deserialize)]
@@ -149,6 +151,7 @@ pub(crate) struct Host {
     loaded: BTreeMap<String, Loaded>,
     /// Names in the order they were loaded.
     order: Vec<String>,
+    grace: Duration,
 }
 
 /// A module's name from the path of its file.
@@ -179,7 +182,13 @@ impl Host {
             news,
             loaded: BTreeMap::new(),
             order: Vec::new(),
+            grace: STOP_GRACE,
         }
+    }
+
+    /// A module has failed that others may wait for.
+    pub(crate) fn hurry(&mut self) {
+        self.grace = BROKEN_GRACE;
     }
 
     /// Load what every start needs.
@@ -396,13 +405,19 @@ impl Host {
             return Ok(());
         }
         entry.stopping = true;
+        if entry.status == Status::Init {
+            // It has not taken a message: what it waits for may never come, and nothing is lost with it.
+            entry.body.kill();
+            return Ok(());
+        }
+        let grace = self.grace;
         match &entry.body {
             Body::Task(task) => {
                 entry.status = Status::Finalizing;
                 self.router.send(Input::CloseInbox(entry.id.clone()));
                 let task = task.clone();
                 tokio::spawn(async move {
-                    tokio::time::sleep(STOP_GRACE).await;
+                    tokio::time::sleep(grace).await;
                     task.abort();
                 });
             }
@@ -411,7 +426,7 @@ impl Host {
                     .send(Input::Tell(entry.id.clone(), stop_request(&name)));
                 let kill = kill.clone();
                 tokio::spawn(async move {
-                    tokio::time::sleep(STOP_GRACE).await;
+                    tokio::time::sleep(grace).await;
                     kill.notify_one();
                 });
             }
@@ -454,6 +469,8 @@ impl Host {
         self.order.retain(|n| *n != name);
         self.router.send(Input::Detach(id));
         let result = match (entry.errnum, entry.status) {
+            // It was ended before it had begun.
+            (0, Status::Init) if entry.stopping => Ok(()),
             // A process that has said how it ended is believed.
             (0, Status::Exited) => Ok(()),
             (0, _) => result,

@@ -393,6 +393,16 @@ impl Router {
             self.answer(msg, Err(e));
             return true;
         }
+        // Modules may be here already, but cannot work without those above; programs need not wait for them.
+        let module = |id| self.endpoints.get(id).is_some_and(Endpoint::is_module);
+        if self.peers.waits_for_parent()
+            && endpoint.card.is_some()
+            && from.is_none()
+            && !msg.sender().is_none_or(module)
+        {
+            self.answer(msg, Err(peers::offline()));
+            return true;
+        }
         if let Some(peer) = from
             && let Err(e) = self.peers.note_local(peer, msg)
         {

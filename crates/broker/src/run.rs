@@ -281,7 +281,8 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let mut core = Core::new(setup, config, handle, router.clone(), modules)?;
     core.load_modules();
     remove_stale(&socket);
-    let connections = connector::listen(&socket, owner, core.access(), router.clone())?;
+    let connections = connector::listen(&socket, owner, core.access(), router.clone())
+        .with_context(|| format!("local-uri: cannot listen on {}", socket.display()))?;
     let to_router = router.clone();
     let link = bound.start(facts, tbon.limits, parent, keys, move |incoming| {
         to_router.send(Input::FromPeer(incoming));

@@ -177,3 +177,36 @@ allow-guests = true' 2>&1 | grep -o 'unknown field .allow-guests.'
     let rest = ["refused", "1", "owner", "unknown field `allow-guests`", "1"];
     assert_eq!(lines[1..], rest, "{outcome}");
 }
+
+#[test]
+fn an_instance_whose_store_is_damaged_ends_at_once() {
+    let site = Site::new();
+    let state = site.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("content.sqlite"), "no database at all").unwrap();
+    let state = format!("-Sstatedir={}", state.display());
+    let outcome = site.flux(["start", "-s2", &state, "true"]);
+    assert_ne!(outcome.code(), 0, "{outcome}");
+    let outcome = outcome.expect_error(&["content.sqlite", "not a database"]);
+    assert!(!outcome.stderr.contains("did not end"), "{outcome}");
+}
+
+#[test]
+fn blobs_are_stored_in_files_too() {
+    let site = Site::new();
+    let script = "
+        flux module list | grep -o content-files
+        printf hello | flux content store
+        flux content flush
+        flux content load sha1-aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d; echo
+        flux exec -r1 flux content load sha1-aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d; echo
+        flux kvs put a=1; flux kvs get a
+        flux module stats content-files | grep -c object_count
+    ";
+    let start = ["start", "-s2", "-Scontent.backing-module=content-files"];
+    site.flux(start.into_iter().chain(["sh", "-euc", script]))
+        .success()
+        .expect_stdout(
+            "content-files\nsha1-aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d\nhello\nhello\n1\n1\n",
+        );
+}

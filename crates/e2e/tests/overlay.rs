@@ -23,7 +23,8 @@ fn line(site: &Site, script: &str) -> Outcome {
     site.flux(args.into_iter().chain(end))
 }
 
-/// As [`line`], booted from configuration; `start RANK` starts the broker of a rank again.
+/// As [`line`], booted from configuration; `start RANK` starts the broker of a rank again, and once more, as systemd
+/// does, should it come before its earlier life or its parent's has ended.
 fn configured(site: &Site, script: &str) -> Outcome {
     let dir = site.path().join("run");
     std::fs::create_dir(&dir).unwrap();
@@ -45,8 +46,11 @@ fn configured(site: &Site, script: &str) -> Outcome {
     let config = site.write("bootstrap.toml", &config).display().to_string();
     let script = format!(
         "{TOOLS}
-        start() {{ flux broker -c {config} -Shostname=fake$1 -Srundir={run} & }}
-        {script}"
+        touch up
+        broker() {{ flux broker -c {config} -Shostname=fake$1 -Srundir={run}; }}
+        start() {{ until broker $1 2>>{run}/again.$1; do test -e up || break; done & }}
+        {script}
+        rm -f up"
     );
     let options = [
         "start",

@@ -1,6 +1,6 @@
 //! The resource set and the state of its targets: what a scheduler may use (RFC 28).
 //!
-//! A target is usable while its broker is online and it is neither drained nor excluded. All
+//! A target is usable while its broker is online and shows signs of life, and it is neither drained nor excluded. All
 //! changes go through this type; [`Inventory::usable`] is computed from it, never kept beside.
 
 use formats::resource_event::Method;
@@ -14,6 +14,8 @@ pub struct Inventory {
     /// The set and its origin, once it is defined.
     pub defined: Option<(ResourceSet, Method)>,
     pub online: Idset,
+    /// Targets whose broker shows no sign of life.
+    pub torpid: Idset,
     pub drained: Drained,
     pub excluded: Idset,
     /// Targets that were online and are not any more.
@@ -58,6 +60,7 @@ impl Inventory {
             Some((set, _)) => set
                 .ranks()
                 .intersection(&self.online)
+                .difference(&self.torpid)
                 .difference(&self.drained.ranks())
                 .difference(&self.excluded),
         }
@@ -188,6 +191,9 @@ mod tests {
         );
         inv.set_online(ids("0-3"));
         assert!(inv.change_since(&told, &ids("")).is_empty());
+        inv.torpid = ids("2");
+        let change = inv.change_since(&told, &ids(""));
+        assert_eq!((change.down, change.shrink), (ids("2"), ids("")));
     }
 
     #[test]

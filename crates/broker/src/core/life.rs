@@ -60,6 +60,8 @@ pub(super) struct Life {
     /// A signal has asked for the end.
     hurried: bool,
     warned: bool,
+    /// Something is missing that ending jobs in good order may need.
+    broken: bool,
     /// When the brokers that are there were logged last.
     shown: Option<Instant>,
     /// How rc3 has ended.
@@ -77,6 +79,7 @@ impl Default for Life {
             abort: None,
             hurried: false,
             warned: false,
+            broken: false,
             shown: None,
             rc3: Event::Rc3None,
         }
@@ -417,7 +420,8 @@ impl Core {
         self.router.send(Input::Overlay(Control::Close));
         let lines = self.start.cleanup();
         // Who wrote the start-up script says what there is to clean up.
-        let builtin = self.is_root() && self.setup.scripts.rc1 == Script::Builtin;
+        let builtin =
+            self.is_root() && self.setup.scripts.rc1 == Script::Builtin && !self.life.broken;
         if lines.is_empty() && !builtin {
             self.post(Event::CleanupNone);
             return;
@@ -523,10 +527,13 @@ impl Core {
     /// A module is gone without which this broker cannot go on.
     pub(super) fn panic(&mut self, why: &str) {
         eprintln!("flux-broker: {why}");
+        self.life.broken = true;
+        self.host.hurry();
         self.life
             .failed(self.setup.patience.no_restart.unwrap_or(1));
         match (self.life.state, &self.life.abort) {
-            (State::Init | State::Run, Some(abort)) => abort.send(libc::SIGHUP),
+            // What runs now may wait for the module.
+            (State::Init | State::Run | State::Cleanup, Some(abort)) => abort.send(libc::SIGHUP),
             _ => self.post(Event::Panic),
         }
     }

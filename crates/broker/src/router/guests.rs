@@ -9,6 +9,8 @@ const OPEN: &[(&str, &[&str])] = &[
     ("broker", &["conf-builtin"]),
     ("config", &["get"]),
     ("content", &["stats-get"]),
+    ("content-files", &["stats-get"]),
+    ("content-sqlite", &["stats-get"]),
     ("event", &["publish"]),
     ("groups", &["get", "stats-get"]),
     ("job-exec", &["critical-ranks", "shell-barrier"]),

@@ -89,6 +89,11 @@ impl Peers {
         }
     }
 
+    /// Whether there is a parent that has not admitted us yet.
+    pub(super) fn waits_for_parent(&self) -> bool {
+        self.parent_rank.is_some() && matches!(self.parent, Parent::Waiting(_))
+    }
+
     /// Requests under way.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
@@ -151,10 +156,7 @@ impl Peers {
                     held.push((msg, from));
                     Ok(())
                 }
-                (Peer::Parent, Parent::Waiting(_)) => {
-                    let text = "the upstream broker is offline: try again later";
-                    refuse(msg, libc::EAGAIN, text.to_owned())
-                }
+                (Peer::Parent, Parent::Waiting(_)) => Err(Box::new((msg, offline()))),
                 (Peer::Parent, _) => {
                     let text = "the parent broker is gone";
                     refuse(msg, libc::EHOSTUNREACH, text.to_owned())
@@ -290,6 +292,12 @@ impl Peers {
 /// Whether a client says that it is gone.
 pub(super) fn is_disconnect(msg: &Message) -> bool {
     msg.is_request() && msg.no_response() && msg.method() == "disconnect"
+}
+
+/// What programs hear before the parent has admitted us.
+pub(super) fn offline() -> RpcError {
+    let text = "the upstream broker is offline: try again later";
+    RpcError::new(libc::EAGAIN, text)
 }
 
 fn name(peer: Peer) -> String {

@@ -8,6 +8,7 @@ mod broker;
 mod bulksubmit;
 pub(crate) mod cancel;
 pub(crate) mod config;
+mod content;
 mod cron;
 mod dmesg;
 pub(crate) mod driver;
@@ -71,6 +72,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("cancel", "cancel jobs", cancel::run),
     command("config", "look at and change the configuration", config::run),
+    command("content", "load and store blobs", content::run),
     command("cron", "schedule commands", cron::run),
     command("dmesg", "print the broker's log", dmesg::run),
     command("env", "print the Flux environment, or run a command in it", env::run),

@@ -209,7 +209,8 @@ impl<'a, S: Backing> Server<'a, S> {
 
     fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
         let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::proto(e.to_string()))
+        BlobRef::from_raw(self.alg, raw)
+            .map_err(|e| RpcError::proto(format!("Protocol error: {e}")))
     }
 
     fn handle_request(&self, msg: &Message) -> Result<BoxFuture<'a, Done>, RpcError> {

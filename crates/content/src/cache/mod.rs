@@ -207,7 +207,8 @@ impl Module {
 
     fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
         let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::proto(e.to_string()))
+        BlobRef::from_raw(self.alg, raw)
+            .map_err(|e| RpcError::proto(format!("Protocol error: {e}")))
     }
 
     fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {

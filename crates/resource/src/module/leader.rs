@@ -41,9 +41,16 @@ enum Done {
     Reloaded(Message, Result<ResourceSet, RpcError>),
     Allocated(Result<Value, RpcError>),
     Expiration(Parent, Option<f64>),
-    /// The brokers online now, by the broker's own account; none when it has no more to say.
-    Group(RpcStream, Option<Idset>),
+    /// The brokers in a group of the broker's own now; none when it has no more to say.
+    Group(Group, RpcStream, Option<Idset>),
     Nothing,
+}
+
+/// Groups of brokers that matter here.
+#[derive(Clone, Copy)]
+enum Group {
+    Online,
+    Torpid,
 }
 
 struct Leader {
@@ -142,13 +149,19 @@ impl Leader {
             leader.watch_parent(parent);
         }
         if !leader.force_up {
-            let request = json!({"name": "broker.online"});
-            leader.watch_group(leader.handle.stream("groups.get", Node::Rank(0), &request));
+            for (group, name) in [
+                (Group::Online, "broker.online"),
+                (Group::Torpid, "broker.torpid"),
+            ] {
+                let request = json!({ "name": name });
+                let stream = leader.handle.stream("groups.get", Node::Rank(0), &request);
+                leader.watch_group(group, stream);
+            }
         }
         Ok(leader)
     }
 
-    fn watch_group(&mut self, mut stream: RpcStream) {
+    fn watch_group(&mut self, group: Group, mut stream: RpcStream) {
         #[derive(Deserialize)]
         struct Answer {
             members: Idset,
@@ -158,7 +171,7 @@ impl Leader {
                 Some(Ok(msg)) => msg.json::<Answer>().ok().map(|a| a.members),
                 Some(Err(_)) | None => None,
             };
-            Done::Group(stream, next)
+            Done::Group(group, stream, next)
         }));
     }
 
@@ -169,6 +182,14 @@ impl Leader {
         let online = self.inventory.online.union(&members).difference(&left);
         self.group = members;
         self.set_online(online);
+    }
+
+    fn handle_torpid(&mut self, members: Idset) {
+        let before = std::mem::replace(&mut self.inventory.torpid, members);
+        let now = self.inventory.torpid.clone();
+        self.note_targets(ResourceEvent::Torpid, now.difference(&before));
+        self.note_targets(ResourceEvent::Lively, before.difference(&now));
+        self.notify();
     }
 
     fn watch_parent(&mut self, mut parent: Parent) {
@@ -273,11 +294,14 @@ impl Leader {
                 self.set_expiration(expiration, None);
                 self.watch_parent(parent);
             }
-            Done::Group(stream, Some(members)) => {
-                self.handle_group(members);
-                self.watch_group(stream);
+            Done::Group(group, stream, Some(members)) => {
+                match group {
+                    Group::Online => self.handle_group(members),
+                    Group::Torpid => self.handle_torpid(members),
+                }
+                self.watch_group(group, stream);
             }
-            Done::Expiration(_, None) | Done::Group(_, None) | Done::Nothing => {}
+            Done::Expiration(_, None) | Done::Group(_, _, None) | Done::Nothing => {}
         }
         Ok(())
     }
@@ -684,7 +708,7 @@ impl Leader {
             "online": self.inventory.online,
             "offline": self.inventory.offline(),
             "exclude": self.inventory.excluded,
-            "torpid": "",
+            "torpid": self.inventory.torpid,
         });
         self.handle.respond(msg, &answer);
         Ok(())
