@@ -181,4 +181,25 @@ mod tests {
         assert_eq!(script("default", true), Script::Command("default".into()));
         assert_eq!(script("x y", false), Script::Command("x y".into()));
     }
+
+    #[test]
+    fn the_last_script_is_run_where_a_dump_is_wanted() {
+        let scripts = Scripts {
+            rc1: Script::Builtin,
+            rc3: Script::Builtin,
+        };
+        let rc3 = |rank, path, dump: Option<&str>| {
+            let mut attrs = Attrs::default();
+            attrs.fix("rank", rank);
+            attrs.set_default(RC3, path);
+            if let Some(dump) = dump {
+                attrs.set_default("content.dump", dump);
+            }
+            scripts.rc3(&attrs)
+        };
+        assert_eq!(rc3("0", "x", None), Script::Builtin);
+        assert_eq!(rc3("0", "x", Some("auto")), Script::Command("x".into()));
+        assert_eq!(rc3("0", "", Some("auto")), Script::Builtin);
+        assert_eq!(rc3("1", "x", Some("auto")), Script::Builtin);
+    }
 }
