@@ -4,7 +4,8 @@
 //! By default nothing is run: what the default scripts would do (load the modules of the table, end jobs, unload) is
 //! done in this process, which is much faster. `broker.rc1_path` and `broker.rc3_path` are command lines for the
 //! user's shell instead; an empty one stands for nothing at all. What they print goes to the broker's log, line by
-//! line.
+//! line. Restoring (`content.restore`) and dumping (`content.dump`) the key-value store is work for the default scripts
+//! proper, which are run then.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -18,11 +19,11 @@ use crate::log::entry;
 use crate::program::prepare;
 use crate::router::RouterHandle;
 
+const RC1: &str = "broker.rc1_path";
+const RC3: &str = "broker.rc3_path";
+
 /// What the attribute says if nobody sets it.
-const DEFAULTS: [(&str, &str); 2] = [
-    ("broker.rc1_path", "flux modprobe rc1"),
-    ("broker.rc3_path", "flux modprobe rc3"),
-];
+const DEFAULTS: [(&str, &str); 2] = [(RC1, "flux modprobe rc1"), (RC3, "flux modprobe rc3")];
 
 /// Variables that change what the default scripts do.
 const CUSTOM: [&str; 5] = [
@@ -65,8 +66,10 @@ impl Scripts {
     /// As the attributes and the environment say.
     pub(crate) fn new(attrs: &mut Attrs) -> Self {
         let custom = CUSTOM.iter().any(|name| std::env::var_os(name).is_some());
+        let restores = attrs.get("content.restore").is_some();
         let [rc1, rc3] = DEFAULTS.map(|(name, default)| {
             attrs.set_default(name, default);
+            let custom = custom || restores && name == RC1;
             Script::from_value(attrs.get(name).unwrap_or(default), default, custom)
         });
         // What a script has loaded is unloaded here whatever it was.
@@ -75,6 +78,16 @@ impl Scripts {
             (_, rc3) => rc3,
         };
         Self { rc1, rc3 }
+    }
+
+    /// What is run at the end, now that it comes: a dump may have been asked for since the start.
+    pub(crate) fn rc3(&self, attrs: &Attrs) -> Script {
+        let line = attrs.get(RC3).filter(|line| !line.is_empty());
+        let dumps = attrs.get("rank") == Some("0") && attrs.get("content.dump").is_some();
+        match line.filter(|_| dumps) {
+            Some(line) => Script::Command(line.to_owned()),
+            None => self.rc3.clone(),
+        }
     }
 }
 
@@ -167,5 +180,26 @@ mod tests {
         assert_eq!(script("default", false), Script::Builtin);
         assert_eq!(script("default", true), Script::Command("default".into()));
         assert_eq!(script("x y", false), Script::Command("x y".into()));
+    }
+
+    #[test]
+    fn the_last_script_is_run_where_a_dump_is_wanted() {
+        let scripts = Scripts {
+            rc1: Script::Builtin,
+            rc3: Script::Builtin,
+        };
+        let rc3 = |rank, path, dump: Option<&str>| {
+            let mut attrs = Attrs::default();
+            attrs.fix("rank", rank);
+            attrs.set_default(RC3, path);
+            if let Some(dump) = dump {
+                attrs.set_default("content.dump", dump);
+            }
+            scripts.rc3(&attrs)
+        };
+        assert_eq!(rc3("0", "x", None), Script::Builtin);
+        assert_eq!(rc3("0", "x", Some("auto")), Script::Command("x".into()));
+        assert_eq!(rc3("0", "", Some("auto")), Script::Builtin);
+        assert_eq!(rc3("1", "x", Some("auto")), Script::Builtin);
     }
 }

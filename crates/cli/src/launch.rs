@@ -286,10 +286,6 @@ async fn session(launch: Launch) -> Outcome {
                     ExitMode::Leader if rank == 0 => code = ended,
                     ExitMode::Leader => {}
                 }
-                if rank == 0 {
-                    // Who has not joined by now would wait for it.
-                    session.kill(libc::SIGTERM);
-                }
                 if deadline.is_none() && (launch.exit_mode == ExitMode::Any || rank == 0) {
                     let left = Duration::try_from_secs_f64(launch.exit_timeout);
                     // A timeout beyond what a clock counts never comes.

@@ -185,7 +185,8 @@ fn an_instance_whose_store_is_damaged_ends_at_once() {
     std::fs::create_dir(&state).unwrap();
     std::fs::write(state.join("content.sqlite"), "no database at all").unwrap();
     let state = format!("-Sstatedir={}", state.display());
-    let outcome = site.flux(["start", "-s2", &state, "true"]);
+    // A broker that has not joined by then waits for its parent until it is ended.
+    let outcome = site.flux(["start", "-s2", "--test-exit-timeout=1s", &state, "true"]);
     assert_ne!(outcome.code(), 0, "{outcome}");
     let outcome = outcome.expect_error(&["content.sqlite", "not a database"]);
     assert!(!outcome.stderr.contains("did not end"), "{outcome}");

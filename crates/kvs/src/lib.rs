@@ -27,6 +27,7 @@ mod txn;
 #[cfg(feature = "module")]
 pub mod walk;
 
+pub use content::{BlobRef, HashAlg};
 pub use key::normalize;
 pub use treeobj::{Dir, Symlink, TreeObj};
 pub use txn::{Op, Txn};

@@ -150,8 +150,7 @@ impl Dir {
     }
 
     /// Takes entries that are sorted by name, without duplicates.
-    #[cfg(feature = "module")]
-    pub(crate) fn from_sorted(entries: Vec<(Arc<str>, TreeObj)>) -> Dir {
+    pub fn from_sorted(entries: Vec<(Arc<str>, TreeObj)>) -> Dir {
         debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
         Dir { entries }
     }

@@ -476,9 +476,8 @@ impl Core {
     }
 
     fn enter_finalize(&mut self) {
-        match &self.setup.scripts.rc3 {
+        match self.setup.scripts.rc3(&self.setup.attrs) {
             Script::Command(line) => {
-                let line = line.clone();
                 self.start.leaving = true;
                 self.run_script("rc3", vec![line], Done::Rc3);
             }

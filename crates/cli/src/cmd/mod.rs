@@ -12,9 +12,11 @@ mod content;
 mod cron;
 mod dmesg;
 pub(crate) mod driver;
+mod dump;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod fsck;
 mod help;
 mod hostlist;
 pub(crate) mod job;
@@ -33,6 +35,7 @@ mod python;
 mod queue;
 mod relay;
 pub(crate) mod resource;
+mod restore;
 mod rset;
 mod run;
 mod shutdown;
@@ -75,9 +78,11 @@ pub(crate) const TABLE: &[Command] = &[
     command("content", "load and store blobs", content::run),
     command("cron", "schedule commands", cron::run),
     command("dmesg", "print the broker's log", dmesg::run),
+    command("dump", "write a snapshot of the key-value store to an archive", dump::run),
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
+    command("fsck", "check the store of the key-value store, and repair it", fsck::run),
     command("getattr", "print a broker attribute", attr::get),
     command("hostlist", "combine and show lists of hosts", hostlist::run),
     command("job", "look at, wait for and act on jobs", job::run),
@@ -97,6 +102,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("queue", "look at and control queues", queue::run),
     command("relay", "pass messages between standard input and output and a broker", relay::run),
     command("resource", "look at resources, and take nodes out of service", resource::run),
+    command("restore", "read a snapshot of the key-value store from an archive", restore::run),
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("shutdown", "end the instance", shutdown::run),

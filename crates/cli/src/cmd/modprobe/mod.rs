@@ -12,7 +12,7 @@ mod run;
 mod solve;
 mod table;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::run::Manner;
-use self::solve::{Solver, reversed};
+use self::solve::Solver;
 use self::table::{Facts, Table};
 use crate::args::Args;
 use crate::environment::block_on;
@@ -402,37 +402,22 @@ impl Session {
         }
         let facts = self.facts();
         let loaded = self.loaded().await?;
-        let removed = match remove.is_empty() {
-            true => Vec::new(),
-            false => {
-                let solver = Solver {
-                    table: &table,
-                    facts: &facts,
-                };
-                let gone = solver.removable(&loaded, &remove).map_err(Failure::new)?;
-                gone.into_iter().collect()
-            }
-        };
         let solver = Solver {
             table: &table,
             facts: &facts,
         };
+        let removed = match remove.is_empty() {
+            true => BTreeSet::new(),
+            false => solver.removable(&loaded, &remove).map_err(Failure::new)?,
+        };
         let mut wanted = solver.wanted(&active, false).map_err(Failure::new)?;
-        let forward = solver
-            .order(&removed.iter().cloned().collect())
-            .map_err(Failure::new)?;
         wanted.extend(removed.iter().cloned());
-        let mut order = solver.order(&wanted).map_err(Failure::new)?;
-        for (name, first) in reversed(&forward) {
-            // Among themselves modules go in the reverse order; tasks keep theirs.
-            let entry = order.entry(name).or_default();
-            entry.retain(|t| !removed.contains(t));
-            entry.extend(first);
-        }
+        let order = solver.order(&wanted, &removed).map_err(Failure::new)?;
         if rc.show_deps {
             outln!("{}", json!(order));
             return Ok(0);
         }
+        let removed: Vec<String> = removed.into_iter().collect();
         table.set_remove(&removed).map_err(Failure::new)?;
         let manner = Manner {
             verbose: rc.verbose,
@@ -461,7 +446,9 @@ async fn load(options: Names) -> Outcome {
         eprintln!("flux-modprobe: All modules and dependencies are already loaded");
         return Ok(0);
     }
-    let order = solver.order(&wanted).map_err(Failure::new)?;
+    let order = solver
+        .order(&wanted, &BTreeSet::new())
+        .map_err(Failure::new)?;
     let manner = Manner {
         dry_run: options.dry_run,
         ..Manner::default()
@@ -483,7 +470,7 @@ async fn remove(options: Names) -> Outcome {
     let gone = solver
         .removable(&loaded, &options.modules)
         .map_err(Failure::new)?;
-    let order = reversed(&solver.order(&gone).map_err(Failure::new)?);
+    let order = solver.order(&gone, &gone).map_err(Failure::new)?;
     let names: Vec<String> = gone
         .into_iter()
         .filter(|n| table.find(n).is_some())
@@ -534,7 +521,7 @@ async fn list_dependencies(options: &List) -> Outcome {
         table: &table,
         facts: &facts,
     };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let lines = tree(&solver, &options.show.module, options.full, &mut seen)?;
     lines.iter().for_each(|line| outln!("{line}"));
     Ok(0)
@@ -545,7 +532,7 @@ fn tree(
     solver: &Solver<'_>,
     name: &str,
     full: bool,
-    seen: &mut std::collections::BTreeSet<String>,
+    seen: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, Failure> {
     let task = solver.resolve(name).map_err(Failure::new)?;
     let label = match task.name == name {

@@ -67,10 +67,19 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// What comes before what among these tasks.
-    pub(super) fn order(&self, tasks: &BTreeSet<String>) -> Result<Order, String> {
+    /// What comes before what among these tasks. Those that are `leaving` go in the opposite order among themselves:
+    /// who came last goes first.
+    pub(super) fn order(
+        &self,
+        tasks: &BTreeSet<String>,
+        leaving: &BTreeSet<String>,
+    ) -> Result<Order, String> {
         let mut order: Order = tasks.iter().map(|t| (t.clone(), BTreeSet::new())).collect();
         let mut before = |first: &str, then: &str| {
+            let (first, then) = match leaving.contains(first) && leaving.contains(then) {
+                true => (then, first),
+                false => (first, then),
+            };
             if first != then && tasks.contains(first) {
                 order.entry(then.to_owned()).and_modify(|set| {
                     set.insert(first.to_owned());
@@ -165,17 +174,6 @@ impl<'a> Solver<'a> {
     }
 }
 
-/// The other way round: who came last goes first.
-pub(super) fn reversed(order: &Order) -> Order {
-    let mut out: Order = order.keys().map(|t| (t.clone(), BTreeSet::new())).collect();
-    for (task, first) in order {
-        for before in first {
-            out.entry(before.clone()).or_default().insert(task.clone());
-        }
-    }
-    out
-}
-
 /// Tasks none of which can ever start.
 fn cycle(order: &Order) -> Option<Vec<String>> {
     let mut done = BTreeSet::new();
@@ -231,7 +229,13 @@ mod tests {
         let mut table = Table::default();
         table.read(MODULES).unwrap();
         let (tasks, script) = table.read_script(RC1).unwrap();
-        let names = ["cron-load", "startlog", "startlog-finish", "cleanup"];
+        let names = [
+            "restore",
+            "cron-load",
+            "startlog",
+            "startlog-finish",
+            "cleanup",
+        ];
         assert_eq!(tasks, names);
         assert!(script.load.contains(&"sched".to_owned()));
         let (attrs, config) = (BTreeMap::new(), json!({}));
@@ -265,10 +269,11 @@ mod tests {
         with(0, "", |s| {
             let wanted = s.wanted(&names(&["sched"]), false).unwrap();
             assert!(wanted.contains("sched-simple") && wanted.contains("content"));
-            let order = s.order(&wanted).unwrap();
+            let order = s.order(&wanted, &set(&[])).unwrap();
             assert_eq!(order["sched-simple"], set(&["job-manager", "resource"]));
             assert_eq!(order["kvs"], set(&["content"]));
-            assert_eq!(reversed(&order)["content"], set(&["kvs"]));
+            let leaving = s.order(&wanted, &wanted).unwrap();
+            assert_eq!(leaving["content"], set(&["kvs"]));
             assert!(s.wanted(&names(&["nope"]), false).is_err());
         });
     }
@@ -315,15 +320,39 @@ mod tests {
         let extra =
             r#"modules = [{name = "last", after = ["*"]}, {name = "first", before = ["*"]}]"#;
         with(0, extra, |s| {
-            let order = s.order(&set(&["last", "first", "kvs"])).unwrap();
+            let order = s.order(&set(&["last", "first", "kvs"]), &set(&[])).unwrap();
             assert_eq!(order["last"], set(&["first", "kvs"]));
             assert_eq!(order["kvs"], set(&["first"]));
         });
         let extra = r#"modules = [{name = "a", after = ["b"]}, {name = "b", after = ["a"]}]"#;
         with(0, extra, |s| {
-            let e = s.order(&set(&["a", "b", "kvs"])).unwrap_err();
+            let e = s.order(&set(&["a", "b", "kvs"]), &set(&[])).unwrap_err();
             assert_eq!(e, "tasks wait for each other: a, b");
         });
+    }
+
+    #[test]
+    fn tasks_between_modules_that_leave() {
+        let extra =
+            r#"tasks = [{name = "t", run = "true", after = ["kvs"], before = ["content"]}]"#;
+        let mut table = Table::default();
+        table.read(MODULES).unwrap();
+        table.read_script(extra).unwrap();
+        let (attrs, config) = (BTreeMap::new(), json!({}));
+        let facts = Facts {
+            rank: 0,
+            config: &config,
+            attrs: &attrs,
+            env: &|_| false,
+        };
+        let solver = Solver {
+            table: &table,
+            facts: &facts,
+        };
+        let tasks = set(&["t", "kvs", "content"]);
+        let order = solver.order(&tasks, &set(&["kvs", "content"])).unwrap();
+        assert_eq!(order["t"], set(&["kvs"]));
+        assert_eq!(order["content"], set(&["kvs", "t"]));
     }
 
     #[test]
