@@ -12,6 +12,8 @@ pub mod calls;
 pub mod client;
 #[cfg(feature = "module")]
 pub mod commit;
+#[cfg(feature = "module")]
+mod explained;
 pub mod flags;
 mod key;
 #[cfg(feature = "module")]
@@ -27,6 +29,7 @@ mod txn;
 #[cfg(feature = "module")]
 pub mod walk;
 
+pub use content::BlobRef;
 pub use key::normalize;
 pub use treeobj::{Dir, Symlink, TreeObj};
 pub use txn::{Op, Txn};
