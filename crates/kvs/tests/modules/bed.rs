@@ -4,20 +4,20 @@ use client::Handle;
 use kvs::{Txn, client as kv};
 use testbed::{Instance, Running};
 
-pub struct Bed {
-    pub instance: Instance,
+pub(crate) struct Bed {
+    pub(crate) instance: Instance,
     modules: Vec<Running>,
     args: &'static [&'static str],
     _dir: tempfile::TempDir,
 }
 
 impl Bed {
-    pub async fn new(size: u32) -> Bed {
+    pub(crate) async fn new(size: u32) -> Bed {
         Bed::with(size, &[]).await
     }
 
     /// With these arguments for the kvs modules.
-    pub async fn with(size: u32, args: &'static [&'static str]) -> Bed {
+    pub(crate) async fn with(size: u32, args: &'static [&'static str]) -> Bed {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new(size);
         instance.set_attr("statedir", dir.path().to_str().unwrap());
@@ -31,7 +31,7 @@ impl Bed {
         bed
     }
 
-    pub fn start(&mut self, size: u32) {
+    pub(crate) fn start(&mut self, size: u32) {
         for rank in 0..size {
             let i = &self.instance;
             self.modules
@@ -47,31 +47,31 @@ impl Bed {
         }
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         while let Some(module) = self.modules.pop() {
             module.stop().await.unwrap();
         }
     }
 
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         while let Some(module) = self.modules.pop() {
             module.kill().await;
         }
     }
 }
 
-pub fn put(key: &str, value: &str) -> Txn {
+pub(crate) fn put(key: &str, value: &str) -> Txn {
     let mut t = Txn::new();
     t.put(key, value);
     t
 }
 
-pub fn append(key: &str, value: &str) -> Txn {
+pub(crate) fn append(key: &str, value: &str) -> Txn {
     let mut t = Txn::new();
     t.append(key, value.as_bytes());
     t
 }
 
-pub async fn get(h: &Handle, key: &str) -> String {
+pub(crate) async fn get(h: &Handle, key: &str) -> String {
     String::from_utf8(kv::get(h, None, key).await.unwrap()).unwrap()
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, put};
 
-pub async fn of(h: &Handle) -> Value {
+pub(crate) async fn of(h: &Handle) -> Value {
     h.call("kvs.stats-get", Node::Any, &json!({}))
         .await
         .unwrap()
