@@ -18,9 +18,11 @@ impl Args {
     /// `--help` prints and leaves the process: nothing is open yet.
     pub(crate) fn parse_or<T: Parser>(&self, code: u8) -> Result<T, Failure> {
         let bin = format!("flux-{}", self.name);
-        let matches = settings(T::command())
+        let command = T::command();
+        let words = attached(&command, &self.words);
+        let matches = settings(command)
             .bin_name(bin.clone())
-            .try_get_matches_from(std::iter::once(&bin).chain(&self.words))
+            .try_get_matches_from(std::iter::once(bin).chain(words))
             .and_then(|matches| T::from_arg_matches(&matches));
         matches.map_err(|err| match err.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -53,6 +55,48 @@ fn settings(command: clap::Command) -> clap::Command {
         .infer_long_args(true)
         .disable_help_subcommand(true)
         .subcommand_help_heading("supported subcommands")
+}
+
+/// `-Lalways` for `-L=always`: a short option whose value may be left out takes what is attached to it, as getopt(3)
+/// has it. The same letter over and over (`-vv`) is that option several times.
+fn attached(command: &clap::Command, words: &[String]) -> Vec<String> {
+    let (mut command, mut is_over) = (command, false);
+    let rewrite = |word: &String| {
+        if let Some(sub) = command.find_subcommand(word) {
+            command = sub;
+        }
+        let mut letters = word.chars();
+        let short = match (letters.next(), letters.next()) {
+            (Some('-'), Some(letter)) if letter != '-' => letter,
+            (Some('-'), _) => {
+                is_over |= word == "--";
+                return word.clone();
+            }
+            _ => {
+                // The words of another command.
+                is_over |= command
+                    .get_positionals()
+                    .any(clap::Arg::is_trailing_var_arg_set);
+                return word.clone();
+            }
+        };
+        let value = letters.as_str();
+        let is_optional = |arg: &clap::Arg| {
+            arg.get_short() == Some(short)
+                && arg.is_require_equals_set()
+                && arg.get_num_args().is_some_and(|n| n.min_values() == 0)
+        };
+        let is_repeated = value.chars().all(|c| c == short);
+        match !is_over
+            && !value.starts_with('=')
+            && !is_repeated
+            && command.get_arguments().any(is_optional)
+        {
+            true => format!("-{short}={value}"),
+            false => word.clone(),
+        }
+    };
+    words.iter().map(rewrite).collect()
 }
 
 /// A parser's complaint as one line.
@@ -104,6 +148,34 @@ mod tests {
         let name = "sample".to_owned();
         let args = Args { name, words };
         args.parse_or::<Sample>(2).unwrap_err().message
+    }
+
+    #[derive(Parser, Debug)]
+    struct Optional {
+        #[arg(short = 'L', num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+        color: Option<String>,
+        #[arg(short = 'v', num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+        verbose: Option<u8>,
+        #[arg(trailing_var_arg = true)]
+        words: Vec<String>,
+    }
+
+    #[test]
+    fn optional_values_may_be_attached() {
+        let parse = |words: &[&str]| {
+            let words = words.iter().map(|w| (*w).to_owned()).collect();
+            let name = "sample".to_owned();
+            Args { name, words }.parse::<Optional>().unwrap()
+        };
+        let color = |words: &[&str]| parse(words).color;
+        assert_eq!(color(&["-Lnever"]).as_deref(), Some("never"));
+        assert_eq!(color(&["-L=never"]).as_deref(), Some("never"));
+        assert_eq!(color(&["-L"]).as_deref(), Some("always"));
+        assert_eq!(color(&["-vv", "-Lauto"]).as_deref(), Some("auto"));
+        assert_eq!(parse(&["-v2"]).verbose, Some(2));
+        assert_eq!(parse(&["-vv"]).verbose, Some(1));
+        assert_eq!(parse(&["word", "-Lauto"]).words, ["word", "-Lauto"]);
+        assert_eq!(parse(&["--", "-Lauto"]).words, ["-Lauto"]);
     }
 
     #[test]

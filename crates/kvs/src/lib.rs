@@ -12,6 +12,8 @@ pub mod calls;
 pub mod client;
 #[cfg(feature = "module")]
 pub mod commit;
+#[cfg(feature = "module")]
+mod explained;
 pub mod flags;
 mod key;
 #[cfg(feature = "module")]

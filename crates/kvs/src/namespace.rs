@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use client::{Message, RpcError};
 use content::BlobRef;
 
+use crate::explained::explained;
 use crate::txn::Op;
 use crate::walk::{NamespaceRoot, Namespaces};
 
@@ -31,8 +32,8 @@ pub struct Namespace {
     pub in_flight: Vec<Pending>,
     /// Requests that wait for the root to reach a sequence number.
     pub waiters: Vec<(i64, Message)>,
-    /// Root of the last checkpoint, as far as one was written (rank 0).
-    pub checkpointed: Option<i64>,
+    /// Objects of commits that were there already (rank 0).
+    pub noop_stores: u64,
     /// Test hook: root updates that were held back since `setroot-pause`.
     pub paused: Option<Vec<(i64, BlobRef)>>,
 }
@@ -48,7 +49,7 @@ impl Namespace {
             queue: VecDeque::new(),
             in_flight: Vec::new(),
             waiters: Vec::new(),
-            checkpointed: None,
+            noop_stores: 0,
             paused: None,
         }
     }
@@ -73,10 +74,8 @@ impl Namespace {
     /// Whether the sender of `msg` may use this namespace.
     pub fn check_user(&self, msg: &Message) -> Result<(), RpcError> {
         msg.require_user(self.owner).map_err(|_| {
-            RpcError::new(
-                libc::EPERM,
-                format!("KVS namespace {} belongs to user {}", self.name, self.owner),
-            )
+            let reason = format!("KVS namespace {} belongs to user {}", self.name, self.owner);
+            explained(libc::EPERM, reason)
         })
     }
 }
@@ -89,7 +88,7 @@ pub struct Table {
 
 /// The error for a namespace that does not exist.
 pub fn unknown(name: &str) -> RpcError {
-    RpcError::new(
+    explained(
         libc::ENOTSUP,
         format!("KVS namespace {name} does not exist"),
     )

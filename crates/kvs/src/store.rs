@@ -156,12 +156,15 @@ impl Store {
         self.vals.clear();
     }
 
-    /// Number of objects and bytes they take.
-    pub fn stats(&self) -> (usize, usize) {
-        (
-            self.dirs.entries.len() + self.vals.entries.len(),
-            self.dirs.bytes + self.vals.bytes,
-        )
+    /// The bytes each object takes.
+    pub fn sizes(&self) -> impl Iterator<Item = usize> {
+        let dirs = self.dirs.entries.values().map(|(_, size, _)| *size);
+        dirs.chain(self.vals.entries.values().map(|(_, size, _)| *size))
+    }
+
+    /// Whether an object is in memory.
+    pub fn contains(&self, r: &BlobRef) -> bool {
+        self.dirs.entries.contains_key(r) || self.vals.entries.contains_key(r)
     }
 
     /// A view that also sees the pinned objects.
@@ -215,7 +218,7 @@ mod tests {
             let got = store.loaded(Need::Val(*r), Bytes::from(vec![0; 100]));
             pinned.insert(Need::Val(*r), got);
         }
-        assert!(store.stats().1 <= 1000);
+        assert!(store.sizes().sum::<usize>() <= 1000);
         let none = Pinned::new();
         assert!(store.with(&none).val(&refs[0]).is_none());
         assert!(store.with(&none).val(&refs[19]).is_some());

@@ -6,8 +6,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use client::RpcError;
 use content::BlobRef;
 
+use crate::explained::explained;
 use crate::flags;
 use crate::key::normalize;
 use crate::store::{Need, Objects};
@@ -59,6 +61,16 @@ impl Error {
             Error::Permission(_) => libc::EPERM,
             Error::BadRoot(_) => libc::EINVAL,
             Error::Damaged(_) => libc::ENOTRECOVERABLE,
+        }
+    }
+}
+
+impl From<Error> for RpcError {
+    fn from(e: Error) -> RpcError {
+        match e {
+            // The requester knows the key; the system's words say the rest.
+            Error::IsDir | Error::NotDir | Error::Loop => RpcError::errno(e.errno()),
+            _ => explained(e.errno(), e),
         }
     }
 }

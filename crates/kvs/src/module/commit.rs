@@ -9,8 +9,9 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
 use super::stall::Work;
-use super::{Done, Module, checkpoint_value};
+use super::{Done, Module, checkpoint};
 use crate::commit::{self, Outcome};
+use crate::explained::explained;
 use crate::key::normalize;
 use crate::namespace::{self, Pending};
 use crate::store::Pinned;
@@ -59,21 +60,21 @@ impl Module {
             check_guest(&req.ops)?;
         }
         if req.flags & flags::SYNC != 0 && req.namespace != PRIMARY {
-            return Err(RpcError::new(
-                libc::EINVAL,
-                format!(
-                    "only namespace {PRIMARY} can be checkpointed, not {}",
-                    req.namespace
-                ),
-            ));
+            let reason = format!(
+                "only namespace {PRIMARY} can be checkpointed, not {}",
+                req.namespace
+            );
+            return Err(explained(libc::EINVAL, reason));
         }
         let ns = match self.table.map.get_mut(&req.namespace) {
             Some(ns) => ns,
             None => return Err(namespace::unknown(&req.namespace)),
         };
         ns.check_user(msg)?;
-        self.stats.commits += 1;
-        self.stats.ops += req.ops.len() as u64;
+        // A commit without operations only makes a root, as for a checkpoint.
+        if !req.ops.is_empty() {
+            self.stats.ops.add(req.ops.len() as f64);
+        }
         ns.queue.push_back(Pending {
             request: msg.clone(),
             ops: req.ops,
@@ -103,6 +104,7 @@ impl Module {
             .handle
             .rpc_raw("kvs.commit", Node::Rank(0), msg.payload().cloned());
         let request = msg.clone();
+        self.relayed += 1;
         self.work.push(Box::pin(async move {
             Done::Committed {
                 namespace: name,
@@ -119,6 +121,7 @@ impl Module {
         request: &Message,
         answer: Result<Message, RpcError>,
     ) {
+        self.relayed -= 1;
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) => return self.handle.respond_error(request, &e),
@@ -141,7 +144,8 @@ impl Module {
             if ns.queue.is_empty() || !ns.in_flight.is_empty() {
                 continue;
             }
-            let alone = |p: &Pending| p.flags & flags::NO_MERGE != 0;
+            let merge = self.merge;
+            let alone = |p: &Pending| !merge || p.flags & flags::NO_MERGE != 0;
             let n = match ns.queue.front() {
                 Some(first) if alone(first) => 1,
                 _ => ns
@@ -177,6 +181,13 @@ impl Module {
             .map(|(_, _, blob)| blob.clone())
             .chain(done.vals.iter().map(|(_, blob)| blob.clone()))
             .collect();
+        let known = |r: &&BlobRef| self.store.contains(r);
+        let stored = done.dirs.iter().map(|(r, ..)| r);
+        let stored = stored.chain(done.vals.iter().map(|(r, _)| r));
+        let noop_stores = stored.filter(known).count() as u64;
+        if let Some(ns) = self.table.map.get_mut(name) {
+            ns.noop_stores += noop_stores;
+        }
         for (blobref, dir, _) in done.dirs {
             self.store.insert_dir(blobref, dir);
         }
@@ -184,7 +195,7 @@ impl Module {
             self.store.insert_val(blobref, data);
         }
         let root_value = if name == PRIMARY {
-            checkpoint_value(done.root, seq).to_string().into_bytes()
+            checkpoint::value(done.root, seq).to_string().into_bytes()
         } else {
             Vec::new()
         };
@@ -196,7 +207,7 @@ impl Module {
         let results = done
             .results
             .into_iter()
-            .map(|r| r.map_err(|e| RpcError::new(e.errno(), e.to_string())))
+            .map(|r| r.map_err(RpcError::from))
             .collect();
         self.work.push(Box::pin(async move {
             let stored = rpc.await.map(drop);
@@ -263,14 +274,7 @@ impl Module {
         });
         self.publish(&format!("kvs.namespace-{name}-setroot"), &event);
         if !sync.is_empty() {
-            let rpc = self.start_checkpoint();
-            self.work.push(Box::pin(async move {
-                let result = match rpc {
-                    Some(rpc) => rpc.await.map(drop),
-                    None => Ok(()),
-                };
-                Done::Synced(sync, answer, result)
-            }));
+            self.answer_synced(sync, answer);
         }
     }
 
@@ -318,8 +322,8 @@ fn check_guest(ops: &[Op]) -> Result<(), RpcError> {
             } else {
                 ""
             };
-            let text = format!("guests may not commit {full}{} objects", obj.type_name());
-            Err(RpcError::new(libc::EPERM, text))
+            let reason = format!("guests may not commit {full}{} objects", obj.type_name());
+            Err(explained(libc::EPERM, reason))
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Module;
 use super::stall::Work;
+use crate::explained::explained;
 use crate::namespace::SeenBy;
 use crate::store::Pinned;
 use crate::treeobj::TreeObj;
@@ -97,10 +98,8 @@ impl Module {
         let root = match req.rootdir {
             Some(TreeObj::DirRef(r)) => Some((r, req.rootseq.unwrap_or(-1))),
             Some(other) => {
-                return Err(RpcError::new(
-                    libc::EINVAL,
-                    format!("rootdir must be a dirref, not a {}", other.type_name()),
-                ));
+                let reason = format!("rootdir must be a dirref, not a {}", other.type_name());
+                return Err(explained(libc::EINVAL, reason));
             }
             None if req.namespace.is_none() => {
                 return Err(RpcError::proto("lookup needs a namespace or a rootdir"));
@@ -192,11 +191,7 @@ impl Module {
             }
             Outcome::Missing(needs) => self.stall(Work::Lookup(lookup), pinned, needs),
             Outcome::MissingNamespace(name) => self.need_namespace(lookup, pinned, &name),
-            Outcome::Failed(e) => {
-                let text = format!("{}: {e}", lookup.key);
-                self.handle
-                    .respond_error(msg, &RpcError::new(e.errno(), text));
-            }
+            Outcome::Failed(e) => self.handle.respond_error(msg, &e.into()),
         }
     }
 }

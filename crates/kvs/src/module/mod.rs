@@ -9,13 +9,16 @@
 //! One task owns all state. Work that lacks an object or a namespace is parked in `stalled` and
 //! run again when what it needs has arrived.
 
+mod checkpoint;
 mod commit;
 pub(crate) mod lookup;
 mod namespaces;
+mod options;
 mod stall;
+mod stats;
+mod tally;
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use client::module::{Context, ModuleError};
@@ -32,7 +35,10 @@ use crate::namespace::{Namespace, Table};
 use crate::store::{Need, Store};
 use crate::treeobj::TreeObj;
 use crate::{PRIMARY, namespace};
+use checkpoint::{Checkpoint, Timer};
+use options::Options;
 use stall::{Getting, Stalled};
+use stats::Stats;
 
 /// Memory for decoded directories, and as much for value blobs.
 const STORE_LIMIT: usize = 64 << 20;
@@ -48,14 +54,18 @@ enum Done {
         results: Vec<Result<(), RpcError>>,
         stored: Result<(), RpcError>,
     },
+    /// Rank 0: the checkpoint of a period.
+    Checkpointed(i64, Result<(), RpcError>),
     /// Rank 0: a checkpoint that these commits waited for.
-    Synced(Vec<Message>, Value, Result<(), RpcError>),
+    Synced(Vec<Message>, Value, i64, Result<(), RpcError>),
     /// Other ranks: rank 0's answer to a commit.
     Committed {
         namespace: String,
         request: Message,
         answer: Result<Message, RpcError>,
     },
+    /// Other ranks: a request that rank 0 has answered.
+    Relayed,
     Nothing,
 }
 
@@ -68,14 +78,6 @@ struct RootInfo {
     #[serde(default)]
     flags: i64,
     namespace: String,
-}
-
-#[derive(Default)]
-struct Stats {
-    faults: u64,
-    commits: u64,
-    ops: u64,
-    updates: u64,
 }
 
 struct Module {
@@ -94,29 +96,30 @@ struct Module {
     ready: HashSet<String>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     stats: Stats,
+    /// Commits are merged.
+    merge: bool,
+    timer: Timer,
+    /// Sequence number of the last root that was kept (rank 0).
+    checkpointed: i64,
+    /// Requests that rank 0 has not answered yet (other ranks).
+    relayed: usize,
+    /// Commits that wait for a checkpoint (rank 0).
+    syncing: usize,
 }
 
-/// Runs the module until its inbox ends. Argument `initial-rootref=REF` (rank 0) starts from
-/// that root instead of the last one stored.
+/// Runs the module until its inbox ends.
 pub async fn main(ctx: Context) -> Result<(), ModuleError> {
     let mut inbox = ctx.inbox;
-    let period = checkpoint_period(&ctx.handle).await?;
-    let mut module = Module::start(ctx.handle, &ctx.args).await?;
-    let mut timer = period.map(|p| tokio::time::interval_at(tokio::time::Instant::now() + p, p));
+    let options = Options::parse(&ctx.args)?;
+    let mut module = Module::start(ctx.handle, &options).await?;
     loop {
-        let tick = async {
-            match &mut timer {
-                Some(t) => drop(t.tick().await),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             msg = inbox.recv() => match msg {
                 Some(msg) => module.drain(msg, &mut inbox),
                 None => break,
             },
             Some(done) = module.work.next() => module.handle_done(done),
-            () = tick => module.checkpoint(),
+            () = module.timer.tick() => module.checkpoint(),
         }
         module.start_commits();
     }
@@ -125,13 +128,16 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
 }
 
 impl Module {
-    async fn start(handle: Handle, args: &[String]) -> Result<Module, ModuleError> {
+    async fn start(handle: Handle, options: &Options) -> Result<Module, ModuleError> {
         let alg = match handle.getattr("content.hash").await {
             Ok(name) => name
                 .parse()
                 .map_err(|e| ModuleError::new("attribute content.hash", e))?,
             Err(_) => HashAlg::default(),
         };
+        let config = handle.call("config.get", Node::Any, &json!({})).await;
+        // Without the service there is no configuration.
+        let period = checkpoint::period(&config.unwrap_or(Value::Null))?;
         let empty = TreeObj::empty_dir().encode();
         let empty_dir = alg.hash(&empty);
         let mut module = Module {
@@ -147,16 +153,22 @@ impl Module {
             ready: HashSet::new(),
             work: FuturesUnordered::new(),
             stats: Stats::default(),
+            merge: options.merge,
+            timer: Timer::default(),
+            checkpointed: 0,
+            relayed: 0,
+            syncing: 0,
         };
+        module.timer.set(period);
         module.store.insert_dir(empty_dir, Default::default());
         if module.handle.rank() == 0 {
-            module.start_primary(args, empty.into()).await?;
+            module.start_primary(options, empty.into()).await?;
         }
         Ok(module)
     }
 
     /// Rank 0: finds the root to start from.
-    async fn start_primary(&mut self, args: &[String], empty: Bytes) -> Result<(), ModuleError> {
+    async fn start_primary(&mut self, options: &Options, empty: Bytes) -> Result<(), ModuleError> {
         let stored = self
             .handle
             .rpc_raw("content.store", Node::Any, Some(empty))
@@ -166,20 +178,18 @@ impl Module {
                 "content and kvs do not use the same hash",
             ));
         }
-        let arg = args.iter().find_map(|a| a.strip_prefix("initial-rootref="));
-        let (root, seq) = match arg {
-            Some(text) => {
-                let root = text
-                    .parse()
-                    .map_err(|e| ModuleError::new("initial-rootref", e))?;
-                (root, 0)
-            }
-            None => last_root(&self.handle)
-                .await?
-                .unwrap_or((self.empty_dir, 0)),
+        let (root, seq) = match options.initial_rootref {
+            Some(root) => (root, 0),
+            None => match Checkpoint::last(&self.handle).await? {
+                Some(checkpoint) => {
+                    self.handle.say("kvs", 6, &checkpoint.describe());
+                    (checkpoint.rootref, checkpoint.sequence)
+                }
+                None => (self.empty_dir, 0),
+            },
         };
-        let mut primary = Namespace::new(PRIMARY, own_userid(), 0, root, seq);
-        primary.checkpointed = Some(seq);
+        let primary = Namespace::new(PRIMARY, own_userid(), 0, root, seq);
+        self.checkpointed = seq;
         self.table.map.insert(PRIMARY.to_owned(), primary);
         Ok(())
     }
@@ -215,6 +225,7 @@ impl Module {
             "namespace-list" => self.handle_namespace_list(msg),
             "setroot-pause" => self.handle_pause(msg, true),
             "setroot-unpause" => self.handle_pause(msg, false),
+            "config-reload" => self.handle_config_reload(msg),
             "disconnect" => {
                 for ns in self.table.map.values_mut() {
                     ns.waiters.retain(|(_, w)| w.sender() != msg.sender());
@@ -247,13 +258,9 @@ impl Module {
             } => {
                 self.handle_stored(&namespace, root, results, stored);
             }
-            Done::Synced(requests, answer, result) => {
-                for msg in requests {
-                    match &result {
-                        Ok(()) => self.handle.respond(&msg, &answer),
-                        Err(e) => self.handle.respond_error(&msg, e),
-                    }
-                }
+            Done::Checkpointed(seq, result) => self.handle_checkpointed(seq, &result),
+            Done::Synced(requests, answer, seq, result) => {
+                self.handle_synced(&requests, &answer, seq, result);
             }
             Done::Committed {
                 namespace,
@@ -262,6 +269,7 @@ impl Module {
             } => {
                 self.handle_committed(&namespace, &request, answer);
             }
+            Done::Relayed => self.relayed -= 1,
             Done::Nothing => {}
         }
     }
@@ -285,142 +293,32 @@ impl Module {
         drop(self.handle.ask(Node::Rank(0), &request));
     }
 
-    /// Writes a checkpoint if the primary root has moved since the last one.
-    fn checkpoint(&mut self) {
-        if let Some(rpc) = self.start_checkpoint() {
-            self.work.push(Box::pin(async move {
-                // The next period tries again.
-                let _ = rpc.await;
-                Done::Nothing
-            }));
-        }
-    }
-
-    fn start_checkpoint(&mut self) -> Option<client::Rpc> {
-        let ns = self.table.map.get_mut(PRIMARY)?;
-        if self.handle.rank() != 0 || ns.checkpointed == Some(ns.seq) {
-            return None;
-        }
-        ns.checkpointed = Some(ns.seq);
-        let value = checkpoint_value(ns.root, ns.seq);
-        let request = json!({ "value": value });
-        Some(
-            self.handle
-                .rpc("content.checkpoint-put", Node::Any, &request),
-        )
-    }
-
-    /// Shutdown: commits under way are finished, then the root is kept.
+    /// Shutdown: commits under way are finished, then the root is kept. Who waits for something else is told that there
+    /// is no service any more.
     async fn finish(&mut self) {
         self.start_commits();
-        while self.table.map.values().any(|ns| !ns.in_flight.is_empty()) {
+        while self.syncing > 0 || self.table.map.values().any(|ns| !ns.in_flight.is_empty()) {
             let Some(done) = self.work.next().await else {
                 break;
             };
             self.handle_done(done);
             self.start_commits();
         }
-        if let Some(rpc) = self.start_checkpoint() {
+        let versions = self
+            .table
+            .map
+            .values_mut()
+            .flat_map(|ns| ns.waiters.drain(..));
+        let waiting: Vec<Message> = versions.map(|(_, msg)| msg).collect();
+        for msg in waiting.into_iter().chain(self.take_parked()) {
+            self.handle
+                .respond_error(&msg, &RpcError::errno(libc::ENOSYS));
+        }
+        if let Some((_, rpc)) = self.start_checkpoint() {
             // Without it, the root stored with the last commit is used.
             let _ = rpc.await;
         }
     }
-
-    fn stats_object(&self) -> Value {
-        let (objects, bytes) = self.store.stats();
-        let namespaces: serde_json::Map<String, Value> = self
-            .table
-            .map
-            .values()
-            .map(|ns| {
-                let value = json!({
-                    "#versionwaiters": ns.waiters.len(),
-                    "#no-op stores": 0,
-                    "#transactions": ns.queue.len() + ns.in_flight.len(),
-                    "#readytransactions": ns.queue.len(),
-                    "store revision": ns.seq,
-                });
-                (ns.name.clone(), value)
-            })
-            .collect();
-        let mean = self.stats.ops as f64 / self.stats.commits.max(1) as f64;
-        json!({
-            "cache": {
-                "obj size total (MiB)": bytes as f64 / 1048576.0,
-                "obj size (KiB)": {
-                    "count": objects, "min": 0, "max": 0, "stddev": 0.0,
-                    "mean": bytes as f64 / 1024.0 / objects.max(1) as f64,
-                },
-                "#obj dirty": 0,
-                "#obj incomplete": self.loads.len(),
-                "#faults": self.stats.faults,
-            },
-            "namespace": namespaces,
-            "transaction-opcount": {
-                "commit": {
-                    "count": self.stats.commits, "min": 0, "max": 0, "stddev": 0.0, "mean": mean,
-                },
-            },
-            "root-updates": self.stats.updates,
-            "pending_requests": self.stalled.len(),
-        })
-    }
-}
-
-async fn last_root(handle: &Handle) -> Result<Option<(BlobRef, i64)>, ModuleError> {
-    #[derive(serde::Deserialize)]
-    struct Checkpoint {
-        rootref: BlobRef,
-        #[serde(default)]
-        sequence: i64,
-    }
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        value: Vec<Checkpoint>,
-    }
-    match handle
-        .call::<Answer>("content.checkpoint-get", Node::Any, &json!({}))
-        .await
-    {
-        Ok(answer) => Ok(answer.value.first().map(|c| (c.rootref, c.sequence))),
-        // Nothing was kept, or nothing keeps anything.
-        Err(e) if matches!(e.errno, libc::ENOENT | libc::ENOSYS) => Ok(None),
-        Err(e) => Err(ModuleError::new("reading the KVS checkpoint", e)),
-    }
-}
-
-/// Configuration key `kvs.checkpoint-period`, in effect on rank 0.
-async fn checkpoint_period(handle: &Handle) -> Result<Option<Duration>, ModuleError> {
-    if handle.rank() != 0 {
-        return Ok(None);
-    }
-    let Ok(config) = handle
-        .call::<Value>("config.get", Node::Any, &json!({}))
-        .await
-    else {
-        return Ok(None);
-    };
-    let Some(text) = config["kvs"]["checkpoint-period"].as_str() else {
-        return Ok(None);
-    };
-    let seconds = formats::fsd::parse(text)
-        .map_err(|e| ModuleError::new("configuration key kvs.checkpoint-period", e))?;
-    Ok(Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|d| !d.is_zero()))
-}
-
-/// The value of a checkpoint (upstream's version 1).
-fn checkpoint_value(root: BlobRef, seq: i64) -> Value {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    json!({
-        "version": 1,
-        "rootref": root,
-        "sequence": seq,
-        "timestamp": now.as_secs_f64(),
-    })
 }
 
 fn own_userid() -> u32 {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::stall::Work;
 use super::{Done, Module, RootInfo, own_userid};
 use crate::PRIMARY;
+use crate::explained::explained;
 use crate::namespace::{self, Namespace};
 use crate::store::Pinned;
 
@@ -117,7 +118,7 @@ impl Module {
         let req: Request = msg.json()?;
         let name = &req.namespace;
         if self.table.map.contains_key(name) {
-            return Err(RpcError::new(
+            return Err(explained(
                 libc::EEXIST,
                 format!("KVS namespace {name} exists already"),
             ));
@@ -144,7 +145,7 @@ impl Module {
         }
         let req: NameRequest = msg.json()?;
         if req.namespace.eq_ignore_ascii_case(PRIMARY) {
-            return Err(RpcError::new(
+            return Err(explained(
                 libc::ENOTSUP,
                 format!("KVS namespace {PRIMARY} cannot be removed"),
             ));
@@ -185,12 +186,13 @@ impl Module {
     fn relay_to_root(&mut self, msg: &Message) {
         let (handle, msg) = (self.handle.clone(), msg.clone());
         let rpc = handle.rpc_raw(msg.topic(), Node::Rank(0), msg.payload().cloned());
+        self.relayed += 1;
         self.work.push(Box::pin(async move {
             match rpc.await {
                 Ok(answer) => handle.respond_raw(&msg, answer.payload().cloned()),
                 Err(e) => handle.respond_error(&msg, &e),
             }
-            Done::Nothing
+            Done::Relayed
         }));
     }
 

@@ -35,6 +35,23 @@ pub(super) struct Getting {
 }
 
 impl Module {
+    /// Requests that are parked.
+    pub(super) fn parked(&self) -> usize {
+        let is_request = |s: &&Stalled| !matches!(s.work, Work::Commit(_));
+        self.stalled.values().filter(is_request).count()
+    }
+
+    /// Takes the requests that are parked out.
+    pub(super) fn take_parked(&mut self) -> Vec<client::Message> {
+        let stalled = std::mem::take(&mut self.stalled).into_values();
+        let request = |s: Stalled| match s.work {
+            Work::Lookup(lookup) => Some(lookup.request),
+            Work::Request(msg) => Some(msg),
+            Work::Commit(_) => None,
+        };
+        stalled.filter_map(request).collect()
+    }
+
     /// Parks `work` until all of `needs` are loaded.
     pub(super) fn stall(&mut self, work: Work, pinned: Pinned, needs: Vec<Need>) {
         let id = self.next_stall;

@@ -6,7 +6,7 @@ use formats::Event;
 use kvs::{Txn, flags};
 use serde_json::Value;
 
-use super::{Place, data, object};
+use super::{COMMIT, Place, data, object};
 use crate::error::{Context, Failure, Outcome};
 use crate::eventlog::{Printer, Style};
 use crate::output;
@@ -157,14 +157,16 @@ impl Append {
         }
         let mut txn = Txn::new();
         txn.append(&self.key, event.encode().as_bytes());
-        kvs::client::commit(handle, self.namespace.as_deref(), &txn).await?;
+        let commit = kvs::client::commit(handle, self.namespace.as_deref(), &txn);
+        commit.await.context(COMMIT)?;
         Ok(0)
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<Event>, Failure> {
-    let text = std::str::from_utf8(bytes).map_err(|e| Failure::new(format!("eventlog: {e}")))?;
-    formats::eventlog::decode(text).map_err(|e| Failure::new(e.to_string()))
+fn decode(key: &str, bytes: &[u8]) -> Result<Vec<Event>, Failure> {
+    let cannot = |e: &dyn std::error::Error| Failure::new(format!("{key}: cannot decode: {e}"));
+    let text = std::str::from_utf8(bytes).map_err(|e| cannot(&e))?;
+    formats::eventlog::decode(text).map_err(|e| cannot(&e))
 }
 
 /// The next events of a stream of values.
@@ -173,7 +175,7 @@ async fn next(stream: &mut RpcStream, key: &str) -> Result<Option<Vec<Event>>, F
         return Ok(None);
     };
     let object = object(&answer.context(key)?).context(key)?;
-    decode(&data(&object).context(key)?).map(Some)
+    decode(key, &data(&object).context(key)?).map(Some)
 }
 
 impl Get {
@@ -189,7 +191,7 @@ impl Get {
                 .lookup(handle, &self.key, flags)
                 .await
                 .context(&self.key)?;
-            let events = decode(&data(&object).context(&self.key)?)?;
+            let events = decode(&self.key, &data(&object).context(&self.key)?)?;
             let text: String = events.iter().map(|e| printer.line(e)).collect();
             output::write(&text);
             return Ok(0);

@@ -17,6 +17,9 @@ use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
 
+/// What failed, where a commit does: scripts look for the names of the calls.
+const COMMIT: &str = "flux_kvs_commit";
+
 /// Read and write the key-value store.
 #[derive(Parser)]
 struct Options {

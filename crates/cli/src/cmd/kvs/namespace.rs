@@ -23,7 +23,7 @@ enum Command {
         owner: Option<u32>,
         /// Start with this root
         #[arg(short, long, value_name = "BLOBREF")]
-        rootref: Option<String>,
+        rootref: Option<kvs::BlobRef>,
         /// Names
         #[arg(required = true)]
         name: Vec<String>,

@@ -6,8 +6,8 @@ use kvs::{Txn, flags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Place;
-use crate::error::Outcome;
+use super::{COMMIT, Place};
+use crate::error::{Context, Failure, Outcome};
 use crate::output::outln;
 
 #[derive(Args)]
@@ -33,17 +33,19 @@ struct Root {
     rootref: String,
 }
 
-async fn root(handle: &Handle, namespace: Option<&str>) -> Result<Root, crate::error::Failure> {
+/// Where a namespace's root is; `call` names what failed if it does.
+async fn root(handle: &Handle, namespace: Option<&str>, call: &str) -> Result<Root, Failure> {
     let request = match Place::new(namespace, None)? {
         Place::Namespace(name) => json!({"namespace": name, "flags": 0}),
         Place::Snapshot(_) => Value::Null,
     };
-    Ok(handle.call("kvs.getroot", Node::Any, &request).await?)
+    let root = handle.call("kvs.getroot", Node::Any, &request).await;
+    root.context(call)
 }
 
 impl Getroot {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        let root = root(handle, self.namespace.as_deref()).await?;
+        let root = root(handle, self.namespace.as_deref(), "flux_kvs_getroot").await?;
         if self.owner {
             outln!("{}", root.owner);
         } else if self.sequence {
@@ -69,7 +71,7 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        let root = root(handle, self.namespace.as_deref()).await?;
+        let root = root(handle, self.namespace.as_deref(), "flux_kvs_get_version").await?;
         outln!("{}", root.rootseq);
         Ok(0)
     }
@@ -86,7 +88,8 @@ pub(super) struct Wait {
 
 impl Wait {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        kvs::client::wait_version(handle, self.namespace.as_deref(), self.version).await?;
+        let wait = kvs::client::wait_version(handle, self.namespace.as_deref(), self.version);
+        wait.await.context("flux_kvs_wait_version")?;
         Ok(0)
     }
 }
@@ -96,7 +99,8 @@ pub(super) struct Sync {}
 
 impl Sync {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        kvs::client::commit_with(handle, None, &Txn::new(), flags::SYNC).await?;
+        let commit = kvs::client::commit_with(handle, None, &Txn::new(), flags::SYNC);
+        commit.await.context(COMMIT)?;
         Ok(0)
     }
 }

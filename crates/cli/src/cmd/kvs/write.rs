@@ -7,7 +7,7 @@ use client::Handle;
 use kvs::{TreeObj, Txn, flags};
 use wire::RpcError;
 
-use super::Place;
+use super::{COMMIT, Place};
 use crate::error::{Context, Failure, Outcome};
 use crate::output::outln;
 
@@ -33,7 +33,8 @@ impl Show {
         txn: &Txn,
         flags: u32,
     ) -> Outcome {
-        let root = kvs::client::commit_with(handle, namespace, txn, flags).await?;
+        let commit = kvs::client::commit_with(handle, namespace, txn, flags).await;
+        let root = commit.context(COMMIT)?;
         if self.treeobj_root {
             let object = TreeObj::DirRef(root.rootref);
             outln!("{}", String::from_utf8_lossy(&object.encode()));

@@ -1,77 +1,18 @@
 //! The content, kvs and kvs-watch modules together, on several ranks.
 
+mod bed;
+mod checkpoint;
+mod ends;
+mod stats;
+
 use std::time::Instant;
 
-use client::{Handle, Node};
+use client::Node;
 use futures::future::try_join_all;
 use kvs::{TreeObj, Txn, client as kv, flags};
 use serde_json::{Value, json};
-use testbed::{Instance, Running};
 
-struct Bed {
-    instance: Instance,
-    modules: Vec<Running>,
-    _dir: tempfile::TempDir,
-}
-
-impl Bed {
-    async fn new(size: u32) -> Bed {
-        let dir = tempfile::tempdir().unwrap();
-        let instance = Instance::new(size);
-        instance.set_attr("statedir", dir.path().to_str().unwrap());
-        let mut bed = Bed {
-            instance,
-            modules: Vec::new(),
-            _dir: dir,
-        };
-        bed.start(size);
-        bed
-    }
-
-    fn start(&mut self, size: u32) {
-        for rank in 0..size {
-            let i = &self.instance;
-            self.modules
-                .push(i.start(rank, "content", &["await-backing"], content::cache::main));
-            if rank == 0 {
-                let sqlite = content::backing::module::sqlite;
-                self.modules.push(i.start(0, "content-sqlite", &[], sqlite));
-            }
-            self.modules
-                .push(i.start(rank, "kvs", &[], kvs::module::main));
-            self.modules
-                .push(i.start(rank, "kvs-watch", &[], kvs::kvs_watch::main));
-        }
-    }
-
-    async fn stop(&mut self) {
-        while let Some(module) = self.modules.pop() {
-            module.stop().await.unwrap();
-        }
-    }
-
-    async fn kill(&mut self) {
-        while let Some(module) = self.modules.pop() {
-            module.kill().await;
-        }
-    }
-}
-
-fn put(key: &str, value: &str) -> Txn {
-    let mut t = Txn::new();
-    t.put(key, value);
-    t
-}
-
-fn append(key: &str, value: &str) -> Txn {
-    let mut t = Txn::new();
-    t.append(key, value.as_bytes());
-    t
-}
-
-async fn get(h: &Handle, key: &str) -> String {
-    String::from_utf8(kv::get(h, None, key).await.unwrap()).unwrap()
-}
+use bed::{Bed, append, get, put};
 
 #[tokio::test]
 async fn what_is_written_on_one_rank_is_read_there_and_elsewhere() {

@@ -9,7 +9,10 @@
 //! A namespace that is removed ends its watches with ENOTSUP, a cancelled watch ends with
 //! ENODATA, as upstream's do.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod monitor;
+mod watcher;
+
+use std::collections::HashMap;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError};
@@ -18,58 +21,16 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use wire::Text;
 
+use crate::explained::explained;
 use crate::flags::*;
 use crate::key::normalize;
 use crate::module::lookup::Behalf;
 use crate::treeobj::TreeObj;
-
-type Id = u64;
-/// The keys a setroot event names.
-type Keys = HashMap<String, IgnoredAny>;
-
-/// A root, by reference and sequence number.
-#[derive(Clone, Copy)]
-struct Root {
-    rootref: BlobRef,
-    seq: i64,
-}
-
-/// What a watcher follows.
-struct Monitor {
-    /// Tells answers to an earlier monitor of the same name apart.
-    generation: u64,
-    /// Known once the namespace was seen.
-    current: Option<(Root, u32)>,
-    watchers: HashSet<Id>,
-    by_key: HashMap<String, HashSet<Id>>,
-    /// Watchers that look at every commit.
-    full: HashSet<Id>,
-}
-
-struct Watcher {
-    request: Message,
-    namespace: String,
-    key: String,
-    flags: u32,
-    /// Roots to look at, oldest first.
-    queue: VecDeque<Root>,
-    in_flight: bool,
-    /// The last root queued.
-    seen: i64,
-    /// The first lookup goes to the namespace's current root, which may be newer than the one
-    /// that caused it; roots up to that are not looked at again.
-    first_done: bool,
-    first_seq: i64,
-    responded: bool,
-    sentinel_sent: bool,
-    previous: Option<TreeObj>,
-    /// Blobs of an appended value that were sent.
-    sent: usize,
-}
+use monitor::{Id, Keys, Monitor, Root};
+use watcher::{LookupAnswer, Next, Watcher, check_flags};
 
 enum Done {
     GotRoot(String, u64, Result<Message, RpcError>),
@@ -101,11 +62,16 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
         tokio::select! {
             msg = inbox.recv() => match msg {
                 Some(msg) => module.handle_message(&msg),
-                None => return Ok(()),
+                None => break,
             },
             Some(done) = module.work.next() => module.handle_done(done),
         }
     }
+    for watcher in module.watchers.values() {
+        let gone = RpcError::errno(libc::ENOSYS);
+        module.handle.respond_error(&watcher.request, &gone);
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -113,28 +79,6 @@ struct LookupRequest {
     namespace: String,
     key: String,
     flags: u32,
-}
-
-/// Answers of lookup-plus and lookup-appended.
-#[derive(Deserialize)]
-struct LookupAnswer {
-    errno: Option<i32>,
-    rootseq: i64,
-    val: Option<TreeObj>,
-    #[serde(default)]
-    is_val: bool,
-    #[serde(default)]
-    count: usize,
-    #[serde(default)]
-    values: Vec<TreeObj>,
-}
-
-/// How a watcher goes on after a lookup.
-enum Next {
-    Wait,
-    /// It has had all it asked for; nothing more is sent.
-    Finish,
-    Fail(RpcError),
 }
 
 impl Module {
@@ -173,30 +117,11 @@ impl Module {
         let Some(monitor) = self.monitors.get_mut(&req.namespace) else {
             return Ok(());
         };
-        monitor.watchers.insert(id);
-        if req.flags & WATCH_FULL != 0 {
-            monitor.full.insert(id);
-        } else {
-            monitor.by_key.entry(key.clone()).or_default().insert(id);
-        }
+        monitor.insert(id, &key, req.flags & WATCH_FULL != 0);
         let current = monitor.current;
         self.by_rpc
             .insert((msg.sender().cloned(), msg.matchtag()), id);
-        let watcher = Watcher {
-            request: msg.clone(),
-            namespace: req.namespace,
-            key,
-            flags: req.flags,
-            queue: VecDeque::new(),
-            in_flight: false,
-            seen: -1,
-            first_done: false,
-            first_seq: -1,
-            responded: false,
-            sentinel_sent: false,
-            previous: None,
-            sent: 0,
-        };
+        let watcher = Watcher::new(msg.clone(), req.namespace, key, req.flags);
         self.watchers.insert(id, watcher);
         if let Some((root, owner)) = current {
             self.wake(id, root, owner);
@@ -208,16 +133,8 @@ impl Module {
     fn start_monitor(&mut self, name: &str) {
         let generation = self.next_id;
         self.next_id += 1;
-        self.monitors.insert(
-            name.to_owned(),
-            Monitor {
-                generation,
-                current: None,
-                watchers: HashSet::new(),
-                by_key: HashMap::new(),
-                full: HashSet::new(),
-            },
-        );
+        self.monitors
+            .insert(name.to_owned(), Monitor::new(generation));
         let (handle, name) = (self.handle.clone(), name.to_owned());
         self.work.push(Box::pin(async move {
             let answer = async {
@@ -283,7 +200,7 @@ impl Module {
     fn watchers_of(&self, name: &str) -> Vec<Id> {
         self.monitors
             .get(name)
-            .map_or_else(Vec::new, |m| m.watchers.iter().copied().collect())
+            .map_or_else(Vec::new, Monitor::watchers)
     }
 
     fn handle_event(&mut self, msg: &Message) {
@@ -305,7 +222,7 @@ impl Module {
         });
         let owner = e.owner as u32;
         if msg.topic().ends_with("-removed") {
-            let gone = RpcError::new(
+            let gone = explained(
                 libc::ENOTSUP,
                 format!("KVS namespace {} was removed", e.namespace),
             );
@@ -326,27 +243,7 @@ impl Module {
         let Some(monitor) = self.monitors.get_mut(name) else {
             return;
         };
-        let first = match monitor.current {
-            Some((now, _)) if now.seq >= root.seq => return,
-            Some(_) => false,
-            None => true,
-        };
-        monitor.current = Some((root, owner));
-        let mut ids: Vec<Id> = match keys {
-            // Watchers that came before the first root have not looked yet.
-            Some(keys) if !first => {
-                let by_key = &monitor.by_key;
-                keys.keys()
-                    .filter_map(|k| by_key.get(k))
-                    .flatten()
-                    .copied()
-                    .collect()
-            }
-            _ => monitor.watchers.iter().copied().collect(),
-        };
-        if keys.is_some() && !first {
-            ids.extend(&monitor.full);
-        }
+        let ids = monitor.advance(root, owner, keys);
         for id in ids {
             self.wake(id, root, owner);
         }
@@ -465,15 +362,7 @@ impl Module {
         let Some(monitor) = self.monitors.get_mut(&w.namespace) else {
             return;
         };
-        monitor.watchers.remove(&id);
-        monitor.full.remove(&id);
-        if let Some(ids) = monitor.by_key.get_mut(&w.key) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                monitor.by_key.remove(&w.key);
-            }
-        }
-        if monitor.watchers.is_empty() {
+        if monitor.remove(id, &w.key) {
             self.monitors.remove(&w.namespace);
             let (handle, topic) = (
                 self.handle.clone(),
@@ -491,15 +380,7 @@ impl Module {
         let namespaces: serde_json::Map<String, serde_json::Value> = self
             .monitors
             .iter()
-            .map(|(name, m)| {
-                let value = json!({
-                    "owner": m.current.map_or(-1, |(_, owner)| i64::from(owner as i32)),
-                    "rootseq": m.current.map_or(-1, |(root, _)| root.seq),
-                    "rootref": m.current.map_or("(null)".to_owned(), |(r, _)| r.rootref.to_string()),
-                    "watchers": m.watchers.len(),
-                });
-                (name.clone(), value)
-            })
+            .map(|(name, m)| (name.clone(), m.stats()))
             .collect();
         let answer = json!({
             "watchers": self.watchers.len(),
@@ -508,102 +389,4 @@ impl Module {
         });
         self.handle.respond(msg, &answer);
     }
-}
-
-impl Watcher {
-    fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Sends what an answer brought, if anything.
-    fn handle_answer(&mut self, handle: &Handle, answer: LookupAnswer) -> Next {
-        let first = !self.first_done;
-        if !first && answer.rootseq <= self.first_seq {
-            return Next::Wait;
-        }
-        if first {
-            self.first_done = true;
-            self.first_seq = answer.rootseq;
-        }
-        if let Some(errno) = answer.errno {
-            if self.has(WAITCREATE) && !self.responded {
-                self.send_sentinel(handle);
-                return Next::Wait;
-            }
-            return Next::Fail(RpcError::errno(errno));
-        }
-        if self.has(WATCH_APPEND | STREAM) {
-            if let Err(e) = self.send_appended(handle, &answer) {
-                return Next::Fail(e);
-            }
-            self.send_sentinel(handle);
-            if self.has(STREAM) {
-                return Next::Fail(RpcError::errno(libc::ENODATA));
-            }
-        } else if let Some(val) = answer.val {
-            let same = self.previous.as_ref() == Some(&val);
-            if !(same && self.has(WATCH_FULL | WATCH_UNIQ)) {
-                self.send(handle, &val);
-            }
-            if self.has(WATCH_FULL | WATCH_UNIQ) {
-                self.previous = Some(val);
-            }
-        }
-        // Without WATCH a lookup is answered once, when the key exists.
-        if self.has(WATCH) {
-            Next::Wait
-        } else {
-            Next::Finish
-        }
-    }
-
-    fn send(&mut self, handle: &Handle, val: &TreeObj) {
-        handle.respond(&self.request, &json!({ "val": val }));
-        self.responded = true;
-    }
-
-    fn send_appended(&mut self, handle: &Handle, a: &LookupAnswer) -> Result<(), RpcError> {
-        let invalid = |what: &str| {
-            let text = format!("{}: value watched for appended data was {what}", self.key);
-            Err(RpcError::new(libc::EINVAL, text))
-        };
-        if self.responded && a.is_val {
-            return invalid("overwritten");
-        }
-        if a.count < self.sent {
-            return invalid("truncated");
-        }
-        for val in &a.values {
-            self.send(handle, val);
-        }
-        self.sent = a.count;
-        Ok(())
-    }
-
-    fn send_sentinel(&mut self, handle: &Handle) {
-        if self.has(WATCH_INITIAL_SENTINEL) && !self.sentinel_sent {
-            handle.respond_ok(&self.request);
-            self.sentinel_sent = true;
-        }
-    }
-}
-
-fn check_flags(flags: u32, streaming: bool) -> Result<(), RpcError> {
-    let has = |flag| flags & flag != 0;
-    if has(WATCH | STREAM) && !streaming {
-        return Err(RpcError::proto(
-            "watching and streaming need a streaming RPC",
-        ));
-    }
-    let invalid = |text: &str| Err(RpcError::new(libc::EINVAL, text));
-    if has(WATCH) && has(STREAM) {
-        return invalid("a lookup cannot watch and stream at once");
-    }
-    if !has(WATCH) && has(WATCH_FULL | WATCH_UNIQ | WATCH_APPEND | WATCH_INITIAL_SENTINEL) {
-        return invalid("flags that say how to watch need the WATCH flag");
-    }
-    if has(WATCH_INITIAL_SENTINEL) && !has(WATCH_APPEND) {
-        return invalid("WATCH_INITIAL_SENTINEL needs WATCH_APPEND");
-    }
-    Ok(())
 }
