@@ -162,3 +162,25 @@ fn what_is_lost_is_named_and_the_rest_is_kept() {
         ]
     );
 }
+
+#[test]
+fn an_instance_that_is_down_is_mended_in_recovery_mode() {
+    let site = Site::new();
+    let state = site.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let place = format!("-Sstatedir={}", state.display());
+    site.flux(["start", &place, "flux", "kvs", "put", "a=1"])
+        .success();
+    let recovery = format!("--recovery={}", state.display());
+    let script = "flux kvs get a; flux kvs put a=2; flux resource list -s up -no {nnodes}; flux getattr broker.quorum";
+    site.flux(["start", &recovery, "sh", "-c", script])
+        .success()
+        .expect_stdout("1\n0\n1\n");
+    site.flux(["start", &place, "flux", "kvs", "get", "a"])
+        .success()
+        .expect_stdout("2\n");
+    let missing = format!("--recovery={}/none", state.display());
+    let refused = site.flux(["start", &missing, "true"]);
+    assert_ne!(refused.code(), 0);
+    refused.expect_error(&["state/none", "No such file"]);
+}

@@ -17,9 +17,10 @@ use wire::{Message, RpcError};
 
 use super::groups::{Change, ONLINE};
 use super::{Core, Done, config, start};
+use crate::attrs::Attrs;
 use crate::child::{Abort, abort};
 use crate::log::entry;
-use crate::program::has_terminal;
+use crate::program::{Program, has_terminal};
 use crate::rc::{self, Script};
 use crate::router::Input;
 use crate::state::{Event, State};
@@ -93,6 +94,25 @@ impl Life {
             self.exit = code;
         }
     }
+}
+
+/// What whoever mends an instance should know, before the shell's first prompt.
+fn recovery_banner(attrs: &Attrs) -> String {
+    let mut text = String::from(
+        "+-- Recovery: no resource is online, no other broker joins.\n\
+         | What rc1 has complained of may be missing until it is mended.\n",
+    );
+    for name in ["broker.rc1_path", "broker.rc3_path", "config.path"] {
+        let value = attrs.get(name).unwrap_or("-");
+        text.push_str(&format!("| {name:<16} {value}\n"));
+    }
+    let kept = attrs.get("statedir-cleanup") == Some("0");
+    let statedir = attrs.get("statedir").filter(|_| kept);
+    let statedir = statedir.unwrap_or("changes will not be kept");
+    text + &format!(
+        "| {:<16} {statedir}\n+-- Exit the shell to end.\n",
+        "statedir"
+    )
 }
 
 /// The parent's next state.
@@ -396,6 +416,9 @@ impl Core {
         let attrs = &self.setup.attrs;
         if attrs.get("broker.rc2_none").is_some_and(|v| v != "0") {
             return;
+        }
+        if self.setup.patience.recovery && self.setup.program == Program::Shell {
+            eprint!("{}", recovery_banner(&self.setup.attrs));
         }
         let (tx, rx) = abort();
         self.life.abort = Some(tx);

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, Read as _, Write as _};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use client::{Handle, Node};
-use content::{BlobRef, HashAlg};
+use kvs::{BlobRef, HashAlg};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -27,6 +27,10 @@ struct Options {
     /// Read the configuration of the system instance
     #[arg(long, conflicts_with = "config_path")]
     sysconfig: bool,
+    /// Start an instance to mend what one that is down has left: its statedir, or an archive of flux-dump(1) (default:
+    /// the system instance)
+    #[arg(short, long, value_name = "TARGET", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    recovery: Option<String>,
     /// Change the broker configuration after it was read
     #[arg(long, value_name = "VALUE")]
     conf: Vec<String>,
@@ -119,7 +123,11 @@ impl Options {
         let options = self.broker_opts.iter().filter(|o| !o.is_empty());
         words.extend(options.map(OsString::from));
         words.extend(self.config_path.iter().map(|c| format!("-c{c}").into()));
-        if self.sysconfig {
+        let system = self.recovery.as_deref() == Some("");
+        if let Some(target) = &self.recovery {
+            words.extend(recovery_words(target)?);
+        }
+        if self.sysconfig || (system && self.config_path.is_none()) {
             let dir = client::installation::confdir().join("system/conf.d");
             words.push(format!("-c{}", dir.display()).into());
         }
@@ -136,6 +144,47 @@ impl Options {
             .chain(self.command.iter().map(OsString::from))
             .collect()
     }
+}
+
+/// Where the system instance keeps its state.
+const SYSTEM_STATEDIR: &str = "/var/lib/flux";
+/// Its socket.
+const SYSTEM_SOCKET: &str = "/run/flux/local";
+
+/// The broker's options of a recovery (flux-start(1)).
+fn recovery_words(target: &str) -> Result<Vec<OsString>, Failure> {
+    let target = match target {
+        "" if std::os::unix::net::UnixStream::connect(SYSTEM_SOCKET).is_ok() => {
+            return Err(Failure::new(
+                "the system instance is running: stop it first",
+            ));
+        }
+        "" => SYSTEM_STATEDIR,
+        target => target,
+    };
+    let meta = std::fs::metadata(target).context(target)?;
+    let place = if meta.is_dir() {
+        let store = PathBuf::from(target).join("content.sqlite");
+        let open = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&store);
+        open.context(store.display())?;
+        format!("-Sstatedir={target}")
+    } else {
+        format!("-Scontent.restore={target}")
+    };
+    let modes = [
+        "-Sbroker.recovery-mode=1",
+        "-Sbroker.quorum=1",
+        "-Sbroker.module-nopanic=1",
+        "-Slog-stderr-level=5",
+    ];
+    Ok(modes
+        .into_iter()
+        .map(OsString::from)
+        .chain([place.into()])
+        .collect())
 }
 
 pub(crate) fn run(args: Args) -> Outcome {

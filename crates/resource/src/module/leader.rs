@@ -1,11 +1,13 @@
 //! Rank 0: holds the inventory and serves schedulers, administrators and the curious.
 
+mod liveness;
+
 use std::path::PathBuf;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError, RpcStream};
 use formats::resource_event::{
-    Drain, Method, ResourceDefine, ResourceEvent, ResourceUpdate, Restart, Targets,
+    Drain, Method, ResourceDefine, ResourceEvent, ResourceUpdate, Restart,
 };
 use formats::{Hostlist, Idset, ResourceSet};
 use futures::StreamExt;
@@ -14,6 +16,8 @@ use futures::stream::FuturesUnordered;
 use kvs::Txn;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use liveness::{Group, Liveness};
 
 use super::reslog::{Reslog, now};
 use super::source::{self, Parent, Start};
@@ -46,13 +50,6 @@ enum Done {
     Nothing,
 }
 
-/// Groups of brokers that matter here.
-#[derive(Clone, Copy)]
-enum Group {
-    Online,
-    Torpid,
-}
-
 struct Leader {
     handle: Handle,
     log: Reslog,
@@ -66,7 +63,7 @@ struct Leader {
     discovered: Option<ResourceSet>,
     /// Members of the broker's group `broker.online`, as far as it told.
     group: Idset,
-    force_up: bool,
+    liveness: Liveness,
     expiration: f64,
     acquired: Option<Acquired>,
     muted: bool,
@@ -107,7 +104,11 @@ impl Leader {
             stored: false,
             discovered: None,
             group: Idset::new(),
-            force_up: args.iter().any(|a| a == "monitor-force-up"),
+            liveness: match args.iter().any(|a| a == "monitor-force-up") {
+                true => Liveness::AllOnline,
+                false if start.recovery => Liveness::NoneOnline,
+                false => Liveness::Watched,
+            },
             expiration: start.expiration,
             acquired: None,
             muted: false,
@@ -144,52 +145,11 @@ impl Leader {
                     .push(Box::pin(async { Done::Looked(look().await) }));
             }
         }
-        leader.add_online(&Idset::from(0));
         if let Some(parent) = start.parent {
             leader.watch_parent(parent);
         }
-        if !leader.force_up {
-            for (group, name) in [
-                (Group::Online, "broker.online"),
-                (Group::Torpid, "broker.torpid"),
-            ] {
-                let request = json!({ "name": name });
-                let stream = leader.handle.stream("groups.get", Node::Rank(0), &request);
-                leader.watch_group(group, stream);
-            }
-        }
+        leader.watch_brokers();
         Ok(leader)
-    }
-
-    fn watch_group(&mut self, group: Group, mut stream: RpcStream) {
-        #[derive(Deserialize)]
-        struct Answer {
-            members: Idset,
-        }
-        self.work.push(Box::pin(async move {
-            let next = match stream.next().await {
-                Some(Ok(msg)) => msg.json::<Answer>().ok().map(|a| a.members),
-                Some(Err(_)) | None => None,
-            };
-            Done::Group(group, stream, next)
-        }));
-    }
-
-    /// A rank announces itself here before its broker joins the group, so only leaving the group
-    /// makes it offline.
-    fn handle_group(&mut self, members: Idset) {
-        let left = self.group.difference(&members);
-        let online = self.inventory.online.union(&members).difference(&left);
-        self.group = members;
-        self.set_online(online);
-    }
-
-    fn handle_torpid(&mut self, members: Idset) {
-        let before = std::mem::replace(&mut self.inventory.torpid, members);
-        let now = self.inventory.torpid.clone();
-        self.note_targets(ResourceEvent::Torpid, now.difference(&before));
-        self.note_targets(ResourceEvent::Lively, before.difference(&now));
-        self.notify();
     }
 
     fn watch_parent(&mut self, mut parent: Parent) {
@@ -324,7 +284,7 @@ impl Leader {
         self.stored = false;
         let stored = self.log.post(event, txn, Some(&value));
         self.set_value = Some(value);
-        if self.force_up {
+        if self.liveness == Liveness::AllOnline {
             self.inventory.online = set.ranks();
         }
         self.inventory.defined = Some((set, method));
@@ -379,38 +339,6 @@ impl Leader {
         {
             self.define(set, Method::DynamicDiscovery);
         }
-    }
-
-    fn add_online(&mut self, ranks: &Idset) {
-        if !self.force_up {
-            let online = self.inventory.online.union(ranks);
-            self.set_online(online);
-        }
-    }
-
-    fn note_targets(&mut self, event: fn(Targets) -> ResourceEvent, idset: Idset) {
-        if !idset.is_empty() {
-            let extra = Map::new();
-            self.log.note(&event(Targets { idset, extra }));
-        }
-    }
-
-    fn set_online(&mut self, online: Idset) {
-        if online == self.inventory.online {
-            return;
-        }
-        let (came, left) = self.inventory.set_online(online);
-        self.note_targets(ResourceEvent::Online, came);
-        self.note_targets(ResourceEvent::Offline, left);
-        let up = self.inventory.online.len();
-        let handle = &self.handle;
-        self.waitups.retain(|(want, msg)| {
-            if *want == up {
-                handle.respond_ok(msg);
-            }
-            *want != up
-        });
-        self.notify();
     }
 
     // --- schedulers ---

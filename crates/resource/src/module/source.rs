@@ -22,6 +22,8 @@ pub(super) struct Start {
     pub(super) defined: Option<(ResourceSet, Method)>,
     /// Expiration of the enclosing job, kept when its set is not used.
     pub(super) expiration: f64,
+    /// The instance is there to be mended.
+    pub(super) recovery: bool,
     /// Updates of the enclosing job's set.
     pub(super) parent: Option<Parent>,
 }
@@ -68,6 +70,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
         events: read_eventlog(handle).await?,
         defined: None,
         expiration: 0.0,
+        recovery: handle.getattr("broker.recovery-mode").await.is_ok(),
         parent: None,
     };
     if let Some(set) = start
