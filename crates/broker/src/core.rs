@@ -185,8 +185,7 @@ impl Core {
         match loaded {
             Ok(()) => self.post(Event::BuiltinsSuccess),
             Err(e) => {
-                eprintln!("flux-broker: {e}");
-                self.life.exit = self.setup.patience.no_restart.unwrap_or(1);
+                self.give_up(&e.to_string());
                 self.post(Event::BuiltinsFail);
             }
         }

@@ -386,9 +386,9 @@ impl Router {
             return true;
         }
         // Programs that serve decide for themselves.
-        if matches!(endpoint.sink, Sink::Module(_))
+        if let Err(e) = msg.require_owner()
+            && matches!(endpoint.sink, Sink::Module(_))
             && !guests::may_ask(msg.topic())
-            && let Err(e) = msg.require_owner()
         {
             self.answer(msg, Err(e));
             return true;

@@ -299,15 +299,13 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
 }
 
 fn set_attributes(attrs: &mut Attrs, rank: u32, topology: &Topology) {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = formats::eventlog::timestamp(SystemTime::now());
     attrs.fix("rank", rank.to_string());
     attrs.fix("size", topology.size().to_string());
     attrs.set("version", env!("CARGO_PKG_VERSION"));
     attrs.fix("security.owner", nix::unistd::getuid().to_string());
     attrs.fix("broker.pid", std::process::id().to_string());
-    attrs.fix("broker.starttime", format!("{:.2}", now.as_secs_f64()));
+    attrs.fix("broker.starttime", format!("{:.2}", now));
     attrs.fix("broker.uuid", router::new_id().to_string());
     attrs.fix("tbon.level", topology.level(rank).to_string());
     attrs.fix("tbon.maxlevel", topology.max_level().to_string());

@@ -9,10 +9,7 @@ use std::time::{Duration, SystemTime};
 
 /// Seconds since the epoch.
 fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+    formats::eventlog::timestamp(SystemTime::now())
 }
 
 /// That many seconds, or as many as a clock can count.

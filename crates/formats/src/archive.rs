@@ -387,7 +387,7 @@ mod tests {
     fn examples_of_the_rfc() {
         let list = json!([
             {"path": "appdata/phase1", "mode": 16893, "mtime": 1677604007, "ctime": 1677604007},
-            {"path": "src", "mode": 41471, "data": "../work/project"},
+            {"path": "src", "mode": 41471, "data": "../projects/one"},
             {"path": "data/empty", "mode": 33204, "size": 0, "mtime": 1677604909, "ctime": 1677604909},
             {"path": "config.json", "mode": 33204, "data": {"resource": {"exclude": "node42"}}},
             {"path": "data.csv", "mode": 33204, "encoding": "utf-8", "size": 28,

@@ -12,8 +12,6 @@ pub mod calls;
 pub mod client;
 #[cfg(feature = "module")]
 pub mod commit;
-#[cfg(feature = "module")]
-mod explained;
 pub mod flags;
 mod key;
 #[cfg(feature = "module")]

@@ -5,12 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use client::{Message, RpcError};
-use content::BlobRef;
-
-use crate::explained::explained;
 use crate::txn::Op;
 use crate::walk::{NamespaceRoot, Namespaces};
+use client::{Message, RpcError};
+use content::BlobRef;
 
 /// A commit waiting for its turn (rank 0).
 pub struct Pending {
@@ -75,7 +73,7 @@ impl Namespace {
     pub fn check_user(&self, msg: &Message) -> Result<(), RpcError> {
         msg.require_user(self.owner).map_err(|_| {
             let reason = format!("KVS namespace {} belongs to user {}", self.name, self.owner);
-            explained(libc::EPERM, reason)
+            RpcError::explained(libc::EPERM, reason)
         })
     }
 }
@@ -88,7 +86,7 @@ pub struct Table {
 
 /// The error for a namespace that does not exist.
 pub fn unknown(name: &str) -> RpcError {
-    explained(
+    RpcError::explained(
         libc::ENOTSUP,
         format!("KVS namespace {name} does not exist"),
     )

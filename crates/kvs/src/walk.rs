@@ -4,16 +4,14 @@
 //! reference or namespace that is not known here it returns what is missing; the caller obtains
 //! that and walks again.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use client::RpcError;
-use content::BlobRef;
-
-use crate::explained::explained;
 use crate::flags;
 use crate::key::normalize;
 use crate::store::{Need, Objects};
 use crate::treeobj::TreeObj;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use client::RpcError;
+use content::BlobRef;
 
 /// Symbolic links that may nest before a lookup fails with ELOOP.
 const LINK_DEPTH_LIMIT: usize = 10;
@@ -70,7 +68,7 @@ impl From<Error> for RpcError {
         match e {
             // The requester knows the key; the system's words say the rest.
             Error::IsDir | Error::NotDir | Error::Loop => RpcError::errno(e.errno()),
-            _ => explained(e.errno(), e),
+            _ => RpcError::explained(e.errno(), e),
         }
     }
 }

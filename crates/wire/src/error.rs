@@ -38,6 +38,17 @@ impl RpcError {
         }
     }
 
+    /// An error whose text starts with the system's words for `errno`, which those look for who know other programs'
+    /// output, and goes on with the reason.
+    ///
+    /// ```
+    /// let error = wire::RpcError::explained(libc::EPERM, "guests may not do this");
+    /// assert_eq!(error.to_string(), "Operation not permitted: guests may not do this");
+    /// ```
+    pub fn explained(errno: i32, reason: impl fmt::Display) -> Self {
+        Self::new(errno, format!("{}: {reason}", strerror(errno)))
+    }
+
     /// The payload did not have the shape the method asks for.
     pub fn proto(message: impl Into<String>) -> Self {
         Self::new(libc::EPROTO, message)
@@ -45,7 +56,7 @@ impl RpcError {
 
     /// The payload of a request for `topic` is not what it has to be. Clients know the first words.
     pub fn malformed(topic: &str, why: impl fmt::Display) -> Self {
-        Self::proto(format!("Protocol error: {topic}: payload: {why}"))
+        Self::explained(libc::EPROTO, format!("{topic}: payload: {why}"))
     }
 }
 

@@ -546,13 +546,18 @@ impl Core {
         self.time(Some(FAREWELL), Timer::Farewell);
     }
 
+    /// Say why this broker ends, in failure.
+    pub(super) fn give_up(&mut self, why: &str) {
+        eprintln!("flux-broker: {why}");
+        let code = self.setup.patience.no_restart.unwrap_or(1);
+        self.life.failed(code);
+    }
+
     /// A module is gone without which this broker cannot go on.
     pub(super) fn panic(&mut self, why: &str) {
-        eprintln!("flux-broker: {why}");
+        self.give_up(why);
         self.life.broken = true;
         self.host.hurry();
-        self.life
-            .failed(self.setup.patience.no_restart.unwrap_or(1));
         match (self.life.state, &self.life.abort) {
             // What runs now may wait for the module.
             (State::Init | State::Run | State::Cleanup, Some(abort)) => abort.send(libc::SIGHUP),

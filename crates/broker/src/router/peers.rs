@@ -6,16 +6,16 @@
 //! it gets no new requests.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use overlay::{Control, Incoming, Peer, Session, Topology, Transport};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use wire::{Flags, Kind, Match, Message, RpcError, json_payload};
 
 use super::Router;
 use super::bounds::Bounds;
 use super::pending::{Pending, is_ended_by};
+use super::trace::record;
 
 /// The way up.
 enum Parent {
@@ -254,35 +254,15 @@ impl Peers {
         if matches!(msg.topic(), "overlay.trace" | "module.trace") {
             return;
         }
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         for trace in traces {
             let wanted = rank.is_none_or(|r| trace.nodeid < 0 || trace.nodeid == i64::from(r));
             if !wanted || !trace.wanted.matches(msg) {
                 continue;
             }
-            let errnum = match msg.kind() {
-                Kind::Response { errnum, .. } => errnum,
-                _ => 0,
-            };
+            let rank = rank.map_or(-1, i64::from);
+            let mut answer = record(prefix, rank, msg, trace.full);
             let payload = trace.full.then(|| msg.json::<Value>().ok()).flatten();
-            let errstr = msg.text().filter(|_| trace.full && errnum != 0);
-            let size = match errnum {
-                0 => msg.payload().map_or(0, bytes::Bytes::len),
-                _ => 0,
-            };
-            let answer = json!({
-                "timestamp": now.as_secs_f64(),
-                "prefix": prefix,
-                "rank": rank.map_or(-1, i64::from),
-                "type": msg.kind().bit(),
-                "topic": msg.topic(),
-                "payload_size": size,
-                "payload": payload,
-                "errnum": errnum,
-                "errstr": errstr.unwrap_or_default(),
-            });
+            answer["payload"] = payload.into();
             // JSON values always encode.
             shown.push(trace.request.response(0, json_payload(&answer).ok()));
         }

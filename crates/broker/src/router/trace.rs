@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use formats::eventlog::timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Kind, Match, Message, NODEID_ANY, RpcError, json_payload};
@@ -72,36 +73,41 @@ impl Traces {
 }
 
 fn line(prefix: &str, name: &str, msg: &Message, full: bool) -> Value {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let errnum = match msg.kind() {
-        Kind::Response { errnum, .. } => errnum,
-        _ => 0,
-    };
-    let text = |m: &Message| m.text().unwrap_or_default().to_owned();
-    let (size, errstr) = match errnum {
-        0 => (msg.payload().map_or(0, bytes::Bytes::len), String::new()),
-        _ if full => (0, text(msg)),
-        _ => (0, String::new()),
-    };
-    let mut line = json!({
-        "timestamp": now.as_secs_f64(),
-        "prefix": prefix,
-        // No broker: the peer is a module.
-        "rank": NODEID_ANY as i32,
-        "name": name,
-        "type": msg.kind().bit(),
-        "topic": msg.topic(),
-        "payload_size": size,
-        "errnum": errnum,
-        "errstr": errstr,
-    });
+    // No broker: the peer is a module.
+    let mut line = record(prefix, i64::from(NODEID_ANY as i32), msg, full);
+    line["name"] = name.into();
     if full
-        && errnum == 0
+        && errnum(msg) == 0
         && let Ok(payload) = msg.json::<Value>()
     {
         line["payload"] = payload;
     }
     line
+}
+
+fn errnum(msg: &Message) -> u32 {
+    match msg.kind() {
+        Kind::Response { errnum, .. } => errnum,
+        _ => 0,
+    }
+}
+
+/// What is shown of every message, here and by `overlay.trace`; `full` with an error's text.
+pub(super) fn record(prefix: &str, rank: i64, msg: &Message, full: bool) -> Value {
+    let errnum = errnum(msg);
+    let size = match errnum {
+        0 => msg.payload().map_or(0, bytes::Bytes::len),
+        _ => 0,
+    };
+    let errstr = msg.text().filter(|_| full && errnum != 0);
+    json!({
+        "timestamp": timestamp(SystemTime::now()),
+        "prefix": prefix,
+        "rank": rank,
+        "type": msg.kind().bit(),
+        "topic": msg.topic(),
+        "payload_size": size,
+        "errnum": errnum,
+        "errstr": errstr.unwrap_or_default(),
+    })
 }

@@ -1,11 +1,13 @@
 //! `flux content`: blobs and checkpoints of the content store (RFC 10, flux-content(1)).
 
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use client::{Handle, Node};
-use kvs::{BlobRef, HashAlg};
+use formats::eventlog::timestamp;
+use kvs::BlobRef;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Context as _, Failure, Outcome};
 use crate::output::outln;
+use crate::snapshot::{Checkpoint, Content, Way, kvs_is_running};
 
 /// Work with the content store.
 #[derive(Parser)]
@@ -26,14 +29,14 @@ enum Command {
     /// Print blobs, named by arguments or line by line by standard input
     Load {
         #[command(flatten)]
-        way: Way,
+        bypass: Bypass,
         /// Names of blobs, e.g. sha1-…
         blobrefs: Vec<String>,
     },
     /// Store standard input and print its name
     Store {
         #[command(flatten)]
-        way: Way,
+        bypass: Bypass,
         /// Blobs of this size, each with its name
         #[arg(long, value_name = "BYTES", default_value = "0")]
         chunksize: usize,
@@ -44,35 +47,18 @@ enum Command {
     Dropcache,
     /// Where the KVS starts from
     #[command(subcommand)]
-    Checkpoint(Checkpoint),
+    Checkpoint(Checkpoints),
 }
 
 #[derive(clap::Args)]
-struct Way {
+struct Bypass {
     /// Ask the backing store, past the cache
     #[arg(short, long)]
     bypass_cache: bool,
 }
 
-impl Way {
-    fn topic(&self, method: &str) -> String {
-        match self.bypass_cache {
-            true => format!("content-backing.{method}"),
-            false => format!("content.{method}"),
-        }
-    }
-
-    /// The backing store is on rank 0.
-    fn node(&self) -> Node {
-        match self.bypass_cache {
-            true => Node::Rank(0),
-            false => Node::Any,
-        }
-    }
-}
-
 #[derive(Subcommand)]
-enum Checkpoint {
+enum Checkpoints {
     /// All that are kept, the last first
     List {
         /// No line of titles
@@ -95,7 +81,7 @@ fn parse(blobref: &str) -> Result<BlobRef, Failure> {
         .map_err(|e| Failure::new(format!("{name:?}: {e}")))
 }
 
-async fn load(handle: &Handle, way: &Way, blobrefs: Vec<String>) -> Outcome {
+async fn load(content: &Content<'_>, blobrefs: Vec<String>) -> Outcome {
     let blobrefs = match blobrefs.is_empty() {
         false => blobrefs,
         true => std::io::stdin()
@@ -110,9 +96,7 @@ async fn load(handle: &Handle, way: &Way, blobrefs: Vec<String>) -> Outcome {
     let mut out = std::io::stdout().lock();
     for name in blobrefs {
         let raw = Bytes::copy_from_slice(parse(&name)?.raw());
-        let blob = handle
-            .rpc_raw(&way.topic("load"), way.node(), Some(raw))
-            .await?;
+        let blob = content.call("load", raw).await?;
         let data = blob.payload().map_or(&[][..], |data| data);
         out.write_all(data).context("stdout")?;
     }
@@ -120,12 +104,7 @@ async fn load(handle: &Handle, way: &Way, blobrefs: Vec<String>) -> Outcome {
     Ok(0)
 }
 
-async fn store(handle: &Handle, way: &Way, chunksize: usize) -> Outcome {
-    let alg: HashAlg = handle
-        .getattr("content.hash")
-        .await?
-        .parse()
-        .map_err(|e| Failure::new(format!("content.hash: {e}")))?;
+async fn store(content: &Content<'_>, chunksize: usize) -> Outcome {
     let mut data = Vec::new();
     std::io::stdin().read_to_end(&mut data).context("stdin")?;
     let data = Bytes::from(data);
@@ -136,12 +115,9 @@ async fn store(handle: &Handle, way: &Way, chunksize: usize) -> Outcome {
     // Nothing is a blob, too.
     for start in (0..data.len().max(1)).step_by(size) {
         let chunk = data.slice(start.min(data.len())..(start + size).min(data.len()));
-        let payload = Some(chunk).filter(|c| !c.is_empty());
-        let stored = handle
-            .rpc_raw(&way.topic("store"), way.node(), payload)
-            .await?;
+        let stored = content.store(chunk).await?;
         let raw = stored.payload().map_or(&[][..], |raw| raw);
-        let stored = BlobRef::from_raw(alg, raw);
+        let stored = BlobRef::from_raw(content.alg, raw);
         outln!("{}", stored.map_err(|e| Failure::new(e.to_string()))?);
     }
     Ok(0)
@@ -192,25 +168,15 @@ async fn list(handle: &Handle, no_header: bool, as_json: bool) -> Outcome {
 
 async fn update(handle: &Handle, blobref: &str) -> Outcome {
     let blobref = parse(blobref)?;
-    let running = handle.rpc("kvs.ping", Node::Rank(0), &json!({})).await;
-    if running.is_ok() {
+    if kvs_is_running(handle).await {
         return Err(Failure::new(
             "please unload the kvs module before updating the checkpoint",
         ));
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let value = json!({
-        "version": 1,
-        "rootref": blobref.to_string(),
-        "sequence": 0,
-        "timestamp": now.unwrap_or_default().as_secs_f64(),
-    });
-    handle
-        .call::<client::Empty>(
-            "content-backing.checkpoint-put",
-            Node::Rank(0),
-            &json!({ "value": value }),
-        )
+    let now = timestamp(SystemTime::now());
+    let store = Content::open(handle, Way::Direct).await?;
+    store
+        .put_checkpoint(&Checkpoint::new(blobref, 0, now))
         .await?;
     Ok(0)
 }
@@ -222,15 +188,19 @@ async fn content(options: Options) -> Outcome {
         let done = handle.rpc(&topic, Node::Any, &json!({})).await;
         done.context(topic).map(|_| 0)
     };
+    let reach = async |bypass: &Bypass| {
+        let way = Way::new(bypass.bypass_cache);
+        Content::open(&handle, way).await
+    };
     match options.command {
-        Command::Load { way, blobrefs } => load(&handle, &way, blobrefs).await,
-        Command::Store { way, chunksize } => store(&handle, &way, chunksize).await,
+        Command::Load { bypass, blobrefs } => load(&reach(&bypass).await?, blobrefs).await,
+        Command::Store { bypass, chunksize } => store(&reach(&bypass).await?, chunksize).await,
         Command::Flush => plain("flush").await,
         Command::Dropcache => plain("dropcache").await,
-        Command::Checkpoint(Checkpoint::List { no_header, json }) => {
+        Command::Checkpoint(Checkpoints::List { no_header, json }) => {
             list(&handle, no_header, json).await
         }
-        Command::Checkpoint(Checkpoint::Update { blobref }) => update(&handle, &blobref).await,
+        Command::Checkpoint(Checkpoints::Update { blobref }) => update(&handle, &blobref).await,
     }
 }
 

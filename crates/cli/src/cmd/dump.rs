@@ -4,10 +4,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use clap::Parser;
 use client::Handle;
+use formats::eventlog::timestamp;
 use kvs::BlobRef;
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -101,8 +102,7 @@ async fn source(
     }
     let root = kvs::client::getroot(handle, Some(kvs::PRIMARY)).await;
     let root = root.context("error fetching the current KVS root")?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Ok((root.rootref, now.unwrap_or_default().as_secs_f64()))
+    Ok((root.rootref, timestamp(SystemTime::now())))
 }
 
 async fn dump(options: Options) -> Outcome {

@@ -67,7 +67,8 @@ impl Content<'_> {
         Ok(Content { handle, way, alg })
     }
 
-    fn call(&self, method: &str, payload: Bytes) -> Rpc {
+    /// Ask for this in the chosen way.
+    pub(crate) fn call(&self, method: &str, payload: Bytes) -> Rpc {
         let (service, node) = match self.way {
             Way::Cached => ("content", Node::Any),
             Way::Direct => ("content-backing", Node::Rank(0)),

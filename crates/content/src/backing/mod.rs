@@ -54,7 +54,7 @@ pub enum BackingError {
     },
     #[error("content store {}: the file is damaged: {what}", path.display())]
     Corrupt { path: PathBuf, what: String },
-    #[error("Invalid argument: {what}: expected one of {expected}, found {found:?}")]
+    #[error("{what}: expected one of {expected}, found {found:?}")]
     Option {
         what: &'static str,
         expected: &'static str,

@@ -20,7 +20,10 @@ use crate::{BlobRef, HashAlg, batch};
 
 impl From<BackingError> for RpcError {
     fn from(e: BackingError) -> Self {
-        Self::new(e.errno(), e.to_string())
+        match &e {
+            BackingError::Option { .. } => Self::explained(e.errno(), e),
+            _ => Self::new(e.errno(), e.to_string()),
+        }
     }
 }
 
@@ -209,8 +212,7 @@ impl<'a, S: Backing> Server<'a, S> {
 
     fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
         let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw)
-            .map_err(|e| RpcError::proto(format!("Protocol error: {e}")))
+        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::explained(libc::EPROTO, e))
     }
 
     fn handle_request(&self, msg: &Message) -> Result<BoxFuture<'a, Done>, RpcError> {
@@ -279,9 +281,7 @@ impl<'a, S: Backing> Server<'a, S> {
             }
             "checkpoint-get" => Ok(Box::pin(async move {
                 let found = match store.checkpoints().await {
-                    Ok(list) if list.is_empty() => {
-                        Err(RpcError::new(libc::ENOENT, "No such file or directory"))
-                    }
+                    Ok(list) if list.is_empty() => Err(RpcError::errno(libc::ENOENT)),
                     Ok(list) => Ok(json!({ "value": list })),
                     Err(e) => Err(e.into()),
                 };

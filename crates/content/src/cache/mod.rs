@@ -207,8 +207,7 @@ impl Module {
 
     fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
         let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw)
-            .map_err(|e| RpcError::proto(format!("Protocol error: {e}")))
+        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::explained(libc::EPROTO, e))
     }
 
     fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {
@@ -218,20 +217,14 @@ impl Module {
             self.respond_blob(msg, data);
             return Ok(());
         }
-        let topic = match &self.root {
-            Some(root) => root.backing().map(|b| b.topic("load")),
-            None => Some("content.load".to_owned()),
-        };
-        let Some(topic) = topic else {
-            return Err(not_stored(blobref));
-        };
+        let (topic, node) = self.below("load").ok_or_else(|| not_stored(blobref))?;
         let waiters = self.loads.entry(blobref).or_default();
         waiters.push(msg.clone());
         if waiters.len() > 1 {
             return Ok(());
         }
         let raw = Bytes::copy_from_slice(blobref.raw());
-        let rpc = self.handle.rpc_raw(&topic, self.below(), Some(raw));
+        let rpc = self.handle.rpc_raw(&topic, node, Some(raw));
         self.work.push(Box::pin(async move {
             let result = rpc.await.map(|m| m.payload().cloned().unwrap_or_default());
             Done::Loaded(blobref, result)
@@ -239,11 +232,14 @@ impl Module {
         Ok(())
     }
 
-    /// Where what is not here is asked for.
-    fn below(&self) -> Node {
+    /// How what is not here is asked for: of the store if there is one, or of the parent.
+    fn below(&self, method: &str) -> Option<(String, Node)> {
         match &self.root {
-            Some(_) => Node::Any,
-            None => Node::Upstream,
+            None => Some((format!("content.{method}"), Node::Upstream)),
+            Some(root) if root.has_backing() => {
+                Some((format!("content-backing.{method}"), Node::Any))
+            }
+            Some(_) => None,
         }
     }
 
@@ -362,20 +358,15 @@ impl Module {
             self.handle.respond_ok(msg);
             return Ok(());
         }
-        match &self.root {
-            None => self.relay("content.validate", msg),
-            Some(root) => match root.backing().map(|b| b.topic("validate")) {
-                Some(topic) => self.relay(&topic, msg),
-                None => return Err(not_stored(blobref)),
-            },
-        }
+        let below = self.below("validate");
+        self.relay(below.ok_or_else(|| not_stored(blobref))?, msg);
         Ok(())
     }
 
     /// Passes a request on as it is, and its answer back.
-    fn relay(&mut self, topic: &str, msg: &Message) {
+    fn relay(&mut self, (topic, node): (String, Node), msg: &Message) {
         let (handle, msg) = (self.handle.clone(), msg.clone());
-        let rpc = handle.rpc_raw(topic, self.below(), msg.payload().cloned());
+        let rpc = handle.rpc_raw(&topic, node, msg.payload().cloned());
         self.work.push(Box::pin(async move {
             match rpc.await {
                 Ok(answer) => handle.respond_raw(&msg, answer.payload().cloned()),
@@ -396,14 +387,8 @@ impl Module {
     }
 
     fn handle_checkpoint_get(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let topic = match &self.root {
-            None => "content.checkpoint-get".to_owned(),
-            Some(root) => root
-                .backing()
-                .ok_or_else(root::no_backing)?
-                .topic("checkpoint-get"),
-        };
-        self.relay(&topic, msg);
+        let below = self.below("checkpoint-get");
+        self.relay(below.ok_or_else(root::no_backing)?, msg);
         Ok(())
     }
 
@@ -417,7 +402,7 @@ impl Module {
         match &mut self.root {
             // What the checkpoint refers to must be stored before it.
             Some(root) => root.wait(Waiting::Checkpoint(msg.clone()))?,
-            None => self.relay("content.checkpoint-put", msg),
+            None => self.put_checkpoint(msg),
         }
         Ok(())
     }

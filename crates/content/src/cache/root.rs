@@ -34,18 +34,12 @@ impl Waiting {
 }
 
 /// The store that has registered.
-pub(super) struct Backing {
+struct Backing {
     name: String,
     /// What it has acknowledged is there after a crash.
     durable: bool,
     /// It takes many blobs and a root in one request. Stores of others may not.
     batches: bool,
-}
-
-impl Backing {
-    pub(super) fn topic(&self, method: &str) -> String {
-        format!("content-backing.{method}")
-    }
 }
 
 struct Dirty {
@@ -80,8 +74,8 @@ pub(super) fn no_backing() -> RpcError {
 }
 
 impl Root {
-    pub(super) fn backing(&self) -> Option<&Backing> {
-        self.backing.as_ref()
+    pub(super) fn has_backing(&self) -> bool {
+        self.backing.is_some()
     }
 
     /// A blob that is not in the store yet.
@@ -198,7 +192,7 @@ impl Module {
         let Some((kvs_root, blobs)) = root.next_flight() else {
             return;
         };
-        let batches = root.backing().is_some_and(|b| b.batches);
+        let batches = root.backing.as_ref().is_some_and(|b| b.batches);
         let work = put(self.handle.clone(), batches, kvs_root, blobs);
         self.work.push(Box::pin(work));
     }
@@ -247,7 +241,15 @@ impl Module {
         match waiting {
             Waiting::Store(waiter) => self.respond_store(&waiter),
             Waiting::Flush(msg) => self.handle.respond_ok(&msg),
-            Waiting::Checkpoint(msg) => self.relay("content-backing.checkpoint-put", &msg),
+            Waiting::Checkpoint(msg) => self.put_checkpoint(&msg),
+        }
+    }
+
+    /// Hand a checkpoint on to where it is kept.
+    pub(super) fn put_checkpoint(&mut self, msg: &Message) {
+        match self.below("checkpoint-put") {
+            Some(below) => self.relay(below, msg),
+            None => self.handle.respond_error(msg, &no_backing()),
         }
     }
 

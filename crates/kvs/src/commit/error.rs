@@ -3,8 +3,6 @@
 use client::RpcError;
 use content::BlobRef;
 
-use crate::explained::explained;
-
 /// Why a transaction failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -44,6 +42,6 @@ impl Error {
 
 impl From<Error> for RpcError {
     fn from(e: Error) -> RpcError {
-        explained(e.errno(), e)
+        RpcError::explained(e.errno(), e)
     }
 }

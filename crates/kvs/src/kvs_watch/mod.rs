@@ -14,23 +14,21 @@ mod watcher;
 
 use std::collections::HashMap;
 
+use crate::flags::*;
+use crate::key::normalize;
+use crate::module::lookup::Behalf;
+use crate::treeobj::TreeObj;
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError};
 use content::BlobRef;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use monitor::{Id, Keys, Monitor, Root};
 use serde::Deserialize;
 use serde_json::json;
-use wire::Text;
-
-use crate::explained::explained;
-use crate::flags::*;
-use crate::key::normalize;
-use crate::module::lookup::Behalf;
-use crate::treeobj::TreeObj;
-use monitor::{Id, Keys, Monitor, Root};
 use watcher::{LookupAnswer, Next, Watcher, check_flags};
+use wire::Text;
 
 enum Done {
     GotRoot(String, u64, Result<Message, RpcError>),
@@ -222,7 +220,7 @@ impl Module {
         });
         let owner = e.owner as u32;
         if msg.topic().ends_with("-removed") {
-            let gone = explained(
+            let gone = RpcError::explained(
                 libc::ENOTSUP,
                 format!("KVS namespace {} was removed", e.namespace),
             );

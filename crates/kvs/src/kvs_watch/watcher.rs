@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Root;
-use crate::explained::explained;
 use crate::flags::*;
 use crate::treeobj::TreeObj;
 
@@ -128,7 +127,7 @@ impl Watcher {
     fn send_appended(&mut self, handle: &Handle, a: &LookupAnswer) -> Result<(), RpcError> {
         let invalid = |what: &str| {
             let reason = format!("value watched for appended data was {what}");
-            Err(explained(libc::EINVAL, reason))
+            Err(RpcError::explained(libc::EINVAL, reason))
         };
         if self.responded && a.is_val {
             return invalid("overwritten");
@@ -159,7 +158,7 @@ pub(super) fn check_flags(flags: u32, streaming: bool) -> Result<(), RpcError> {
             "watching and streaming need a streaming RPC",
         ));
     }
-    let invalid = |text: &str| Err(explained(libc::EINVAL, text));
+    let invalid = |text: &str| Err(RpcError::explained(libc::EINVAL, text));
     if has(WATCH) && has(STREAM) {
         return invalid("a lookup cannot watch and stream at once");
     }

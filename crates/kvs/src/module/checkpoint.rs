@@ -1,18 +1,18 @@
 //! Checkpoints of the primary root: read at the start, written on demand, in periods (`kvs.checkpoint-period`) and at
 //! the end.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use client::module::ModuleError;
 use client::{Handle, Message, Node, RpcError};
 use content::BlobRef;
+use formats::eventlog::timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, interval_at};
 
 use super::{Done, Module};
 use crate::PRIMARY;
-use crate::explained::explained;
 
 /// A root that was kept.
 #[derive(Deserialize)]
@@ -54,20 +54,18 @@ impl Checkpoint {
 
 /// The value of a checkpoint (upstream's version 1).
 pub(super) fn value(root: BlobRef, seq: i64) -> Value {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     json!({
         "version": 1,
         "rootref": root,
         "sequence": seq,
-        "timestamp": now.as_secs_f64(),
+        "timestamp": timestamp(SystemTime::now()),
     })
 }
 
 /// Configuration key `kvs.checkpoint-period`; absent, 0 and infinity are none.
 pub(super) fn period(config: &Value) -> Result<Option<Duration>, RpcError> {
-    let invalid = |reason: String| explained(libc::EINVAL, format!("configuration: {reason}"));
+    let invalid =
+        |reason: String| RpcError::explained(libc::EINVAL, format!("configuration: {reason}"));
     let table = match &config["kvs"] {
         Value::Null => return Ok(None),
         Value::Object(table) => table,

@@ -11,7 +11,6 @@ use serde_json::json;
 use super::stall::Work;
 use super::{Done, Module, checkpoint};
 use crate::commit::{self, Outcome};
-use crate::explained::explained;
 use crate::key::normalize;
 use crate::namespace::{self, Pending};
 use crate::store::Pinned;
@@ -64,7 +63,7 @@ impl Module {
                 "only namespace {PRIMARY} can be checkpointed, not {}",
                 req.namespace
             );
-            return Err(explained(libc::EINVAL, reason));
+            return Err(RpcError::explained(libc::EINVAL, reason));
         }
         let ns = match self.table.map.get_mut(&req.namespace) {
             Some(ns) => ns,
@@ -323,7 +322,7 @@ fn check_guest(ops: &[Op]) -> Result<(), RpcError> {
                 ""
             };
             let reason = format!("guests may not commit {full}{} objects", obj.type_name());
-            Err(explained(libc::EPERM, reason))
+            Err(RpcError::explained(libc::EPERM, reason))
         }
     }
 }

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Module;
 use super::stall::Work;
-use crate::explained::explained;
 use crate::namespace::SeenBy;
 use crate::store::Pinned;
 use crate::treeobj::TreeObj;
@@ -99,7 +98,7 @@ impl Module {
             Some(TreeObj::DirRef(r)) => Some((r, req.rootseq.unwrap_or(-1))),
             Some(other) => {
                 let reason = format!("rootdir must be a dirref, not a {}", other.type_name());
-                return Err(explained(libc::EINVAL, reason));
+                return Err(RpcError::explained(libc::EINVAL, reason));
             }
             None if req.namespace.is_none() => {
                 return Err(RpcError::proto("lookup needs a namespace or a rootdir"));

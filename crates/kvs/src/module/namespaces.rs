@@ -8,7 +8,6 @@ use serde_json::json;
 use super::stall::Work;
 use super::{Done, Module, RootInfo, own_userid};
 use crate::PRIMARY;
-use crate::explained::explained;
 use crate::namespace::{self, Namespace};
 use crate::store::Pinned;
 
@@ -118,7 +117,7 @@ impl Module {
         let req: Request = msg.json()?;
         let name = &req.namespace;
         if self.table.map.contains_key(name) {
-            return Err(explained(
+            return Err(RpcError::explained(
                 libc::EEXIST,
                 format!("KVS namespace {name} exists already"),
             ));
@@ -145,7 +144,7 @@ impl Module {
         }
         let req: NameRequest = msg.json()?;
         if req.namespace.eq_ignore_ascii_case(PRIMARY) {
-            return Err(explained(
+            return Err(RpcError::explained(
                 libc::ENOTSUP,
                 format!("KVS namespace {PRIMARY} cannot be removed"),
             ));

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use formats::eventlog::timestamp;
 use kvs::treeobj::Dir;
 use kvs::{BlobRef, TreeObj};
 
@@ -160,8 +161,7 @@ impl<'a> Repairs<'a> {
                 stored.context("error storing a directory")?;
                 root = Some(blobref);
             }
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.unwrap_or_default().as_secs_f64();
+            let now = timestamp(SystemTime::now());
             // A tree has a root directory at least.
             let root = root.expect("a sealed tree has a root");
             let checkpoint = Checkpoint::new(root, sequence + 1, now);
