@@ -29,6 +29,7 @@ use crate::cmd::exec::{next_input, read_stdin};
 use crate::error::{Failure, Outcome, rpc_text};
 use render::Output;
 use status::StatusLine;
+use terminus::attach::{End, Manner};
 
 /// A second interrupt within this time cancels the job.
 const INTERRUPT: Duration = Duration::from_secs(2);
@@ -113,6 +114,24 @@ pub(crate) async fn next(stream: &mut Option<RpcStream>) -> Option<Result<Messag
     }
 }
 
+/// An attachment to a job's terminal, and how it ends.
+type Terminal<'a> = Pin<Box<dyn Future<Output = std::io::Result<End>> + 'a>>;
+
+async fn enter(handle: &Handle, node: Node, topic: String) -> std::io::Result<End> {
+    let manner = Manner {
+        say_detached: true,
+        ..Manner::default()
+    };
+    terminus::attach::attach(handle, node, &topic, manner, read_stdin).await
+}
+
+async fn entered(terminal: &mut Option<Terminal<'_>>) -> std::io::Result<End> {
+    match terminal {
+        Some(terminal) => terminal.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn refusal(timer: &mut Option<Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.await,
@@ -137,6 +156,8 @@ struct Attachment<'a> {
     render: Output,
     status: StatusLine,
     shell: Option<Shell>,
+    /// The attachment to the job's terminal, if it has one for us.
+    terminal: Option<Terminal<'a>>,
     stdin: Option<Receiver<Vec<u8>>>,
     stdin_ranks: String,
     stdin_sent: bool,
@@ -163,6 +184,7 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         status: StatusLine::new(&name, options),
         name,
         shell: None,
+        terminal: None,
         stdin: None,
         stdin_ranks: "all".into(),
         stdin_sent: false,
@@ -181,11 +203,14 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         }
     }
     let mut interrupted: Option<Instant> = None;
-    while a.main.is_some() || a.exec.is_some() || a.output.is_some() {
+    while a.main.is_some() || a.exec.is_some() || a.output.is_some() || a.terminal.is_some() {
         tokio::select! {
             answer = next(&mut a.main) => a.main_answer(answer)?,
             answer = next(&mut a.exec) => a.exec_answer(answer)?,
             answer = next(&mut a.output) => a.output_answer(answer)?,
+            end = entered(&mut a.terminal) => if let Some(outcome) = a.terminal_ended(end) {
+                return outcome;
+            },
             data = next_input(&mut a.stdin), if a.writes.len() < INPUT_WINDOW => a.input(data),
             Some(answer) = a.writes.next(), if !a.writes.is_empty() => a.written(answer)?,
             () = a.status.tick() => {}
@@ -315,13 +340,24 @@ impl Attachment<'_> {
                     let (Some(service), Some(leader)) = (service, leader) else {
                         return Err(Failure::new("shell.init event without service and rank"));
                     };
-                    self.shell = Some(Shell {
-                        service: service.to_owned(),
-                        leader: leader as u32,
-                    });
+                    let (service, leader) = (service.to_owned(), leader as u32);
+                    let pty = event.get("pty").and_then(Value::as_str);
+                    if let Some(pty) = pty.filter(|_| !self.finished) {
+                        if self.options.read_only {
+                            let text = "Cannot connect to pty in readonly mode";
+                            return Err(Failure::new(text));
+                        }
+                        self.render.enter_terminal(event.get("capture").is_some());
+                        self.terminal = Some(Box::pin(enter(
+                            self.handle,
+                            Node::Rank(leader),
+                            format!("{service}.{pty}"),
+                        )));
+                    }
+                    self.shell = Some(Shell { service, leader });
                     self.start_output();
-                    if self.options.stdin_ranks.is_none() {
-                        self.start_stdin();
+                    if self.terminal.is_none() {
+                        self.choose_input();
                     }
                 }
                 "shell.start" => self.choose_stdin_ranks(&event)?,
@@ -339,6 +375,28 @@ impl Attachment<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Read standard input, unless only some tasks get it, which the shell has to name first.
+    fn choose_input(&mut self) {
+        if self.options.stdin_ranks.is_none() {
+            self.start_stdin();
+        }
+    }
+
+    /// The job's terminal has been left, or it could not be entered: it may just have gone.
+    fn terminal_ended(&mut self, end: std::io::Result<End>) -> Option<Outcome> {
+        self.terminal = None;
+        self.render.leave_terminal();
+        match end {
+            Err(e) => Some(Err(e.into())),
+            Ok(End::Refused(_)) => {
+                self.choose_input();
+                None
+            }
+            Ok(End::Exited(status)) => Some(Ok(u8::from(status != 0))),
+            Ok(End::Lost(why)) => Some(Err(Failure::new(why))),
+        }
     }
 
     fn start_output(&mut self) {

@@ -23,6 +23,7 @@ pub mod log;
 pub mod options;
 pub mod output;
 pub mod pmi;
+pub mod pty;
 pub mod queue;
 pub mod remote;
 pub mod rlimit;

@@ -1,8 +1,9 @@
 //! Shell options (`flux run -o KEY=VALUE`), read once into types.
 
-use crate::{Fatal, info::JobInfo, template};
+use crate::{Fatal, info::JobInfo, pty, template};
 use formats::fsd;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Where a stream of the tasks goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,12 +74,18 @@ pub struct Options {
     /// Leave the tasks in the shell's process group.
     pub nosetpgrp: bool,
     pub signal: Option<Warning>,
+    pub pty: Option<pty::Options>,
+    /// How long processes beside the tasks have to end when the tasks have ended, before they are killed.
+    pub rexec_shutdown: Duration,
 }
 
 /// The greatest `output.limit`.
 const OUTPUT_LIMIT_MAX: u64 = 1 << 30;
 
-fn bad(option: &str, value: &Value, want: &str) -> Fatal {
+/// What [`Options::rexec_shutdown`] is by default.
+const REXEC_SHUTDOWN: Duration = Duration::from_secs(60);
+
+pub(crate) fn bad(option: &str, value: &Value, want: &str) -> Fatal {
     Fatal::new(format!(
         "shell option {option}={value} is invalid: must be {want}"
     ))
@@ -98,7 +105,15 @@ fn parse_size(text: &str) -> Option<u64> {
     Some((number * scale as f64) as u64)
 }
 
-fn flag(value: Option<&Value>) -> bool {
+/// Seconds, as a number or as RFC 23 has them.
+fn duration(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => fsd::parse(text).ok(),
+        other => other.as_f64().filter(|s| *s >= 0.),
+    }
+}
+
+pub(crate) fn flag(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => false,
         Some(Value::Bool(b)) => *b,
@@ -175,13 +190,10 @@ impl Options {
         let exit_timeout = match get("exit-timeout") {
             None => Some(30.),
             Some(Value::String(s)) if s.eq_ignore_ascii_case("none") => None,
-            Some(value) => {
-                let seconds = match value {
-                    Value::String(text) => fsd::parse(text).ok(),
-                    other => other.as_f64().filter(|s| *s >= 0.),
-                };
-                Some(seconds.ok_or_else(|| bad("exit-timeout", value, "a duration or \"none\""))?)
-            }
+            Some(value) => Some(
+                duration(value)
+                    .ok_or_else(|| bad("exit-timeout", value, "a duration or \"none\""))?,
+            ),
         };
         let signal = match get("signal") {
             None => None,
@@ -232,6 +244,13 @@ impl Options {
             exit_on_error: flag(get("exit-on-error")),
             nosetpgrp: flag(get("nosetpgrp")),
             signal,
+            pty: get("pty").map(pty::Options::read).transpose()?,
+            rexec_shutdown: match get("rexec-shutdown-timeout") {
+                None => REXEC_SHUTDOWN,
+                Some(value) => duration(value)
+                    .and_then(|s| Duration::try_from_secs_f64(s).ok())
+                    .ok_or_else(|| bad("rexec-shutdown-timeout", value, "a duration"))?,
+            },
         })
     }
 }

@@ -277,9 +277,10 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     if let Some(archive) = info.jobspec.system("files") {
         files::extract(tmpdir.path(), archive).map_err(|e| Fatal::new(e.to_string()))?;
     }
-    if info.jobspec.shell_option("pty").is_some() && info.is_leader() {
-        let message = "shell option pty is not supported; tasks run without a terminal";
-        logger.log(Level::Warning, message).await;
+    if let Some(remark) = options.pty.as_ref().and_then(|pty| pty.remark())
+        && info.is_leader()
+    {
+        logger.log(Level::Warning, remark).await;
     }
     if let Some(limits) = info.jobspec.shell_option("rlimit") {
         for complaint in rlimit::apply(limits) {

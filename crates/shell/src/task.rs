@@ -18,13 +18,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+use terminus::pty::Pty;
 use tokio::{
+    io::AsyncRead,
     net::UnixStream,
-    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    process::{Child, ChildStdin},
 };
 
 /// What to start.
 pub struct Spec<'a> {
+    /// Standard streams of the task, instead of pipes.
+    pub terminal: Option<&'a Pty>,
     pub argv: &'a [String],
     pub env: Environment,
     pub input: &'a InputOptions,
@@ -35,13 +39,16 @@ pub struct Spec<'a> {
     pub cpus: Option<&'a Idset>,
 }
 
-/// A task that runs.
+/// An output stream of a task.
+pub type Source = Box<dyn AsyncRead + Unpin>;
+
+/// A task that runs. One with a terminal has no streams of its own.
 pub struct Started {
     pub child: Child,
     pub pid: i32,
     pub stdin: Option<ChildStdin>,
-    pub stdout: ChildStdout,
-    pub stderr: ChildStderr,
+    pub stdout: Option<Source>,
+    pub stderr: Option<Source>,
     pub pmi: Option<UnixStream>,
 }
 
@@ -105,13 +112,19 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             command.arg0(name);
         }
         command.env_clear().envs(&spec.env);
-        command.stdin(match spec.input {
-            InputOptions::Service => Stdio::piped(),
-            InputOptions::File(path) => File::open(path)?.into(),
-        });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        if spec.process_group {
-            command.process_group(0);
+        match spec.terminal {
+            // The task leads a session then, and so a process group.
+            Some(terminal) => terminal.give_to(&mut command)?,
+            None => {
+                command.stdin(match spec.input {
+                    InputOptions::Service => Stdio::piped(),
+                    InputOptions::File(path) => File::open(path)?.into(),
+                });
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                if spec.process_group {
+                    command.process_group(0);
+                }
+            }
         }
         tokio::process::Command::from(command).spawn()
     };
@@ -126,18 +139,13 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
     drop(theirs);
     let mut child = spawned?;
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-    // The child has not been waited for, so its id is known; its streams were piped above.
+    // The child has not been waited for, so its id is known.
     let pid = child.id().ok_or_else(gone)? as i32;
-    let (stdout, stderr) = child
-        .stdout
-        .take()
-        .zip(child.stderr.take())
-        .ok_or_else(gone)?;
     Ok(Started {
         pid,
         stdin: child.stdin.take(),
-        stdout,
-        stderr,
+        stdout: child.stdout.take().map(|s| Box::new(s) as Source),
+        stderr: child.stderr.take().map(|s| Box::new(s) as Source),
         pmi: ours,
         child,
     })
@@ -177,6 +185,7 @@ mod tests {
         let env = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into();
         let input = InputOptions::File("/dev/null".into());
         let spec = Spec {
+            terminal: None,
             argv: &argv,
             env,
             input: &input,
@@ -186,7 +195,13 @@ mod tests {
         };
         let mut started = start(spec).unwrap();
         let mut text = String::new();
-        started.stdout.read_to_string(&mut text).await.unwrap();
+        started
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .await
+            .unwrap();
         (text, started.child.wait().await.unwrap().into_raw())
     }
 

@@ -1,54 +1,11 @@
-//! The `rexec` service: `exec`, `attach`, `write`, `kill`, `wait` and `list`.
-//!
-//! The module's loop owns every process. A process has at most one client: the one that started it
-//! in the foreground, or one that attached to it in the background. What a background process
-//! writes goes to the log, and its last [`RETAINED`] bytes are kept for `wait`.
+//! The broker's `rexec` service: a [`Server`] as a module.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-
-use bytes::Bytes;
-use client::module::{Context, ModuleResult};
-use client::{Handle, Node};
-use formats::iodata::IoData;
-use formats::job::WaitStatus;
+use client::Node;
+use client::module::{Context, ModuleError, ModuleResult};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::channel;
 use wire::{Message, RpcError};
 
-use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
-use crate::protocol::{
-    AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
-    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, Target,
-    WaitResponse, WriteRequest,
-};
-
-/// Bytes of input that may be on their way to one process, unless the command's option
-/// `stdin_BUFSIZE` says otherwise.
-const INPUT_WINDOW: usize = 64 * 1024;
-/// The least and the most such a window may be.
-const INPUT_WINDOWS: std::ops::RangeInclusive<u64> = 1..=1 << 30;
-/// Bytes of output kept of a background process.
-const RETAINED: usize = 64 * 1024;
-/// Reports that may wait for the module, each of one read from a pipe at most.
-const REPORTS: usize = 64;
-
-/// Permission to send so many bytes more, by channel.
-fn credit(channels: impl IntoIterator<Item = (String, usize)>) -> ExecResponse {
-    let channels = channels.into_iter().map(|(name, n)| (name, n as i64));
-    ExecResponse::AddCredit {
-        channels: channels.collect(),
-    }
-}
-
-fn wanted(stream: &Stream) -> u32 {
-    match stream {
-        Stream::Stdout => FLAG_STDOUT,
-        Stream::Stderr => FLAG_STDERR,
-        Stream::Channel(_) => FLAG_CHANNEL,
-    }
-}
+use crate::server::Server;
 
 /// Whether a request has come from another broker: the last hop is that broker's rank then.
 fn is_remote(msg: &Message) -> bool {
@@ -61,36 +18,9 @@ fn has_guests(config: &Value) -> bool {
     config["access"]["allow-guest-user"] == true
 }
 
-/// Who gets what a process reports.
-struct Client {
-    /// The exec or attach request.
-    request: Message,
-    flags: u32,
-}
-
-struct Entry {
-    process: Process,
-    cmd: Command,
-    background: bool,
-    client: Option<Client>,
-    /// Streams that have ended.
-    ended: Vec<Stream>,
-    /// The last output of a background process, and its size in bytes.
-    retained: VecDeque<IoData>,
-    retained_len: usize,
-    waitable: bool,
-    waiter: Option<Message>,
-    status: Option<i32>,
-}
-
 struct State {
-    handle: Handle,
-    /// What processes reach this broker by.
-    local_uri: String,
-    entries: HashMap<u64, Entry>,
-    next_key: u64,
-    reports: Reports,
-    stopping: bool,
+    server: Server,
+    handle: client::Handle,
     /// Rank 0 of an instance with guests: other brokers may not run anything here.
     local_only: bool,
 }
@@ -100,19 +30,12 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
         handle, mut inbox, ..
     } = ctx;
-    let (reports, mut reported) = channel(REPORTS);
-    let local_uri = handle.getattr("local-uri").await?;
-    let mut children =
-        signal(SignalKind::child()).map_err(|e| client::module::ModuleError::new("signals", e))?;
+    let uri = handle.getattr("local-uri").await?;
     let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
     let mut state = State {
+        server: Server::new(handle.clone(), uri).map_err(|e| ModuleError::new("signals", e))?,
         local_only: handle.rank() == 0 && has_guests(&config),
         handle,
-        local_uri,
-        entries: HashMap::new(),
-        next_key: 1,
-        reports,
-        stopping: false,
     };
     loop {
         tokio::select! {
@@ -120,24 +43,13 @@ pub async fn main(ctx: Context) -> ModuleResult {
                 Some(msg) => state.message(&msg),
                 None => break,
             },
-            Some((key, report)) = reported.recv() => state.report(key, report),
-            Some(()) = children.recv() => state.look_for_stopped(),
+            happening = state.server.next() => state.server.happened(happening),
         }
     }
     // What still runs must not outlive the broker.
-    state.stopping = true;
-    state.signal_all(libc::SIGKILL);
-    while state.entries.values().any(|e| e.status.is_none()) {
-        let Some((key, report)) = reported.recv().await else {
-            break;
-        };
-        state.report(key, report);
-    }
+    state.server.stop(libc::SIGKILL);
+    state.server.drained().await;
     Ok(())
-}
-
-fn invalid(text: &str) -> RpcError {
-    RpcError::new(libc::EINVAL, text)
 }
 
 impl State {
@@ -145,418 +57,24 @@ impl State {
         if !msg.is_request() {
             return;
         }
-        let result = match msg.method() {
-            "config-reload" => self.reload(msg),
-            method if method != "disconnect" && self.local_only && is_remote(msg) => {
+        match msg.method() {
+            "config-reload" => {
+                let outcome = self.reload(msg);
+                self.handle.respond_result(msg, outcome.map(|()| json!({})));
+            }
+            "disconnect" => self.server.disconnect(msg),
+            _ if self.local_only && is_remote(msg) => {
                 let text = "rank 0 runs processes only for programs on its own node";
-                Err(RpcError::new(libc::EPERM, text))
+                let refused = RpcError::new(libc::EPERM, text);
+                self.handle.respond_error(msg, &refused);
             }
-            "exec" => self.exec(msg),
-            "attach" => self.attach(msg),
-            "write" => self.write(msg),
-            "kill" => self.kill(msg),
-            "wait" => self.wait(msg),
-            "list" => Ok(Some(self.list())),
-            "disconnect" => {
-                self.disconnect(msg);
-                return;
-            }
-            _ => Err(RpcError::errno(libc::ENOSYS)),
-        };
-        match result {
-            Ok(Some(Value::Null)) => self.handle.respond_ok(msg),
-            Ok(Some(value)) => self.handle.respond(msg, &value),
-            Ok(None) => {}
-            Err(e) => self.handle.respond_error(msg, &e),
+            method => self.server.request(method, msg),
         }
     }
 
-    fn reload(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
+    fn reload(&mut self, msg: &Message) -> Result<(), RpcError> {
         msg.require_owner()?;
         self.local_only = self.handle.rank() == 0 && has_guests(&msg.json()?);
-        Ok(Some(Value::Null))
+        Ok(())
     }
-
-    fn exec(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
-        msg.require_owner()?;
-        let ExecRequest {
-            mut cmd,
-            flags,
-            local_flags,
-        } = msg.json()?;
-        let background = !msg.is_streaming();
-        if self.stopping {
-            let text = "the service is shutting down";
-            return Err(RpcError::new(libc::ENOSYS, text));
-        }
-        if background && flags & FLAG_CREDIT != 0 {
-            return Err(invalid(
-                "a background process has no input to give credit for",
-            ));
-        }
-        if !background && flags & FLAG_WAITABLE != 0 {
-            return Err(invalid("waitable is only supported in background mode"));
-        }
-        if background && local_flags & LOCAL_FALLTHROUGH != 0 {
-            return Err(invalid(
-                "a background process cannot use the server's streams",
-            ));
-        }
-        if let Some(label) = &cmd.label
-            && self
-                .entries
-                .values()
-                .any(|e| e.cmd.label.as_ref() == Some(label))
-        {
-            let text = format!("label {label} is in use by another process");
-            return Err(RpcError::new(libc::EEXIST, text));
-        }
-        let manner = Manner {
-            fallthrough: local_flags & LOCAL_FALLTHROUGH != 0,
-            no_setpgrp: local_flags & LOCAL_NO_SETPGRP != 0,
-            no_input: background,
-        };
-        let windows = input_windows(&cmd)?;
-        let key = self.next_key;
-        let given = cmd.clone();
-        cmd.env.insert("FLUX_URI".into(), self.local_uri.clone());
-        let process = process::start(key, &cmd, manner, self.reports.clone())?;
-        self.next_key += 1;
-        let pid = process.pid;
-        self.handle.respond(msg, &ExecResponse::Started { pid });
-        if flags & FLAG_CREDIT != 0 {
-            self.handle.respond(msg, &credit(windows));
-        }
-        let client = (!background).then(|| Client {
-            request: msg.clone(),
-            flags,
-        });
-        let entry = Entry {
-            process,
-            cmd: given,
-            background,
-            client,
-            ended: Vec::new(),
-            retained: VecDeque::new(),
-            retained_len: 0,
-            waitable: flags & FLAG_WAITABLE != 0,
-            waiter: None,
-            status: None,
-        };
-        self.entries.insert(key, entry);
-        Ok(None)
-    }
-
-    fn attach(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
-        msg.require_owner()?;
-        let AttachRequest { target, flags } = msg.json()?;
-        if !msg.is_streaming() {
-            return Err(RpcError::proto("attach is a streaming request"));
-        }
-        let busy = |text: &str| Err(RpcError::new(libc::EBUSY, text));
-        let rank = self.handle.rank();
-        let key = self
-            .find(&target)
-            .map_err(|e| RpcError::new(libc::ENOENT, e.to_string()))?;
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return Ok(None);
-        };
-        if !entry.background {
-            return busy("the process does not run in the background");
-        }
-        if entry.client.is_some() {
-            return busy("the process already has a client attached");
-        }
-        if entry.waiter.is_some() {
-            return busy("somebody waits for the process");
-        }
-        let attached = ExecResponse::Attached {
-            pid: entry.process.pid,
-            cmd: entry.cmd.clone(),
-        };
-        self.handle.respond(msg, &attached);
-        for stream in &entry.ended {
-            if flags & wanted(stream) != 0 {
-                let output = output(entry.process.pid, rank, stream, &Bytes::new());
-                self.handle.respond(msg, &output);
-            }
-        }
-        entry.client = Some(Client {
-            request: msg.clone(),
-            flags,
-        });
-        if let Some(status) = entry.status {
-            self.finish(key, status);
-        }
-        Ok(None)
-    }
-
-    fn report(&mut self, key: u64, report: Report) {
-        let rank = self.handle.rank();
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return;
-        };
-        match report {
-            Report::Output(stream, data) => {
-                if data.is_empty() {
-                    entry.ended.push(stream.clone());
-                }
-                let pid = entry.process.pid;
-                if let Some(client) = &entry.client
-                    && client.flags & wanted(&stream) != 0
-                {
-                    let output = output(pid, rank, &stream, &data);
-                    self.handle.respond(&client.request, &output);
-                }
-                if entry.background && !data.is_empty() {
-                    entry.retain(rank, &stream, &data);
-                    let severity = match stream {
-                        Stream::Stderr => 3,
-                        Stream::Stdout | Stream::Channel(_) => 6,
-                    };
-                    for line in String::from_utf8_lossy(&data).lines() {
-                        log(&self.handle, entry, severity, line);
-                    }
-                }
-            }
-            Report::Consumed(name, bytes) => {
-                if let Some(client) = &entry.client
-                    && client.flags & FLAG_CREDIT != 0
-                {
-                    self.handle
-                        .respond(&client.request, &credit([(name.to_string(), bytes)]));
-                }
-            }
-            Report::Finished(status) => {
-                entry.status = Some(status);
-                if entry.background {
-                    let how = WaitStatus(status);
-                    let (severity, text) = match (how.signal(), how.exit_code()) {
-                        (Some(signum), _) => (3, format!("Killed by signal {signum}")),
-                        (None, 0) => (7, "Exit 0".to_owned()),
-                        (None, code) => (3, format!("Exit {code}")),
-                    };
-                    log(&self.handle, entry, severity, &text);
-                }
-                self.finish(key, status);
-            }
-        }
-    }
-
-    /// Tells whoever asked how a process ended, and forgets it if it need not wait for anybody.
-    fn finish(&mut self, key: u64, status: i32) {
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return;
-        };
-        let told = entry.waiter.is_some() || entry.client.is_some();
-        if let Some(client) = entry.client.take() {
-            let finished = ExecResponse::Finished { status };
-            self.handle.respond(&client.request, &finished);
-            self.handle
-                .respond_error(&client.request, &RpcError::errno(libc::ENODATA));
-        }
-        if let Some(waiter) = entry.waiter.take() {
-            let output = entry.retained.drain(..).collect();
-            self.handle
-                .respond(&waiter, &WaitResponse { status, output });
-        }
-        if told || !entry.waitable {
-            self.entries.remove(&key);
-        }
-    }
-
-    /// `write` has no response: input for a process that is gone is dropped.
-    fn write(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
-        msg.require_owner()?;
-        let WriteRequest { matchtag, io } = msg.json()?;
-        let mine = |e: &&Entry| {
-            e.client.as_ref().is_some_and(|c| {
-                c.request.matchtag() == matchtag && c.request.sender() == msg.sender()
-            })
-        };
-        if let Some(entry) = self.entries.values().find(mine) {
-            let name: Arc<str> = io.stream.into();
-            let data = Bytes::from(io.data);
-            // The process may have ended by now.
-            if !data.is_empty() {
-                entry.process.ask(Control::Input(name.clone(), data));
-            }
-            if io.eof {
-                entry.process.ask(Control::CloseInput(name));
-            }
-        }
-        Ok(None)
-    }
-
-    fn find(&self, target: &Target) -> Result<u64, RpcError> {
-        let is = |e: &Entry| match &target.label {
-            Some(label) => e.cmd.label.as_ref() == Some(label),
-            None => e.process.pid == target.pid,
-        };
-        let found = self.entries.iter().find(|(_, e)| is(e));
-        found.map(|(key, _)| *key).ok_or_else(|| {
-            let what = match &target.label {
-                Some(label) => format!("label {label}"),
-                None => format!("pid {}", target.pid),
-            };
-            RpcError::new(
-                libc::ESRCH,
-                format!("{what} does not belong to any subprocess"),
-            )
-        })
-    }
-
-    fn kill(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
-        msg.require_owner()?;
-        let KillRequest { target, signum } = msg.json()?;
-        let entry = &self.entries[&self.find(&target)?];
-        if entry.status.is_some() || !entry.process.ask(Control::Signal(signum)) {
-            return Err(RpcError::errno(libc::ESRCH));
-        }
-        Ok(Some(Value::Null))
-    }
-
-    fn wait(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
-        msg.require_owner()?;
-        let key = self.find(&msg.json()?)?;
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return Ok(None);
-        };
-        if !entry.waitable {
-            return Err(invalid("process is not waitable"));
-        }
-        if entry.waiter.is_some() {
-            return Err(invalid("process is already being waited on"));
-        }
-        if entry.client.is_some() {
-            let text = "the process has a client attached";
-            return Err(RpcError::new(libc::EBUSY, text));
-        }
-        entry.waiter = Some(msg.clone());
-        if let Some(status) = entry.status {
-            self.finish(key, status);
-        }
-        Ok(None)
-    }
-
-    fn list(&self) -> Value {
-        let rank = self.handle.rank();
-        let proc = |e: &Entry| {
-            json!({
-                "pid": e.process.pid,
-                "cmd": e.cmd.cmdline.first().cloned().unwrap_or_default(),
-                "label": e.cmd.label.clone().unwrap_or_default(),
-                "state": if e.status.is_some() { "Z" } else { "R" },
-            })
-        };
-        let mut keys: Vec<&u64> = self.entries.keys().collect();
-        keys.sort_unstable();
-        let procs: Vec<Value> = keys.iter().map(|key| proc(&self.entries[key])).collect();
-        json!({ "rank": rank, "procs": procs })
-    }
-
-    /// A client is gone: what it started is ended, what it attached to goes on without it.
-    fn disconnect(&mut self, msg: &Message) {
-        for entry in self.entries.values_mut() {
-            let gone = |c: &mut Client| c.request.is_same_rpc(msg, None);
-            if entry.client.take_if(gone).is_some() && !entry.background {
-                entry.process.ask(Control::Signal(libc::SIGKILL));
-            }
-            entry.waiter.take_if(|w| w.is_same_rpc(msg, None));
-        }
-    }
-
-    fn look_for_stopped(&self) {
-        for entry in self.entries.values().filter(|e| e.status.is_none()) {
-            if process::was_stopped(entry.process.pid)
-                && let Some(client) = &entry.client
-            {
-                self.handle.respond(&client.request, &ExecResponse::Stopped);
-            }
-        }
-    }
-
-    fn signal_all(&self, signum: i32) {
-        for entry in self.entries.values().filter(|e| e.status.is_none()) {
-            entry.process.ask(Control::Signal(signum));
-        }
-    }
-}
-
-impl Entry {
-    /// Keeps output, and drops the oldest that is too much.
-    fn retain(&mut self, rank: u32, stream: &Stream, data: &Bytes) {
-        self.retained.push_back(io(rank, stream, data));
-        self.retained_len += data.len();
-        while self.retained_len > RETAINED {
-            let Some(oldest) = self.retained.pop_front() else {
-                break;
-            };
-            self.retained_len -= oldest.data.len();
-        }
-    }
-}
-
-fn io(rank: u32, stream: &Stream, data: &Bytes) -> IoData {
-    IoData {
-        stream: stream.name().to_owned(),
-        rank: rank.to_string(),
-        eof: data.is_empty(),
-        data: data.to_vec(),
-    }
-}
-
-fn output(pid: i32, rank: u32, stream: &Stream, data: &Bytes) -> ExecResponse {
-    let io = io(rank, stream, data);
-    ExecResponse::Output { pid, io }
-}
-
-/// The bytes that may be under way to stdin and each channel.
-fn input_windows(cmd: &Command) -> Result<Vec<(String, usize)>, RpcError> {
-    let names = ["stdin"].into_iter();
-    let names = names.chain(cmd.channels.iter().map(String::as_str));
-    names
-        .map(|name| Ok((name.to_owned(), input_window(cmd, name)?)))
-        .collect()
-}
-
-/// One such window; its option may have a unit: 4096, 4K, 1M.
-fn input_window(cmd: &Command, name: &str) -> Result<usize, RpcError> {
-    let option = format!("{name}_BUFSIZE");
-    let Some(value) = cmd.opts.get(&option) else {
-        return Ok(INPUT_WINDOW);
-    };
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
-    let (number, scale) = match text.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 1 << 10),
-        None => match text.strip_suffix(['m', 'M']) {
-            Some(number) => (number, 1 << 20),
-            None => (text.as_str(), 1),
-        },
-    };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(scale));
-    let bytes = bytes.filter(|bytes| INPUT_WINDOWS.contains(bytes));
-    bytes.map(|bytes| bytes as usize).ok_or_else(|| {
-        invalid(&format!(
-            "cmd.opts.{option}: '{text}' is not a size in bytes"
-        ))
-    })
-}
-
-/// Logs a line about a background process.
-fn log(handle: &Handle, entry: &Entry, severity: u8, text: &str) {
-    let command = entry.cmd.cmdline.first().map_or("", String::as_str);
-    let name = command.rsplit('/').next().unwrap_or(command);
-    let pid = entry.process.pid;
-    let text = match &entry.cmd.label {
-        Some(label) => format!("{label}: {name}[{pid}]: {text}"),
-        None => format!("{name}[{pid}]: {text}"),
-    };
-    let now = jiff::Timestamp::now();
-    handle.log(severity, format!("{now:.6}"), handle.rank(), "rexec", &text);
 }

@@ -81,10 +81,8 @@ fn service_name(msg: &Message) -> Result<String, RpcError> {
     }
     let Request { service } = msg.json()?;
     if !wire::is_service_name(&service) {
-        return Err(RpcError::new(
-            libc::EINVAL,
-            format!("{service:?} is not a service name"),
-        ));
+        let reason = format!("{service:?} is not a service name");
+        return Err(RpcError::explained(libc::EINVAL, reason));
     }
     if !msg.is_owner() && !service.starts_with(&format!("{}-", msg.userid())) {
         let text = format!(

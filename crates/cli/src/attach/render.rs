@@ -19,6 +19,8 @@ pub(super) struct Output {
     verbose: bool,
     /// The last lines written so far, until the stream has caught up.
     tail: Option<(usize, VecDeque<Event>)>,
+    /// Set while the terminal of task 0 is ours: whether its output comes by the log, too.
+    raw: Option<bool>,
 }
 
 /// Words for the levels of shell log messages; an empty one is not shown.
@@ -34,7 +36,18 @@ impl Output {
             quiet: options.quiet,
             verbose: options.verbose,
             tail: options.tail.map(|n| (n, VecDeque::new())),
+            raw: None,
         }
+    }
+
+    /// The terminal of task 0 is entered; `captured` says that what it shows comes by the log, too.
+    pub(super) fn enter_terminal(&mut self, captured: bool) {
+        self.raw = Some(captured);
+    }
+
+    /// And left.
+    pub(super) fn leave_terminal(&mut self) {
+        self.raw = None;
     }
 
     /// The time of the first event is what others are shown relative to.
@@ -107,7 +120,8 @@ impl Output {
     }
 
     fn data(&self, io: &IoData) {
-        if io.data.is_empty() {
+        let shown = self.raw == Some(true) && io.rank == "0";
+        if io.data.is_empty() || shown {
             return;
         }
         let mut bytes = Vec::new();
@@ -119,6 +133,10 @@ impl Output {
                     bytes.extend_from_slice(line);
                 }
             }
+        }
+        if self.raw.is_some() {
+            // A terminal in raw mode does not go to the start of a line by itself.
+            bytes.push(b'\r');
         }
         if io.stream == "stdout" {
             output::write_bytes(&bytes);

@@ -44,6 +44,7 @@ mod sproc;
 mod start;
 mod startlog;
 mod submit;
+mod terminus;
 mod update;
 mod uptime;
 mod uri;
@@ -110,6 +111,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("start", "start a Flux instance", start::run),
     command("startlog", "list when the instance was started and ended", startlog::run),
     command("submit", "submit a job", submit::run),
+    command("terminus", "run programs in terminals that can be left and entered again", terminus::run),
     command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),
     command("uri", "find the URI of an instance", uri::run),

@@ -4,6 +4,9 @@
 //! waits for the other shells' word that theirs have (`tasks-complete`), because it takes their
 //! output. A shell that is lost (the `exception` method of job-exec) is not waited for.
 
+mod exchange;
+mod exits;
+mod processes;
 mod service;
 
 use crate::{
@@ -12,20 +15,23 @@ use crate::{
     input::Input,
     log::{Level, Logger, os_error},
     options::{InputOptions, Warning},
-    output::{self, Sink, Stream},
-    pmi::{Entries, Gather, Outcome, Pmi, to_payload},
+    output::{self, Stream},
+    pmi::{Entries, Gather, Pmi},
+    pty::{Terminals, leader_session},
     startup::{self, Shell, task_tags},
     task,
     template::{Scope, TaskTag},
 };
 use client::Node;
-use formats::{Idset, JobId, ResourceSet, fsd, job::WaitStatus};
+use exits::FirstExit;
+use formats::{Idset, JobId, ResourceSet, job::WaitStatus};
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use serde_json::{Value, json};
 use std::{os::unix::process::ExitStatusExt, time::Duration};
+use subprocess::server::Server;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -54,19 +60,20 @@ enum Event {
     Expiring(Warning),
 }
 
+/// Signals that ask a job to end.
+const ENDS: [Signal; 5] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGKILL,
+];
+
 /// A task of this shell.
 struct Task {
     tag: TaskTag,
     pid: i32,
     /// The wait status, once the task is done.
-    status: Option<i32>,
-}
-
-/// The first failure of the job, on the leader.
-struct FirstExit {
-    what: &'static str,
-    rank: u32,
-    host: String,
     status: Option<i32>,
 }
 
@@ -89,6 +96,10 @@ struct Running {
     exit_reported: bool,
     /// A task has asked for the end of the job; what the others do then is no protocol error.
     aborted: bool,
+    /// Terminals of the tasks that have one.
+    terminals: Terminals,
+    /// Processes that are none of the job's tasks.
+    processes: Server,
 }
 
 /// Runs the job's part on this node and returns the exit code.
@@ -99,7 +110,10 @@ pub async fn run(id: JobId) -> i32 {
         Err(e) => return end_early(id, &logger, e).await,
     };
     let (events, queue) = unbounded_channel();
-    let mut running = Running::new(shell, events);
+    let mut running = match Running::new(shell, events) {
+        Ok(running) => running,
+        Err(e) => return end_early(id, &logger, e).await,
+    };
     match running.serve(queue).await {
         Ok(()) => running.finish().await,
         Err(e) => running.fail(e).await,
@@ -118,14 +132,19 @@ async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
 }
 
 impl Running {
-    fn new(shell: Shell, events: UnboundedSender<Event>) -> Running {
+    fn new(shell: Shell, events: UnboundedSender<Event>) -> Result<Running, Fatal> {
         let info = &shell.info;
         let active = if info.is_leader() {
             Idset::from_range(0, info.size() - 1)
         } else {
             Idset::new()
         };
-        Running {
+        let uri = std::env::var("FLUX_URI").unwrap_or_default();
+        let processes = Server::new(shell.handle.clone(), uri)
+            .map_err(|e| Fatal::new(format!("watching child processes: {e}")))?;
+        Ok(Running {
+            processes,
+            terminals: Terminals::new(&shell),
             input: Input::new(info),
             pmi: shell.options.pmi.then(|| Pmi::new(info, &shell.options)),
             pmi_informed: false,
@@ -139,7 +158,7 @@ impl Running {
             aborted: false,
             shell,
             events,
-        }
+        })
     }
 
     fn is_leader(&self) -> bool {
@@ -178,11 +197,14 @@ impl Running {
         }
         if let Some(log) = &self.shell.log {
             let info = &self.shell.info;
-            let context = json!({
+            let mut context = json!({
                 "service": self.shell.service,
                 "leader-rank": info.leader_rank(),
                 "size": info.size(),
             });
+            if let Some(pty) = &self.shell.options.pty {
+                leader_session(pty, &mut context);
+            }
             log.append("exec.eventlog", "shell.init", context).await;
         }
         self.start_tasks()?;
@@ -199,6 +221,8 @@ impl Running {
                 // The loop itself holds a sender, so the queue never ends.
                 Some(event) = events.recv() => self.event(event).await?,
                 message = self.shell.inbox.recv() => self.received(message).await?,
+                happening = self.terminals.server.next() => self.terminals.server.happened(happening),
+                happening = self.processes.next() => self.processes.happened(happening),
                 _ = interrupt.recv() => self.kill_tasks(libc::SIGINT),
                 _ = terminate.recv() => self.kill_tasks(libc::SIGTERM),
                 _ = alarm.recv() => self.kill_tasks(libc::SIGALRM),
@@ -216,7 +240,7 @@ impl Running {
 
     fn is_finished(&self) -> bool {
         let local = self.tasks.iter().all(|task| task.status.is_some());
-        local && self.started && self.active_shells.is_empty()
+        local && self.started && self.active_shells.is_empty() && self.terminals.server.is_empty()
     }
 
     fn start_tasks(&mut self) -> Result<(), Fatal> {
@@ -245,7 +269,10 @@ impl Running {
                 .iter()
                 .map(|arg| scope.render(arg))
                 .collect();
+            let terminal = self.terminals.open(shell.options.pty.as_ref(), tag.rank)?;
+            let (terminal, captured) = terminal.map(|t| (t.pty, t.output)).unzip();
             let started = task::start(task::Spec {
+                terminal,
                 argv: &argv,
                 env: for_task(&shell.env, &scope, tag, gpus, expand.as_ref()),
                 input: &shell.options.input,
@@ -286,30 +313,34 @@ impl Running {
                     let _ = events.send(Event::Pmi { rank, line });
                 });
             }
-            let pump = |stream, source: Source, line_buffered| {
+            let mut pumps = Vec::new();
+            let mut pump = |stream, source, line_buffered| {
                 let events = self.events.clone();
                 // `open` has made a sink for each stream of each local task.
-                shell.output.sink(stream, tag.rank).map(|sink| {
-                    source.pump(stream, tag.rank, line_buffered, sink, move |text| {
-                        let _ = events.send(Event::Complaint(text));
-                    })
-                })
+                if let Some(sink) = shell.output.sink(stream, tag.rank) {
+                    pumps.push(output::pump(
+                        source,
+                        stream,
+                        tag.rank,
+                        line_buffered,
+                        sink,
+                        move |text| {
+                            let _ = events.send(Event::Complaint(text));
+                        },
+                    ));
+                }
             };
             let options = &shell.options;
-            let out = pump(
-                Stream::Stdout,
-                Source::Out(started.stdout),
-                options.stdout.line_buffered,
-            );
-            let err = pump(
-                Stream::Stderr,
-                Source::Err(started.stderr),
-                options.stderr.line_buffered,
-            );
+            if let Some(stdout) = captured.flatten().or(started.stdout) {
+                pump(Stream::Stdout, stdout, options.stdout.line_buffered);
+            }
+            if let Some(stderr) = started.stderr {
+                pump(Stream::Stderr, stderr, options.stderr.line_buffered);
+            }
             let events = self.events.clone();
             let mut child = started.child;
             spawn_local(async move {
-                let drained = futures::future::join_all([out, err].into_iter().flatten());
+                let drained = futures::future::join_all(pumps);
                 let (status, _) = futures::join!(child.wait(), drained);
                 // Waiting for one's own child fails only if something else has reaped it.
                 let status = status.map_or(256, ExitStatusExt::into_raw);
@@ -410,203 +441,15 @@ impl Running {
         }
     }
 
-    async fn task_done(&mut self, index: usize, status: i32) -> Result<(), Fatal> {
-        let task = &mut self.tasks[index];
-        task.status = Some(status);
-        let wait = WaitStatus(status);
-        let report = json!({
-            "localid": task.tag.index,
-            "rank": task.tag.rank,
-            "state": "Exited",
-            "pid": task.pid,
-            "wait_status": status,
-            "signaled": wait.signal().unwrap_or(0),
-            "exitcode": wait.exit_code(),
-        });
-        if !self.exit_reported {
-            if self.is_leader() {
-                self.first_task_exit(report).await?;
-            } else {
-                self.exit_reported = true;
-                let leader = Node::Rank(self.shell.info.leader_rank());
-                let topic = format!("{}.doom", self.shell.service);
-                self.shell.handle.notify(&topic, leader, &report);
-            }
-        }
-        if self.tasks.iter().all(|task| task.status.is_some()) {
-            self.tasks_complete().await;
-        }
-        Ok(())
-    }
-
-    /// The tasks of this shell have ended.
-    async fn tasks_complete(&mut self) {
-        let info = &self.shell.info;
-        if info.is_leader() {
-            self.active_shells.remove(0);
-            return;
-        }
-        let topic = format!("{}.tasks-complete", self.shell.service);
-        let request = json!({"shell_rank": info.shell_rank});
-        // When the leader is gone the job is over anyway.
-        let _ = self
-            .shell
-            .handle
-            .rpc(&topic, Node::Rank(info.leader_rank()), &request)
-            .await;
-    }
-
-    /// Records the first exit of a task in the whole job, and what follows from it.
-    async fn first_task_exit(&mut self, report: Value) -> Result<(), Fatal> {
-        if self.exit_reported {
-            return Ok(());
-        }
-        self.exit_reported = true;
-        let number = |key: &str| report.get(key).and_then(Value::as_i64);
-        let rank = number("rank").unwrap_or(0) as u32;
-        let status = number("wait_status").map(|s| s as i32);
-        if let Some(log) = &self.shell.log {
-            log.append("exec.eventlog", "shell.task-exit", report.clone())
-                .await;
-        }
-        let info = &self.shell.info;
-        let node = info.taskmap.node_of(rank);
-        let host = node
-            .and_then(|n| info.places.get(n as usize))
-            .map(|p| p.host.clone());
-        let host = host.unwrap_or_else(|| "unknown".into());
-        self.check_exit(FirstExit {
-            what: "task",
-            rank,
-            host,
-            status,
-        })
-    }
-
-    fn check_exit(&mut self, exit: FirstExit) -> Result<(), Fatal> {
-        let failed = exit.status != Some(0);
-        if failed && self.shell.options.exit_on_error {
-            return Err(self.exit_failure(&exit, "failed", "exit-on-error is set"));
-        }
-        if let Some(seconds) = self.shell.options.exit_timeout
-            && let Ok(timeout) = Duration::try_from_secs_f64(seconds)
-        {
-            let events = self.events.clone();
-            spawn_local(async move {
-                tokio::time::sleep(timeout).await;
-                let _ = events.send(Event::Doom);
-            });
-        }
-        self.first_exit = Some(exit);
-        Ok(())
-    }
-
-    fn exit_failure(&self, exit: &FirstExit, did: &str, why: &str) -> Fatal {
-        let name = self
-            .shell
-            .info
-            .jobspec
-            .command()
-            .first()
-            .map_or("", String::as_str);
-        let name = name.rsplit('/').next().unwrap_or(name);
-        let how = exit
-            .status
-            .map_or(String::new(), |s| format!(" ({})", describe_exit(s)));
-        let FirstExit {
-            what, rank, host, ..
-        } = exit;
-        Fatal {
-            code: exit.status.map_or(1, |s| WaitStatus(s).exit_code()),
-            message: format!("{what} {rank} of {name} on {host} {did}{how}; job ended, as {why}"),
-            wait_status: exit.status,
-        }
-    }
-
-    fn doom_timeout(&self) -> Result<(), Fatal> {
-        let Some(exit) = &self.first_exit else {
-            return Ok(());
-        };
-        let limit = fsd::format(self.shell.options.exit_timeout.unwrap_or(0.));
-        Err(self.exit_failure(exit, "exited", &format!("exit-timeout={limit} has expired")))
-    }
-
-    async fn pmi_line(&mut self, rank: u32, line: &str) -> Result<(), Fatal> {
-        let Some(pmi) = &mut self.pmi else {
-            return Ok(());
-        };
-        if !self.pmi_informed {
-            self.pmi_informed = true;
-            let handle = &self.shell.handle;
-            let (level, hint) = futures::join!(
-                handle.getattr("instance-level"),
-                handle.getattr("tbon.interface-hint")
-            );
-            pmi.set_instance(level.as_deref().ok(), hint.as_deref().ok());
-        }
-        if self.shell.logger.is_on(Level::Trace) {
-            self.shell
-                .logger
-                .log(Level::Trace, &format!("{rank}: C: {line}"))
-                .await;
-        }
-        let outcomes = pmi.line(rank, line).await;
-        self.pmi_outcomes(outcomes).await
-    }
-
-    async fn pmi_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<(), Fatal> {
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Exchange(entries) if self.is_leader() => self.gather(entries, None),
-                Outcome::Exchange(entries) => {
-                    let topic = format!("{}.pmi-exchange", self.shell.service);
-                    let leader = Node::Rank(self.shell.info.leader_rank());
-                    let answer = self.shell.handle.rpc(&topic, leader, &to_payload(&entries));
-                    let events = self.events.clone();
-                    spawn_local(async move {
-                        let entries = answer.await.and_then(|m| m.json()).ok();
-                        let _ = events.send(Event::Exchanged(entries));
-                    });
-                }
-                Outcome::Abort { message, .. } => {
-                    // The job goes on until job-exec ends it, so that output is not lost.
-                    self.aborted = true;
-                    let note = format!("PMI_Abort: {message}");
-                    let (handle, id) = (&self.shell.handle, self.shell.info.id);
-                    if let Err(e) = startup::raise(handle, id, &note, None).await {
-                        let text = format!("failed to raise job exception: {e}");
-                        self.shell.logger.log(Level::Error, &text).await;
-                    }
-                }
-                Outcome::Violation { rank, line } if !self.aborted => {
-                    let text = format!("task {rank}: PMI-1 wire protocol error: {line:?}");
-                    return Err(Fatal::new(text));
-                }
-                Outcome::Violation { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The leader: one more shell has arrived at the PMI barrier.
-    fn gather(&mut self, entries: Entries, request: Option<Message>) {
-        let Some(all) = self.gather.add(entries, request) else {
-            return;
-        };
-        let payload = to_payload(&all.entries);
-        for request in &all.requests {
-            self.shell.handle.respond(request, &payload);
-        }
-        if !self.tasks.is_empty() {
-            let _ = self.events.send(Event::Exchanged(Some(all.entries)));
-        }
-    }
-
     /// Sends a signal to all tasks that run, with their process groups.
-    fn kill_tasks(&self, signum: i32) {
+    fn kill_tasks(&mut self, signum: i32) {
         let Ok(signal) = Signal::try_from(signum) else {
             return;
         };
+        if ENDS.contains(&signal) {
+            // Nobody is going to look at a job that is to end.
+            self.terminals.server.hurry();
+        }
         for task in self.tasks.iter().filter(|t| t.status.is_none()) {
             let pid = Pid::from_raw(task.pid);
             // A task that has just ended cannot be signalled; that is no error.
@@ -618,7 +461,8 @@ impl Running {
     }
 
     /// The ordered end: everything is stored before the shell exits.
-    async fn finish(self) -> i32 {
+    async fn finish(mut self) -> i32 {
+        self.end_processes().await;
         for (stream, limit) in &self.shell.output.limits {
             if let Some((cut, all)) = limit.excess() {
                 let text = format!("{}: {cut} of {all} bytes truncated", stream.name());
@@ -636,9 +480,10 @@ impl Running {
     }
 
     /// The end by an error of the shell: tasks are killed and the job gets an exception.
-    async fn fail(self, e: Fatal) -> i32 {
+    async fn fail(mut self, e: Fatal) -> i32 {
         self.shell.logger.log(Level::Fatal, &e.message).await;
         self.kill_tasks(libc::SIGKILL);
+        self.processes.stop(libc::SIGKILL);
         if !e.message.is_empty() {
             let (handle, id) = (&self.shell.handle, self.shell.info.id);
             let raised = startup::raise(handle, id, &e.message, e.wait_status).await;
@@ -656,46 +501,5 @@ impl Running {
         {
             eprintln!("flux-shell: ERROR: not all events of the job were stored: {e}");
         }
-    }
-}
-
-/// An output stream of a task.
-enum Source {
-    Out(tokio::process::ChildStdout),
-    Err(tokio::process::ChildStderr),
-}
-
-impl Source {
-    async fn pump(
-        self,
-        stream: Stream,
-        rank: u32,
-        line_buffered: bool,
-        sink: Sink,
-        complain: impl Fn(String),
-    ) {
-        match self {
-            Source::Out(s) => output::pump(s, stream, rank, line_buffered, sink, complain).await,
-            Source::Err(s) => output::pump(s, stream, rank, line_buffered, sink, complain).await,
-        }
-    }
-}
-
-/// How a task ended: the signal's name, or `Exit N`.
-fn describe_exit(status: i32) -> String {
-    match WaitStatus(status).signal() {
-        Some(signal) => formats::signals::describe(signal),
-        None => format!("Exit {}", WaitStatus(status).exit_code()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exits() {
-        assert_eq!(describe_exit(512), "Exit 2");
-        assert_eq!(describe_exit(139), "Segmentation fault");
     }
 }

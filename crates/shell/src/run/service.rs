@@ -10,6 +10,8 @@
 //! | `tasks-complete` | other shells | `{shell_rank}` |
 //! | `pmi-exchange` | other shells | entries of the PMI key-value store |
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
+//! | `rexec.*` | users | see `super::processes` |
+//! | `terminus.*` | users | see crate `terminus` |
 
 use super::{Event, FirstExit, Running};
 use crate::{
@@ -48,7 +50,22 @@ impl Running {
 
     async fn request(&mut self, message: Message) -> Result<(), Fatal> {
         let handle = self.shell.handle.clone();
-        let method = message.topic().rsplit('.').next().unwrap_or("").to_owned();
+        let method = message.method().to_owned();
+        match method.split_once('.') {
+            Some(("rexec", method)) => self.processes.request(method, &message),
+            Some(("terminus", method)) => self.terminals.server.request(method, &message),
+            None if method == "disconnect" => {
+                self.processes.disconnect(&message);
+                self.terminals.server.request("disconnect", &message);
+            }
+            Some(_) => handle.respond_enosys(&message),
+            None => return self.own_request(&method, message).await,
+        }
+        Ok(())
+    }
+
+    async fn own_request(&mut self, method: &str, message: Message) -> Result<(), Fatal> {
+        let handle = self.shell.handle.clone();
         let payload = match message.json::<Map<String, Value>>() {
             Ok(payload) => payload,
             Err(e) => {
@@ -63,7 +80,7 @@ impl Running {
                 .map(|r| r as u32)
         };
         let bad = |what: &str| RpcError::proto(format!("{method}: {what}"));
-        match method.as_str() {
+        match method {
             "stdin" => {
                 let outcome = self.stdin(&payload).await;
                 handle.respond_result(&message, outcome.map(|()| json!({})));

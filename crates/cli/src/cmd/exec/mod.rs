@@ -3,6 +3,8 @@
 //! One streaming request per rank. Input is read only while every running process has credit for
 //! it, so that a slow process bounds what is in flight. The exit code is the highest of all.
 
+mod target;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome, rpc_text};
 use crate::output;
+use target::{Job, among};
 
 const FLAG_STDOUT: u32 = 1;
 const FLAG_STDERR: u32 = 2;
@@ -81,8 +84,11 @@ struct Options {
     #[arg(short, long)]
     quiet: bool,
     /// The service, instead of rexec
-    #[arg(long, value_name = "NAME", default_value = "rexec")]
-    service: String,
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Run in a job: on its nodes, which --rank and --exclude count from 0
+    #[arg(short, long, value_name = "JOBID")]
+    jobid: Option<String>,
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
 }
@@ -124,35 +130,12 @@ struct Process {
 struct Session<'a> {
     handle: &'a Handle,
     options: &'a Options,
+    service: String,
     running: BTreeMap<u32, Process>,
     /// Ranks by how they failed.
     failed: BTreeMap<String, Idset>,
     code: u8,
     start: Instant,
-}
-
-/// Ranks the options name, of an instance of `size`.
-fn targets(rank: &str, exclude: Option<&str>, size: u32) -> Result<BTreeSet<u32>, Failure> {
-    let parse = |text: &str| -> Result<Idset, Failure> {
-        text.parse()
-            .map_err(|_| Failure::new(format!("failed to decode idset '{text}': Invalid argument")))
-    };
-    let all = Idset::from_range(0, size - 1);
-    let ranks = match rank {
-        "all" => all.clone(),
-        text => parse(text)?,
-    };
-    let unknown = ranks.difference(&all);
-    if !unknown.is_empty() {
-        let text = format!("one or more --rank values are not in this instance: {unknown}");
-        return Err(Failure::new(text));
-    }
-    let without = exclude.map(parse).transpose()?.unwrap_or_default();
-    let left: BTreeSet<u32> = ranks.difference(&without).iter().collect();
-    if left.is_empty() {
-        return Err(Failure::new("no ranks are left to run on"));
-    }
-    Ok(left)
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
@@ -171,7 +154,17 @@ async fn imp(handle: &Handle) -> Result<String, Failure> {
 async fn exec(options: Options) -> Outcome {
     let handle = Handle::open(None).await?;
     let (_, size) = handle.locate().await?;
-    let ranks = targets(&options.rank, options.exclude.as_deref(), size)?;
+    let job = match &options.jobid {
+        Some(jobid) => Some(Job::find(&handle, jobid).await?),
+        None => None,
+    };
+    let ranks = match &job {
+        Some(job) => job.targets(&options)?,
+        None => among(&options.rank, options.exclude.as_deref(), size)?,
+    };
+    let service = options.service.clone();
+    let service = service.or(job.map(|job| job.service));
+    let service = service.unwrap_or_else(|| "rexec".into());
     let mut env: HashMap<String, String> = std::env::vars().collect();
     env.remove("FLUX_PROXY_REMOTE");
     let mut cmdline = options.command.clone();
@@ -204,10 +197,11 @@ async fn exec(options: Options) -> Outcome {
         flags |= FLAG_CREDIT;
     }
     let method = if options.attach { "attach" } else { "exec" };
-    let topic = format!("{}.{method}", options.service);
+    let topic = format!("{service}.{method}");
     let mut session = Session {
         handle: &handle,
         options: &options,
+        service,
         running: BTreeMap::new(),
         failed: BTreeMap::new(),
         code: 0,
@@ -390,7 +384,7 @@ impl Session<'_> {
     }
 
     fn write(&mut self, data: &[u8], eof: bool) {
-        let topic = format!("{}.write", self.options.service);
+        let topic = format!("{}.write", self.service);
         for (rank, process) in &mut self.running {
             if let Some(credit) = &mut process.credit {
                 *credit -= data.len() as i64;
@@ -407,7 +401,7 @@ impl Session<'_> {
     }
 
     fn kill(&self, signum: i32) {
-        let topic = format!("{}.kill", self.options.service);
+        let topic = format!("{}.kill", self.service);
         if self.options.verbose > 0 {
             let n = self.running.len();
             eprintln!("sending signal {signum} to {n} running processes");
@@ -522,17 +516,6 @@ fn print(which: usize, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranks() {
-        let some =
-            |rank, exclude| targets(rank, exclude, 4).map(|s| s.into_iter().collect::<Vec<_>>());
-        assert_eq!(some("all", Some("0")).unwrap(), [1, 2, 3]);
-        assert_eq!(some("1-2", None).unwrap(), [1, 2]);
-        for (rank, exclude) in [("4", None), ("x", None), ("1", Some("1")), ("1", Some("y"))] {
-            assert!(some(rank, exclude).is_err(), "{rank}");
-        }
-    }
 
     #[test]
     fn responses() {
