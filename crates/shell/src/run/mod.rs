@@ -122,6 +122,8 @@ pub async fn run(id: JobId) -> i32 {
 
 /// Reports an error of the preparation, through a connection of its own if need be.
 async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
+    // The exception has job-exec end the job's shells; this one ends with a code of its own.
+    let _caught = signal(SignalKind::terminate());
     logger.log(Level::Fatal, &e.message).await;
     if let Ok(handle) = client::Handle::open(None).await
         && let Err(raise) = startup::raise(&handle, id, &e.message, None).await
