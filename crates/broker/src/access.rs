@@ -1,10 +1,13 @@
 //! Who may connect to a broker, and as what: the table `access` (flux-config-access(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use client::module::Meter;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 use wire::{Credentials, ROLE_ADMIN, ROLE_LOCAL, ROLE_OWNER, ROLE_USER};
 
 /// The table does not say what it should.
@@ -104,15 +107,82 @@ fn is_member(user: &User, group: &str) -> bool {
     of_user(&name, user.gid).is_ok_and(|gids| gids.contains(&group.gid))
 }
 
+/// Debug flags of `connector-local` (`flux module debug`), each for one connection.
+mod pretend {
+    /// The connection is refused.
+    pub(super) const REFUSED: u32 = 1;
+    /// Who would be the owner is a guest.
+    pub(super) const GUEST: u32 = 4;
+}
+
+/// The user id of nobody in particular.
+const NOBODY: u32 = u32::MAX;
+
+/// What decides about connections.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) owner: u32,
+    pub(crate) access: watch::Receiver<Access>,
+    /// Of `connector-local`, for its debug flags.
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Door {
+    /// What a user is who connects, or why that one may not.
+    pub(crate) fn admit(&self, userid: u32) -> Result<Credentials, String> {
+        if self.meter.take_debug_flag(pretend::REFUSED) {
+            return Err(format!(
+                "user {userid} may not connect: a debug flag says so"
+            ));
+        }
+        let admitted = self.access.borrow().admit(userid, self.owner);
+        let cred = admitted.ok_or_else(|| format!("user {userid} may not connect"))?;
+        if cred.rolemask & ROLE_OWNER != 0 && self.meter.take_debug_flag(pretend::GUEST) {
+            let (userid, rolemask) = (NOBODY, ROLE_USER | ROLE_LOCAL);
+            return Ok(Credentials { userid, rolemask });
+        }
+        Ok(cred)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use wire::Message;
 
     fn roles(access: &Value, userid: u32) -> Option<u32> {
         let access = Access::read(&json!({ "access": access })).unwrap();
         let cred = access.decide(userid, 1000, || userid == 7);
         cred.map(|c| c.rolemask & !ROLE_LOCAL)
+    }
+
+    #[test]
+    fn pretences_last_for_one_connection() {
+        let (_, access) = watch::channel(Access::default());
+        let meter = Arc::new(Meter::new("connector-local"));
+        let debug = |flags: u32| {
+            let request = json!({ "op": "set", "flags": flags });
+            let payload = Some(wire::json_payload(&request).unwrap());
+            let mut msg = Message::request("connector-local.debug", 0, 1, 0, payload);
+            msg.set_credentials(Credentials::owner(7));
+            meter.answer(&msg).unwrap().unwrap();
+        };
+        let door = Door {
+            owner: 7,
+            access,
+            meter: meter.clone(),
+        };
+        let owner = Ok(ROLE_OWNER | ROLE_LOCAL);
+        let role = |who| door.admit(who).map(|cred| cred.rolemask);
+        assert_eq!(role(7), owner);
+        debug(1);
+        assert!(role(7).is_err());
+        assert_eq!(role(7), owner);
+        debug(4);
+        assert!(role(8).is_err());
+        assert_eq!(role(7), Ok(ROLE_USER | ROLE_LOCAL));
+        assert_eq!(role(7), owner);
     }
 
     #[test]

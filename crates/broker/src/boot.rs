@@ -5,6 +5,7 @@
 //! puts a card with its host, overlay endpoint and public key into the launcher's key-value space,
 //! waits for the others and reads their cards. Alone, it is an instance of one.
 
+pub(crate) mod address;
 mod bootstrap;
 mod tbon;
 

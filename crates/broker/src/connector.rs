@@ -19,10 +19,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use wire::{FrameDecoder, FrameQueue};
 
-use crate::access::Access;
+use crate::access::Door;
 use crate::router::{
     ClientMessages, ClientQueue, EndpointId, Input, RouterHandle, Sink, new_id, weight,
 };
@@ -61,8 +61,7 @@ impl Connections {
 /// Listen on `path` and serve connections until the router ends.
 pub(crate) fn listen(
     path: &Path,
-    owner: u32,
-    access: watch::Receiver<Access>,
+    door: Door,
     router: RouterHandle,
 ) -> std::io::Result<Connections> {
     let listener = UnixListener::bind(path)?;
@@ -83,9 +82,9 @@ pub(crate) fn listen(
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             };
-            let (router, access, open) = (router.clone(), access.clone(), open.clone());
+            let (router, door, open) = (router.clone(), door.clone(), open.clone());
             tokio::spawn(async move {
-                serve(io, owner, &access, router).await;
+                serve(io, &door, router).await;
                 drop((place, open));
             });
         }
@@ -102,20 +101,16 @@ fn places() -> usize {
     })
 }
 
-async fn serve(
-    mut io: UnixStream,
-    owner: u32,
-    access: &watch::Receiver<Access>,
-    router: RouterHandle,
-) {
+async fn serve(mut io: UnixStream, door: &Door, router: RouterHandle) {
     let Ok(peer) = io.peer_cred() else { return };
-    let admitted = access.borrow().admit(peer.uid(), owner);
-    let Some(cred) = admitted else {
-        let text = format!("user {} may not connect", peer.uid());
-        let entry = crate::log::entry(router.rank(), libc::LOG_ERR, "connector-local", &text);
-        router.log(entry);
-        let _ = io.write_u8(libc::EPERM as u8).await;
-        return;
+    let cred = match door.admit(peer.uid()) {
+        Ok(cred) => cred,
+        Err(text) => {
+            let entry = crate::log::entry(router.rank(), libc::LOG_ERR, "connector-local", &text);
+            router.log(entry);
+            let _ = io.write_u8(libc::EPERM as u8).await;
+            return;
+        }
     };
     if io.write_u8(0).await.is_err() {
         return;
@@ -211,11 +206,14 @@ async fn write(mut io: OwnedWriteHalf, mut messages: ClientMessages) -> std::io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
+    use client::module::Meter;
     use client::{Handle, Node, OpenOptions, Responder, Service};
     use overlay::Topology;
     use overlay::topology::Shape;
     use serde_json::{Value, json};
     use tokio::sync::mpsc::unbounded_channel;
+    use tokio::sync::watch;
     use wire::{Credentials, Message, ROLE_OWNER, ROLE_USER, RpcError};
 
     /// A router that listens on a socket.
@@ -233,8 +231,12 @@ mod tests {
                 Credentials::owner(owner),
                 Topology::new(Shape::Kary(2), 1),
             );
-            let (_, access) = watch::channel(Access::default());
-            listen(&dir.path().join("local"), owner, access, router.clone()).unwrap();
+            let door = Door {
+                owner,
+                access: watch::channel(Access::default()).1,
+                meter: Arc::new(Meter::new("connector-local")),
+            };
+            listen(&dir.path().join("local"), door, router.clone()).unwrap();
             Self { dir, router }
         }
 

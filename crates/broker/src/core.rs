@@ -14,6 +14,9 @@ mod monitor;
 pub(crate) mod patience;
 mod start;
 
+use std::sync::Arc;
+
+use client::module::Meter;
 use client::{Handle, Inbox, RpcStream};
 use end::Ending;
 use futures::future::BoxFuture;
@@ -29,7 +32,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use wire::{Message, RpcError};
 
-use crate::access::Access;
+use crate::access::{Access, Door};
 use crate::attrs::Attrs;
 use crate::boot::Tbon;
 use crate::config::Sources;
@@ -118,6 +121,8 @@ pub(crate) struct Core {
     ending: Ending,
     systemd: Systemd,
     access: watch::Sender<Access>,
+    /// What every module has, for `connector-local`.
+    connector: Arc<Meter>,
     tasks: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -147,13 +152,18 @@ impl Core {
             ending: Ending::default(),
             systemd,
             access: watch::Sender::default(),
+            connector: Arc::new(Meter::new("connector-local")),
             tasks: FuturesUnordered::new(),
         })
     }
 
-    /// Who may connect, now and after changes.
-    pub(crate) fn access(&self) -> watch::Receiver<Access> {
-        self.access.subscribe()
+    /// What decides about connections, now and after changes.
+    pub(crate) fn door(&self, owner: u32) -> Door {
+        Door {
+            owner,
+            access: self.access.subscribe(),
+            meter: self.connector.clone(),
+        }
     }
 
     /// Take over who may connect.
@@ -367,6 +377,10 @@ impl Core {
                 Some(self.start.default_method(msg))
             }
             "connector-local.config-reload" => Some(self.reload_access(msg)),
+            topic if topic.starts_with("connector-local.") => self
+                .connector
+                .answer(msg)
+                .or_else(|| Some(Err(no_method(msg)))),
             topic if topic.starts_with("groups.") => self.groups_request(msg),
             topic if topic.starts_with("overlay.") => self.overlay_request(msg),
             "state-machine.sd-notify" => Some(start::sd_notify(&self.systemd, msg)),

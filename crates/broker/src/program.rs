@@ -50,14 +50,16 @@ impl Program {
 
     /// Run it with `env` set on top of the broker's own environment; its end, and the entry for the log.
     ///
-    /// It leads a process group of its own, so that all of it can be signalled, unless it may use a
-    /// terminal: there it has to stay in the foreground group.
+    /// It leads a process group of its own, so that all of it can be signalled, unless `shares_group` says otherwise or
+    /// it may use a terminal: there it has to stay in the foreground group.
     pub(crate) async fn run(
         self,
         env: Environment,
+        shares_group: bool,
         mut aborted: Aborted,
     ) -> (Ended, (i32, String)) {
         let start = Instant::now();
+        let own_group = !shares_group && !has_terminal();
         let status = async {
             if self == Self::Shell && !has_terminal() {
                 let text = "cannot run an interactive shell: standard input is not a tty";
@@ -65,9 +67,10 @@ impl Program {
             }
             let mut cmd = self.command();
             prepare(&mut cmd, &env);
-            if !has_terminal() {
+            if own_group {
                 cmd.process_group(0);
             }
+            let signal = |pid, signum| signal(pid, own_group, signum);
             aborted.wait(&mut cmd.spawn()?, signal).await
         };
         let status = status.await;
@@ -138,16 +141,32 @@ pub(crate) fn has_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Signal a program that has not been reaped yet, with all of its process group.
-fn signal(pid: u32, signum: i32) {
+/// Signal a program that has not been reaped yet, with all of its process group if that is its own.
+fn signal(pid: u32, own_group: bool, signum: i32) {
     let pid = pid as i32;
     // SAFETY: the caller has not reaped the process, so neither pid nor group has been reused.
     unsafe {
-        if has_terminal() {
-            libc::kill(pid, signum);
-        } else {
+        if own_group {
             libc::killpg(pid, signum);
+        } else {
+            libc::kill(pid, signum);
         }
+    }
+}
+
+/// Whether this process is a task of a job and leads its process group: then what its programs leave behind belongs to
+/// the job, and would keep it from ending.
+pub(crate) fn leads_job() -> bool {
+    let leads = nix::unistd::getpgrp() == nix::unistd::getpid();
+    leads && std::env::var_os("FLUX_JOB_ID").is_some()
+}
+
+/// Let what programs of this process group have left behind end with it.
+pub(crate) fn end_group() {
+    // SAFETY: ignoring a signal runs no code, and 0 is this process's own group.
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        libc::kill(0, libc::SIGHUP);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bringing one broker up and down: options, run directory, attributes, then [`crate::core`].
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use wire::Credentials;
 
 use crate::attrs::Attrs;
+use crate::boot::address::{AddressError, Hint};
 use crate::boot::{Boot, Ground, Launcher, Place, Tbon};
 use crate::config::Sources;
 use crate::connector;
@@ -20,7 +22,7 @@ use crate::core::patience::Patience;
 use crate::core::{Core, SERVICES, Setup};
 use crate::directory::{self, Directory, FluxLink};
 use crate::host::{Host, ModuleSpec};
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::rc::{Script, Scripts};
 use crate::router::{self, Input};
 
@@ -98,15 +100,14 @@ fn hostname() -> String {
     )
 }
 
-/// The address other hosts reach this one at: that of the route to a public address, or loopback.
-fn routable_address() -> String {
-    let probe = || -> std::io::Result<std::net::IpAddr> {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-        // Connecting a UDP socket sends nothing; it only asks the kernel for the route.
-        socket.connect("192.0.2.1:9")?;
-        Ok(socket.local_addr()?.ip())
-    };
-    probe().map_or_else(|_| "127.0.0.1".to_owned(), |ip| ip.to_string())
+/// The address other hosts reach this one at, written as in a URI.
+fn routable_address(hint: &str, hostname: &str) -> Result<String, AddressError> {
+    // Any text is a hint: what is no other is the name of an interface.
+    let Ok(parsed) = hint.parse::<Hint>();
+    Ok(match parsed.resolve(hint, hostname)? {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    })
 }
 
 /// Environment of an enclosing Flux job, read before it is cleaned.
@@ -118,6 +119,8 @@ struct Enclosing {
     path: String,
     /// Which brokers share a node, as PMI says it.
     mapping: Option<String>,
+    /// The `tbon.interface-hint` of the instance the job is in.
+    interface_hint: Option<String>,
 }
 
 impl Enclosing {
@@ -142,6 +145,7 @@ impl Enclosing {
             level,
             path,
             mapping: launcher.get("PMI_process_mapping"),
+            interface_hint: launcher.get("flux.tbon-interface-hint"),
         }
     }
 }
@@ -166,6 +170,9 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let host = attrs.get("hostname").map_or_else(hostname, str::to_owned);
     let boot = Boot::choose(attrs.get("broker.boot-method"), &config, &host, launcher)?;
     let (rank, size) = (boot.rank(), boot.size());
+    if let Some(hint) = &enclosing.interface_hint {
+        attrs.set_default("tbon.interface-hint", hint);
+    }
     let tbon = Tbon::read(&mut attrs, &config, rank)?;
     let topology = boot.topology(tbon.shape)?;
     // Set by `flux start --test-size` and shells of one node: all brokers share this host.
@@ -178,12 +185,14 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let flux = FluxLink::make(rundir.path());
     let owner = nix::unistd::getuid().as_raw();
 
-    let address = if single_host {
+    let method = boot.method();
+    // Only brokers that a launcher brings together choose addresses, and only if there are several hosts.
+    let address = if single_host || size == 1 || method == "config" {
         String::new()
     } else {
-        routable_address()
+        let hint = attrs.get("tbon.interface-hint").unwrap_or("default-route");
+        routable_address(hint, &host)?
     };
-    let method = boot.method();
     let place = boot.join(
         &topology,
         &Ground {
@@ -281,7 +290,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let mut core = Core::new(setup, config, handle, router.clone(), modules)?;
     core.load_modules();
     remove_stale(&socket);
-    let connections = connector::listen(&socket, owner, core.access(), router.clone())
+    let connections = connector::listen(&socket, core.door(owner), router.clone())
         .with_context(|| format!("local-uri: cannot listen on {}", socket.display()))?;
     let to_router = router.clone();
     let link = bound.start(facts, tbon.limits, parent, keys, move |incoming| {
@@ -295,6 +304,9 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     router.closed().await;
     connections.drained().await;
     drop((flux, rundir, statedir));
+    if program::leads_job() {
+        program::end_group();
+    }
     Ok(code)
 }
 

@@ -172,6 +172,11 @@ impl Meter {
         self.debug.load(Ordering::Relaxed)
     }
 
+    /// Whether debug flag `flag` was set; it is not any more.
+    pub fn take_debug_flag(&self, flag: u32) -> bool {
+        self.debug.fetch_and(!flag, Ordering::Relaxed) & flag != 0
+    }
+
     /// The module has started: it serves requests now.
     pub fn set_running(&self) {
         self.running.send_replace(true);

@@ -86,3 +86,32 @@ fn levels_reach_each_other() {
     let out = site.script(2, &outer).success();
     out.expect_stdout("1\nchild\n1\n2\n");
 }
+
+#[test]
+fn brokers_choose_their_address_as_told() {
+    let site = Site::new();
+    let alloc =
+        "flux alloc -N2 --broker-opts=-Stbon.prefertcp=1 --broker-opts=-Stbon.interface-hint";
+    let script = format!(
+        "for hint in lo 127.0.0.0/8; do {alloc}=$hint flux getattr tbon.endpoint; done | sed 's/:[0-9]*$//'
+        {alloc}=nosuch0 true"
+    );
+    site.script(2, &script)
+        .expect_code(1)
+        .expect_stdout("tcp://127.0.0.1\ntcp://127.0.0.1\n")
+        .expect_error(&["tbon.interface-hint", "'nosuch0'"]);
+}
+
+#[test]
+fn what_an_instance_leaves_behind_does_not_hold_up_its_job() {
+    let site = Site::new();
+    let group = "sh -c 'ps -o pgid= -p $$; flux getattr broker.pid'";
+    let script = format!(
+        "flux alloc -N1 sh -c 'sleep 1000 & echo done'
+        set -- $(flux alloc -N1 {group}); test $1 = $2 && echo shared
+        set -- $(flux alloc -N1 --broker-opts=-Sbroker.rc2_pgrp=1 {group}); test $1 = $2 || echo its own"
+    );
+    site.script(1, &script)
+        .success()
+        .expect_stdout("done\nshared\nits own\n");
+}

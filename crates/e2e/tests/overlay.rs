@@ -23,9 +23,19 @@ fn line(site: &Site, script: &str) -> Outcome {
     site.flux(args.into_iter().chain(end))
 }
 
-/// As [`line`], booted from configuration; `start RANK` starts the broker of a rank again, and once more, as systemd
+/// Brokers below each other, for [`configured`].
+const LINE: &str = r#"
+    { host = "fake[0-3]" },
+    { host = "fake2", parent = "fake1" },
+    { host = "fake3", parent = "fake2" },
+"#;
+
+/// All brokers below rank 0.
+const FLAT: &str = r#"{ host = "fake[0-3]" }"#;
+
+/// As [`line`], booted from configuration with these hosts; `start RANK` starts the broker of a rank again, and once more, as systemd
 /// does, should it come before its earlier life or its parent's has ended.
-fn configured(site: &Site, script: &str) -> Outcome {
+fn configured(site: &Site, hosts: &str, script: &str) -> Outcome {
     let dir = site.path().join("run");
     std::fs::create_dir(&dir).unwrap();
     let run = dir.display();
@@ -36,11 +46,7 @@ fn configured(site: &Site, script: &str) -> Outcome {
         curve_cert = \"{cert}\"
         default_bind = \"ipc://{run}/tbon-%h\"
         default_connect = \"ipc://{run}/tbon-%h\"
-        hosts = [
-            {{ host = \"fake[0-3]\" }},
-            {{ host = \"fake2\", parent = \"fake1\" }},
-            {{ host = \"fake3\", parent = \"fake2\" }},
-        ]
+        hosts = [{hosts}]
         "
     );
     let config = site.write("bootstrap.toml", &config).display().to_string();
@@ -138,6 +144,7 @@ fn brokers_boot_from_configuration() {
     let site = Site::new();
     let out = configured(
         &site,
+        LINE,
         "wait_for full
         flux getattr broker.boot-method; flux getattr hostlist; flux getattr tbon.topo
         flux exec -r 3 flux getattr tbon.level; flux overlay parentof 3; flux overlay lookup fake2",
@@ -151,6 +158,7 @@ fn a_leaf_comes_back() {
     let site = Site::new();
     let out = configured(
         &site,
+        LINE,
         "wait_for full
         for signal in 9 15; do
             state=degraded; test $signal = 9 || state=partial
@@ -166,10 +174,51 @@ fn a_leaf_comes_back() {
 }
 
 #[test]
+fn leaves_are_restarted_in_turn_while_jobs_run() {
+    let site = Site::new();
+    let out = configured(
+        &site,
+        FLAT,
+        "wait_for full
+        touch ran; jobs() { flux jobs --filter=running -no '{ranks}'; }
+        steady=$(flux submit -N1 cat)
+        flux job wait-event $steady start >/dev/null
+        home=$(flux jobs -no '{ranks}' $steady)
+        (while test -e up; do flux run -N1 true || echo failed; echo >>ran; done) & work=$!
+        for leaf in 1 2 3; do
+            test $leaf = $home && continue
+            flux resource drain $leaf restart
+            while jobs | grep -qx $leaf; do :; done
+            before=$(wc -l <ran)
+            kill -15 $(pid $leaf)
+            wait_for partial
+            until test $(wc -l <ran) -gt $((before + 2)); do :; done
+            start $leaf
+            wait_for full
+            flux resource undrain $leaf
+            echo restarted
+        done
+        rm up; wait $work
+        flux job kill -s 9 $steady; flux job status $steady 2>/dev/null || echo steady ended with $?
+        touch up
+        flux resource list -s free -no '{nnodes}'",
+    );
+    let out = out.success();
+    let lines = out.lines();
+    assert!(
+        lines.iter().filter(|l| **l == "restarted").count() >= 2,
+        "{out}"
+    );
+    assert!(lines.ends_with(&["steady ended with 137", "4"]), "{out}");
+    assert!(!lines.contains(&"failed"), "{out}");
+}
+
+#[test]
 fn a_router_comes_back_and_those_below_after_it() {
     let site = Site::new();
     let out = configured(
         &site,
+        LINE,
         "wait_for full
         kill -9 $(pid 1)
         wait_for degraded
@@ -185,6 +234,7 @@ fn a_second_broker_of_a_rank_is_refused() {
     let site = Site::new();
     let out = configured(
         &site,
+        LINE,
         "wait_for full
         dir=$(flux getattr rundir); mkdir $dir/other
         config=$(dirname $dir)/bootstrap.toml

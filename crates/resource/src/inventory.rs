@@ -20,6 +20,8 @@ pub struct Inventory {
     pub excluded: Idset,
     /// Targets that were online and are not any more.
     pub lost: Idset,
+    /// Brokers have fixed places and can take them again, whoever may have found the set.
+    pub brokers_return: bool,
 }
 
 /// How the usable targets changed.
@@ -39,10 +41,10 @@ impl Change {
 }
 
 impl Inventory {
-    /// Whether targets that go offline are gone for good: only a configured set names targets
-    /// that may come back.
+    /// Whether targets that go offline are gone for good: they may come back if the set or the brokers are configured.
     pub fn shrinks(&self) -> bool {
-        matches!(&self.defined, Some((_, method)) if *method != Method::Configuration)
+        let configured = |(_, method): &(ResourceSet, Method)| *method == Method::Configuration;
+        !self.brokers_return && self.defined.as_ref().is_some_and(|set| !configured(set))
     }
 
     /// The set a scheduler gets: all but excluded targets.
@@ -189,6 +191,9 @@ mod tests {
                 shrink: ids("3")
             }
         );
+        inv.brokers_return = true;
+        let change = inv.change_since(&told, &ids(""));
+        assert_eq!((change.down, change.shrink), (ids("3"), ids("")));
         inv.set_online(ids("0-3"));
         assert!(inv.change_since(&told, &ids("")).is_empty());
         inv.torpid = ids("2");

@@ -293,10 +293,8 @@ impl Message {
         if self.is_owner() {
             return Ok(());
         }
-        Err(RpcError::new(
-            libc::EPERM,
-            format!("Request requires owner credentials: {}", self.topic()),
-        ))
+        let reason = format!("Request requires owner credentials: {}", self.topic());
+        Err(RpcError::explained(libc::EPERM, reason))
     }
 
     /// `Ok` if the sender is the owner or `userid` itself, EPERM otherwise.

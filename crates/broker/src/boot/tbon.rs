@@ -137,6 +137,8 @@ impl Tbon {
         attrs.fix("tbon.topo", shape.to_string());
         let hint = text(table, "interface-hint")?.map(str::to_owned);
         let hint = hint.or_else(|| std::env::var("FLUX_IPADDR_INTERFACE").ok());
+        let hostname = || std::env::var_os("FLUX_IPADDR_HOSTNAME").map(|_| "hostname".to_owned());
+        let hint = hint.or_else(hostname);
         attrs.set_default(
             "tbon.interface-hint",
             hint.as_deref().unwrap_or("default-route"),

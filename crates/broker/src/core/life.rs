@@ -20,7 +20,7 @@ use super::{Core, Done, config, start};
 use crate::attrs::Attrs;
 use crate::child::{Abort, abort};
 use crate::log::entry;
-use crate::program::{Program, has_terminal};
+use crate::program::{Program, has_terminal, leads_job};
 use crate::rc::{self, Script};
 use crate::router::Input;
 use crate::state::{Event, State};
@@ -422,8 +422,9 @@ impl Core {
         }
         let (tx, rx) = abort();
         self.life.abort = Some(tx);
+        let shares_group = leads_job() && attrs.get("broker.rc2_pgrp").is_none();
         let program = self.setup.program.clone();
-        let run = program.run(self.setup.program_env.clone(), rx);
+        let run = program.run(self.setup.program_env.clone(), shares_group, rx);
         self.tasks.push(Box::pin(async move {
             let (ended, entry) = run.await;
             Done::Program(ended.code, entry)

@@ -84,7 +84,7 @@ pub(super) fn may_ask(topic: &str) -> bool {
     let Some((service, method)) = topic.split_once('.') else {
         return false;
     };
-    if matches!(method, "ping" | "disconnect") {
+    if matches!(method, "ping" | "rusage" | "disconnect") {
         return true;
     }
     let open = OPEN.iter().find(|(name, _)| *name == service);
@@ -101,6 +101,7 @@ mod tests {
             "kvs.lookup",
             "job-manager.history.get",
             "content.ping",
+            "broker.rusage",
             "x.disconnect",
         ] {
             assert!(may_ask(topic), "{topic}");

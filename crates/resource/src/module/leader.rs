@@ -99,7 +99,10 @@ impl Leader {
             log: Reslog::new(handle.clone(), start.config.journal_max),
             handle,
             hosts: start.hosts,
-            inventory: Inventory::default(),
+            inventory: Inventory {
+                brokers_return: start.brokers_return,
+                ..Inventory::default()
+            },
             set_value: None,
             stored: false,
             discovered: None,

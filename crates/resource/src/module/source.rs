@@ -24,6 +24,8 @@ pub(super) struct Start {
     pub(super) expiration: f64,
     /// The instance is there to be mended.
     pub(super) recovery: bool,
+    /// Brokers have fixed places, which they can take again.
+    pub(super) brokers_return: bool,
     /// Updates of the enclosing job's set.
     pub(super) parent: Option<Parent>,
 }
@@ -71,6 +73,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
         defined: None,
         expiration: 0.0,
         recovery: handle.getattr("broker.recovery-mode").await.is_ok(),
+        brokers_return: has_bootstrap,
         parent: None,
     };
     if let Some(set) = start

@@ -28,7 +28,10 @@ pub(super) fn among(
     };
     let unknown = ranks.difference(&all);
     if !unknown.is_empty() {
-        let text = format!("one or more --rank values are above {}: {unknown}", size - 1);
+        let text = format!(
+            "one or more --rank values are above {}: {unknown}",
+            size - 1
+        );
         return Err(Failure::new(text));
     }
     let without = exclude.map(ids).transpose()?.unwrap_or_default();
