@@ -96,6 +96,25 @@ impl Pool {
         self.free.retain(|rank, _| !ranks.contains(*rank));
     }
 
+    /// All resources.
+    pub fn all(&self) -> &ResourceSet {
+        &self.all
+    }
+
+    /// Those of ranks that may not be used.
+    pub fn down(&self) -> ResourceSet {
+        self.all.on_ranks(&self.all.ranks().difference(&self.up))
+    }
+
+    /// Those in use.
+    pub fn allocated(&self) -> ResourceSet {
+        let mut free = ResourceSet::new();
+        for (rank, node) in &self.free {
+            free.add(*rank, &node.host, &node.cores, &node.gpus);
+        }
+        self.all.difference(&free)
+    }
+
     /// Mark `set` as used (a job that ran before this scheduler).
     pub fn take(&mut self, set: &ResourceSet) {
         for used in set.targets() {
@@ -319,6 +338,21 @@ mod tests {
         assert_eq!(pool.alloc(&whole, None), Err(NoFit::Busy));
         pool.release(&one);
         assert_eq!(shape(&pool.alloc(&whole, None).unwrap()), "0:0-3");
+    }
+
+    #[test]
+    fn what_is_where() {
+        let mut pool = instance(2, 4);
+        assert!(pool.allocated().targets().is_empty());
+        let one = pool.alloc(&request(0, 1, 2), None).unwrap();
+        assert_eq!(shape(&pool.allocated()), shape(&one));
+        pool.set_down(&Idset::from_range(1, 1));
+        assert_eq!(
+            (pool.down().ranks(), pool.all().nnodes()),
+            (Idset::from_range(1, 1), 2)
+        );
+        pool.release(&one);
+        assert!(pool.allocated().targets().is_empty());
     }
 
     #[test]

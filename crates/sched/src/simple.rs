@@ -201,6 +201,17 @@ impl Scheduler {
                 self.handle.respond_ok(msg);
                 Ok(())
             }
+            "sched.resource-status" => {
+                let mut all = self.pool.all().clone();
+                all.scheduling = None;
+                let status = json!({
+                    "all": all.to_value(),
+                    "allocated": self.pool.allocated().to_value(),
+                    "down": self.pool.down().to_value(),
+                });
+                self.handle.respond(msg, &status);
+                Ok(())
+            }
             "feasibility.check" => {
                 self.handle.respond_result(msg, self.feasible(msg));
                 Ok(())

@@ -76,6 +76,7 @@ const OPEN: &[(&str, &[&str])] = &[
     ("overlay", &["health", "stats-get", "topology"]),
     ("resource", &["sched-status", "status", "topo-get"]),
     ("feasibility", &["check"]),
+    ("sched", &["resource-status"]),
     ("state-machine", &["get", "wait"]),
 ];
 
