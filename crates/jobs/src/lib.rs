@@ -9,3 +9,4 @@ pub mod info;
 pub mod ingest;
 pub mod list;
 pub mod manager;
+mod record;

@@ -137,6 +137,11 @@ impl Pool {
         }
     }
 
+    /// Mark everything as free.
+    pub fn release_all(&mut self) {
+        self.free = nodes(&self.all);
+    }
+
     /// Allocate `counts` on ranks that satisfy `constraint`.
     pub fn alloc(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Inbox, Node, RpcStream};
@@ -44,7 +44,14 @@ struct Scheduler {
     expiration: f64,
     queue: BTreeMap<Key, Pending>,
     keys: BTreeMap<JobId, Key>,
+    /// The last request of the job manager's: whose connection it came by.
+    manager: Option<Message>,
+    /// That manager is gone: its next life has to be told of this scheduler.
+    orphaned: bool,
 }
+
+/// Wait before a job manager that is not there is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
@@ -62,7 +69,15 @@ pub async fn main(ctx: Context) -> ModuleResult {
     early.iter().for_each(|msg| sched.message(msg));
     sched.schedule();
     loop {
+        if sched.orphaned {
+            match hello(&mut sched).await {
+                Ok(()) => sched.orphaned = false,
+                Err(e) if e.errno == libc::ENOSYS => {}
+                Err(e) => return Err(e),
+            }
+        }
         tokio::select! {
+            () = tokio::time::sleep(AGAIN), if sched.orphaned => {}
             msg = inbox.recv() => match msg {
                 Some(msg) => {
                     sched.message(&msg);
@@ -125,6 +140,8 @@ async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, 
         pool: Pool::new(all, up),
         queue: BTreeMap::new(),
         keys: BTreeMap::new(),
+        manager: None,
+        orphaned: false,
     })
 }
 
@@ -137,6 +154,7 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         r: Option<Value>,
         free: Option<String>,
     }
+    sched.pool.release_all();
     let request = json!({ "partial-ok": true });
     let mut stream = sched
         .handle
@@ -192,6 +210,9 @@ impl Scheduler {
         if !msg.is_request() {
             return;
         }
+        if matches!(msg.topic(), "sched.alloc" | "sched.free" | "sched.cancel") {
+            self.manager = Some(msg.clone());
+        }
         let result = match msg.topic() {
             "sched.alloc" => self.enqueue(msg),
             "sched.free" => self.free(msg),
@@ -216,11 +237,24 @@ impl Scheduler {
                 self.handle.respond_result(msg, self.feasible(msg));
                 Ok(())
             }
+            "sched.disconnect" => {
+                self.disconnect(msg);
+                Ok(())
+            }
             topic if topic.ends_with(".disconnect") => Ok(()),
             _ => Err(RpcError::errno(libc::ENOSYS)),
         };
         if let Err(e) = result {
             self.handle.respond_error(msg, &e);
+        }
+    }
+
+    /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells.
+    fn disconnect(&mut self, msg: &Message) {
+        if self.manager.take_if(|m| m.is_same_rpc(msg, None)).is_some() {
+            self.queue.clear();
+            self.keys.clear();
+            self.orphaned = true;
         }
     }
 
@@ -324,6 +358,9 @@ impl Scheduler {
 
     /// Allocate from the head of the queue until one has to wait.
     fn schedule(&mut self) {
+        if self.orphaned {
+            return;
+        }
         while let Some(mut entry) = self.queue.first_entry() {
             let id = entry.key().1;
             let pending = entry.get_mut();

@@ -17,6 +17,10 @@
 use crate::{Fatal, info::JobInfo};
 use client::{Handle, Node};
 use serde_json::json;
+use std::time::Duration;
+
+/// How long, and how often, to look for a job-exec that is being replaced.
+const AGAIN: (u32, Duration) = (100, Duration::from_millis(100));
 
 /// Waits for the shells of all nodes.
 pub async fn enter(handle: &Handle, info: &JobInfo) -> Result<(), Fatal> {
@@ -24,13 +28,19 @@ pub async fn enter(handle: &Handle, info: &JobInfo) -> Result<(), Fatal> {
         return Ok(());
     }
     let request = json!({"id": info.id, "rank": info.here().broker_rank});
-    match handle
-        .rpc("job-exec.shell-barrier", Node::Any, &request)
-        .await
-    {
-        Ok(_) => Ok(()),
-        // The job's exception says why: an empty message keeps the shell silent.
-        Err(e) if e.errno == libc::EIO => Err(Fatal::new("")),
-        Err(e) => Err(Fatal::new(format!("shell barrier: {e}"))),
+    let (mut tries, pause) = AGAIN;
+    loop {
+        let entered = handle.rpc("job-exec.shell-barrier", Node::Any, &request);
+        match entered.await {
+            Ok(_) => return Ok(()),
+            // The job's exception says why: an empty message keeps the shell silent.
+            Err(e) if e.errno == libc::EIO => return Err(Fatal::new("")),
+            // Its next life counts anew: all shells come again.
+            Err(e) if matches!(e.errno, libc::ENOSYS | libc::ENOENT) && tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(pause).await;
+            }
+            Err(e) => return Err(Fatal::new(format!("shell barrier: {e}"))),
+        }
     }
 }

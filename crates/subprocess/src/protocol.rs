@@ -44,6 +44,10 @@ pub struct Command {
     pub label: Option<String>,
 }
 
+/// Option of a [`Command`] with a label, "1": when the client of the process goes away, the process goes on in the
+/// background, waitable, and can be attached to.
+pub const OUTLIVES_CLIENT: &str = "outlives_client";
+
 /// Request of `exec`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecRequest {

@@ -20,8 +20,8 @@ use wire::{Message, RpcError};
 use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
 use crate::protocol::{
     AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
-    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, Target,
-    WaitResponse, WriteRequest,
+    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, OUTLIVES_CLIENT,
+    Target, WaitResponse, WriteRequest,
 };
 
 /// Bytes of input that may be on their way to one process, unless the command's option
@@ -50,6 +50,18 @@ fn wanted(stream: &Stream) -> u32 {
     }
 }
 
+/// Whether a process goes on without its client.
+fn outlives_client(cmd: &Command) -> Result<bool, RpcError> {
+    match cmd.opts.get(OUTLIVES_CLIENT) {
+        None => Ok(false),
+        Some(_) if cmd.label.is_none() => {
+            let text = format!("cmd.opts.{OUTLIVES_CLIENT}: the process needs a label");
+            Err(invalid(&text))
+        }
+        Some(value) => Ok(*value == "1"),
+    }
+}
+
 /// Who gets what a process reports.
 struct Client {
     /// The exec or attach request.
@@ -61,6 +73,8 @@ struct Entry {
     process: Process,
     cmd: Command,
     background: bool,
+    /// In the background from when its client goes.
+    outlives_client: bool,
     client: Option<Client>,
     /// Streams that have ended.
     ended: Vec<Stream>,
@@ -206,6 +220,7 @@ impl Server {
             no_input: background,
         };
         let windows = input_windows(&cmd)?;
+        let outlives_client = outlives_client(&cmd)?;
         let key = self.next_key;
         let given = cmd.clone();
         cmd.env.insert("FLUX_URI".into(), self.uri.clone());
@@ -224,6 +239,7 @@ impl Server {
             process,
             cmd: given,
             background,
+            outlives_client,
             client,
             ended: Vec::new(),
             retained: VecDeque::new(),
@@ -250,7 +266,12 @@ impl Server {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Ok(None);
         };
-        if !entry.background {
+        // Who has it may take it up anew, having lost track of it.
+        let again = |c: &mut Client| entry.outlives_client && c.request.is_same_rpc(msg, None);
+        if let Some(before) = entry.client.take_if(again) {
+            let end = RpcError::errno(libc::ENODATA);
+            self.handle.respond_error(&before.request, &end);
+        } else if !entry.background {
             return busy("the process does not run in the background");
         }
         if entry.client.is_some() {
@@ -449,7 +470,12 @@ impl Server {
         for entry in self.entries.values_mut() {
             let gone = |c: &mut Client| c.request.is_same_rpc(msg, None);
             if entry.client.take_if(gone).is_some() && !entry.background {
-                entry.process.ask(Control::Signal(libc::SIGKILL));
+                if entry.outlives_client {
+                    entry.background = true;
+                    entry.waitable = true;
+                } else {
+                    entry.process.ask(Control::Signal(libc::SIGKILL));
+                }
             }
             entry.waiter.take_if(|w| w.is_same_rpc(msg, None));
         }

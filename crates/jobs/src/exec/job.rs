@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use client::{Handle, Node};
+use client::{Node, RpcStream};
 use formats::fsd;
 use formats::iodata::IoData;
 use formats::jobid::JobId;
@@ -11,6 +11,7 @@ use formats::resource_set::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use wire::{Message, RpcError};
 
 use super::barrier::Barrier;
@@ -30,6 +31,17 @@ pub(crate) struct Start {
     pub(super) jobspec: Value,
     #[serde(rename = "R")]
     r: Value,
+    /// Its shells were started in an earlier life of this service.
+    #[serde(default)]
+    pub(super) reattach: bool,
+}
+
+impl Start {
+    /// When the resources were given, in seconds since 1970; 0 if they do not say.
+    pub(super) fn starttime(&self) -> f64 {
+        let time = self.r.pointer("/execution/starttime");
+        time.and_then(Value::as_f64).unwrap_or(0.0)
+    }
 }
 
 /// What the shell on a rank reports.
@@ -56,6 +68,8 @@ struct Job {
     shells: HashMap<u32, Shell>,
     barrier: Barrier,
     started: bool,
+    /// The shells were started before this service was.
+    reattaches: bool,
     /// Largest wait status so far.
     status: i32,
     /// Signal to send to shells that start from now on.
@@ -84,7 +98,9 @@ pub(super) async fn run(
             return;
         }
     };
-    if let Err(e) = guest.create(start.userid).await {
+    if !start.reattach
+        && let Err(e) = guest.create(start.userid).await
+    {
         report.exception("exec", &format!("cannot make the guest namespace: {e}"));
         report.released();
         return;
@@ -96,12 +112,15 @@ pub(super) async fn run(
         barrier: Barrier::new(ranks.len()),
         guest,
         site,
-        started: false,
+        started: start.reattach,
+        reattaches: start.reattach,
         status: 0,
         signal: None,
         failed: false,
     };
-    job.supervise(&start, &ranks, set.expiration, control).await;
+    if !job.supervise(&start, &ranks, set.expiration, control).await {
+        return;
+    }
     let log = job.guest.append(&[
         ("complete", json!({ "status": job.status })),
         ("done", Value::Null),
@@ -131,36 +150,52 @@ async fn until(when: f64) {
 }
 
 impl Job {
-    /// Start the shells and attend to them until all are gone.
+    /// Start the shells, or find them again, and attend to them until all are gone; false if the service ends before.
     async fn supervise(
         &mut self,
         start: &Start,
         ranks: &[u32],
         mut expiration: f64,
         mut control: UnboundedReceiver<Control>,
-    ) {
-        let begun = self
-            .guest
-            .append(&[("init", Value::Null), ("starting", Value::Null)]);
-        let command = self.command(start);
+    ) -> bool {
+        let events: &[_] = match start.reattach {
+            true => &[("re-starting", Value::Null)],
+            false => &[("init", Value::Null), ("starting", Value::Null)],
+        };
+        let begun = self.guest.append(events);
+        let (topic, request) = match start.reattach {
+            true => ("rexec.attach", attach(start.id)),
+            false => ("rexec.exec", self.command(start)),
+        };
         let (tx, mut events) = unbounded_channel();
+        // Nothing is followed any more when this ends.
+        let mut watches = JoinSet::new();
         for rank in ranks {
-            let handle = self.site.handle.clone();
-            tokio::spawn(watch(handle, *rank, command.clone(), tx.clone()));
+            let stream = self.site.handle.stream(topic, Node::Rank(*rank), &request);
+            watches.spawn(watch(*rank, stream, tx.clone()));
         }
+        let mut found = start.reattach;
         if let Err(e) = begun.await {
             self.fail("exec", &format!("cannot write the exec eventlog: {e}"));
         }
         let mut escalation: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
         while self.shells.values().any(|shell| *shell != Shell::Gone) {
             let was_signalled = self.signal.is_some();
+            if found && self.shells.values().all(|shell| *shell != Shell::Starting) {
+                found = false;
+                self.report.reattached();
+            }
             tokio::select! {
                 // `tx` lives here, so the channel stays open.
                 Some((rank, event)) = events.recv() => self.shell_event(rank, event).await,
-                Some(message) = control.recv() => match message {
+                message = control.recv() => match message {
+                    // The service ends; its next life finds the shells.
+                    None => return false,
+                    Some(message) => match message {
                     Control::Cancel(signum) => self.signal_all(signum),
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
+                    },
                 },
                 () = until(expiration) => {
                     expiration = 0.0;
@@ -186,6 +221,7 @@ impl Job {
                 escalation = Some(Box::pin(tokio::time::sleep(KILL_TIMEOUT)));
             }
         }
+        true
     }
 
     fn command(&self, start: &Start) -> Value {
@@ -203,9 +239,10 @@ impl Job {
             "cmd": {
                 "cmdline": [shell, start.id.dec()],
                 "env": env,
-                "opts": {},
+                "opts": { OUTLIVES_CLIENT: "1" },
                 "channels": [],
                 "cwd": "/",
+                "label": label(start.id),
             },
             "flags": REXEC_FLAGS,
         })
@@ -238,7 +275,12 @@ impl Job {
                 let _ = self.guest.append(&[("shell-exit", context)]).await;
             }
             ShellEvent::Failed(e) => {
-                let note = format!("job shell could not be run on rank {rank}: {e}");
+                let note = match e.errno {
+                    libc::ENOENT if self.reattaches => {
+                        format!("job shell on rank {rank} is not there any more")
+                    }
+                    _ => format!("job shell could not be run on rank {rank}: {e}"),
+                };
                 self.gone(rank, 127 << 8);
                 self.fail("exec", &note);
             }
@@ -284,11 +326,25 @@ impl Job {
     }
 }
 
-/// Start the shell on `rank` and report what becomes of it.
-async fn watch(handle: Handle, rank: u32, command: Value, tx: UnboundedSender<(u32, ShellEvent)>) {
+/// Option of rexec: the shells stay when this service goes.
+const OUTLIVES_CLIENT: &str = "outlives_client";
+
+/// What a job's shells are called in rexec.
+fn label(id: JobId) -> String {
+    format!("shell-{}", id.dec())
+}
+
+/// The request that finds a shell again.
+fn attach(id: JobId) -> Value {
+    json!({ "pid": -1, "label": label(id), "flags": REXEC_FLAGS })
+}
+
+/// Report what becomes of the shell on `rank`.
+async fn watch(rank: u32, mut stream: RpcStream, tx: UnboundedSender<(u32, ShellEvent)>) {
     #[derive(Deserialize)]
     #[serde(tag = "type", rename_all = "lowercase")]
     enum Response {
+        #[serde(alias = "attached")]
         Started {
             pid: i32,
         },
@@ -303,7 +359,6 @@ async fn watch(handle: Handle, rank: u32, command: Value, tx: UnboundedSender<(u
     }
     // The receiver lives as long as the job's task; after it nobody wants to know.
     let send = |event| drop(tx.send((rank, event)));
-    let mut stream = handle.stream("rexec.exec", Node::Rank(rank), &command);
     let mut status = None;
     while let Some(answer) = stream.next().await {
         match answer.and_then(|msg| msg.json()) {

@@ -3,8 +3,9 @@
 //! Keys: `run_duration` (FSD; the job's duration without it), `wait_status`, `mock_exception`
 //! (`init` or `run`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use formats::eventlog;
 use formats::fsd;
 use formats::job_schema::{EXEC_EVENTLOG, JobKey};
 use serde_json::Value;
@@ -51,13 +52,27 @@ pub(super) async fn run(
         report.released();
         return;
     }
-    report.started();
+    let past = match start.reattach {
+        true => {
+            report.reattached();
+            since(start.starttime())
+        }
+        false => {
+            report.started();
+            Duration::ZERO
+        }
+    };
     let mut status = test.get("wait_status").and_then(Value::as_i64).unwrap_or(0) as i32;
     if mocked == Some("run") {
         report.exception("exec", "mock run exception generated");
         status = CANCELLED;
-    } else if wait(duration(&start.jobspec, test), control).await {
-        status = CANCELLED;
+    } else {
+        let rest = duration(&start.jobspec, test).saturating_sub(past);
+        match wait(rest, control).await {
+            End::Over => {}
+            End::Cancelled => status = CANCELLED,
+            End::Left => return,
+        }
     }
     let log = guest::encode(&[
         ("init", Value::Null),
@@ -82,19 +97,34 @@ pub(super) async fn run(
     }
 }
 
-/// Let `time` pass; true if the job was cancelled.
-async fn wait(time: Duration, control: &mut UnboundedReceiver<Control>) -> bool {
+/// How the time of a job ends.
+enum End {
+    Over,
+    Cancelled,
+    /// The service ends; its next life goes on waiting.
+    Left,
+}
+
+/// Time that has passed since `start`, in seconds since 1970.
+fn since(start: f64) -> Duration {
+    let now = eventlog::timestamp(SystemTime::now());
+    Duration::try_from_secs_f64(now - start).unwrap_or_default()
+}
+
+/// Let `time` pass.
+async fn wait(time: Duration, control: &mut UnboundedReceiver<Control>) -> End {
     if time < TICK {
-        return false;
+        return End::Over;
     }
     let end = tokio::time::sleep(time);
     tokio::pin!(end);
     loop {
         tokio::select! {
-            () = &mut end => return false,
+            () = &mut end => return End::Over,
             message = control.recv() => match message {
                 Some(Control::Barrier(_) | Control::Expiration(_)) => {}
-                Some(Control::Cancel(_)) | None => return true,
+                Some(Control::Cancel(_)) => return End::Cancelled,
+                None => return End::Left,
             },
         }
     }

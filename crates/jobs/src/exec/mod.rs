@@ -4,7 +4,8 @@
 //! a job shell on every rank through `rexec`, waits for them, and hands the resources back. This
 //! module routes requests and exceptions to those tasks.
 //!
-//! Invariants: each `start` request ends with one final `release`; no shell outlives the module.
+//! Invariants: each `start` request ends with one final `release`, or with the module. Shells outlive the module: rexec
+//! keeps them by label, and a `start` with `reattach` finds them again.
 
 mod barrier;
 mod guest;
@@ -12,6 +13,7 @@ mod job;
 mod mock;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use client::module::{Context, ModuleResult};
 use client::{Handle, Node};
@@ -46,6 +48,20 @@ struct Exec {
     site: Site,
     jobs: HashMap<JobId, UnboundedSender<Control>>,
     tasks: FuturesUnordered<JoinHandle<JobId>>,
+    /// The last `start` request: by whose connection requests come.
+    manager: Option<Message>,
+    /// That manager is gone: its next life has to be told of this service.
+    orphaned: bool,
+}
+
+/// Wait before a job manager that is not there is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Tell the job manager that jobs can be started.
+async fn hello(handle: &Handle) -> Result<(), RpcError> {
+    let request = json!({ "service": "job-exec" });
+    let answer = handle.rpc("job-manager.exec-hello", Node::Any, &request);
+    answer.await.map(drop)
 }
 
 /// Entry point.
@@ -54,22 +70,26 @@ pub async fn main(ctx: Context) -> ModuleResult {
         handle, mut inbox, ..
     } = ctx;
     handle.subscribe("job-exception").await?;
-    handle
-        .rpc(
-            "job-manager.exec-hello",
-            Node::Any,
-            &json!({ "service": "job-exec" }),
-        )
-        .await?;
+    hello(&handle).await?;
     let shell = handle.getattr("conf.shell_path").await?;
     let site = Site { handle, shell };
     let mut exec = Exec {
         site,
         jobs: HashMap::new(),
         tasks: FuturesUnordered::new(),
+        manager: None,
+        orphaned: false,
     };
     loop {
+        if exec.orphaned && exec.tasks.is_empty() {
+            match hello(&exec.site.handle).await {
+                Ok(()) => exec.orphaned = false,
+                Err(e) if e.errno == libc::ENOSYS => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
         tokio::select! {
+            () = tokio::time::sleep(AGAIN), if exec.orphaned => {}
             msg = inbox.recv() => match msg {
                 Some(msg) => exec.message(&msg),
                 None => break,
@@ -77,10 +97,8 @@ pub async fn main(ctx: Context) -> ModuleResult {
             Some(ended) = exec.tasks.next(), if !exec.tasks.is_empty() => exec.ended(ended),
         }
     }
-    for control in exec.jobs.values() {
-        // A task that has ended meanwhile needs no telling.
-        let _ = control.send(Control::Cancel(libc::SIGTERM));
-    }
+    // What runs goes on: shells outlive this service, and its next life finds them.
+    exec.jobs.clear();
     while let Some(ended) = exec.tasks.next().await {
         exec.ended(ended);
     }
@@ -112,7 +130,10 @@ impl Exec {
                     .respond(msg, &json!({ "jobs": self.jobs.len() }));
                 Ok(())
             }
-            "disconnect" => Ok(()),
+            "disconnect" => {
+                self.disconnect(msg);
+                Ok(())
+            }
             _ => Err(RpcError::errno(libc::ENOSYS)),
         };
         if let Err(e) = result {
@@ -124,6 +145,7 @@ impl Exec {
         msg.require_owner()?;
         let start: job::Start = msg.json()?;
         let id = start.id;
+        self.manager = Some(msg.clone());
         let (control, rx) = unbounded_channel();
         self.jobs.insert(id, control);
         let (site, request) = (self.site.clone(), msg.clone());
@@ -132,6 +154,14 @@ impl Exec {
             id
         }));
         Ok(())
+    }
+
+    /// Without the job manager that asked there is nobody to report to; its next life asks again.
+    fn disconnect(&mut self, msg: &Message) {
+        if self.manager.take_if(|m| m.is_same_rpc(msg, None)).is_some() {
+            self.jobs.clear();
+            self.orphaned = true;
+        }
     }
 
     fn control(&self, id: JobId, control: Control) -> Result<(), RpcError> {
@@ -211,6 +241,10 @@ impl Reporter {
 
     pub(crate) fn started(&self) {
         self.send("start", json!({}));
+    }
+
+    pub(crate) fn reattached(&self) {
+        self.send("reattached", json!({}));
     }
 
     pub(crate) fn exception(&self, kind: &str, note: &str) {

@@ -7,7 +7,7 @@
 
 mod sign;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Node};
@@ -259,6 +259,9 @@ fn redacted(mut jobspec: Value) -> Value {
     jobspec
 }
 
+/// How often, and how long in between, to announce jobs to a manager that is not there.
+const AGAIN: (u32, Duration) = (100, Duration::from_millis(100));
+
 /// Store the records of a batch and announce it to the manager.
 async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
     let mut txn = kvs::Txn::new();
@@ -299,13 +302,19 @@ async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
         #[serde(default)]
         errors: Vec<(u64, String)>,
     }
-    let announced = handle
-        .call::<Answer>(
-            "job-manager.submit",
-            Node::Rank(0),
-            &json!({ "jobs": jobs }),
-        )
-        .await;
+    let request = json!({ "jobs": jobs });
+    let (mut tries, pause) = AGAIN;
+    let announced = loop {
+        let answer = handle.call::<Answer>("job-manager.submit", Node::Rank(0), &request);
+        match answer.await {
+            // The manager is being replaced: the jobs are stored, and its next life knows them or is told.
+            Err(e) if e.errno == libc::ENOSYS && tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(pause).await;
+            }
+            answer => break answer,
+        }
+    };
     let errors = match announced {
         Ok(answer) => answer.errors,
         Err(e) => return all_failed(requests, e),

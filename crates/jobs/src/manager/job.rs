@@ -121,6 +121,9 @@ impl Job {
                     self.state = JobState::Priority;
                 }
             }
+            JobEvent::FluxRestart(_) if self.state == JobState::Sched => {
+                self.state = JobState::Priority;
+            }
             JobEvent::Alloc(alloc) => {
                 if let Some(annotations) = alloc.annotations {
                     self.annotations = annotations;
@@ -255,6 +258,21 @@ mod tests {
             (5, Some(256), Exec::Done, Alloc::None)
         );
         assert!(!job.succeeded());
+    }
+
+    #[test]
+    fn a_restart_asks_for_a_new_priority() {
+        let start = [
+            ("validate", Value::Null),
+            ("depend", Value::Null),
+            ("priority", json!({"priority": 16})),
+            ("flux-restart", Value::Null),
+            ("alloc", Value::Null),
+        ];
+        assert_eq!(replay(&start[..3]).state, JobState::Sched);
+        assert_eq!(replay(&start[..4]).state, JobState::Priority);
+        let running = [&start[..3], &start[4..], &start[3..4]].concat();
+        assert_eq!(replay(&running).state, JobState::Run);
     }
 
     #[test]

@@ -1,12 +1,21 @@
 //! `job-manager.events-journal`: all events of all jobs, as they are posted.
+//!
+//! With `full` the past comes first: inactive jobs are read from the store and sent while the manager goes on; a job that
+//! becomes inactive meanwhile is kept until then, so that each job is told of once.
+
+use std::collections::HashSet;
 
 use client::Handle;
 use formats::eventlog::Event;
+use formats::jobid::JobId;
+use futures::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
 use super::job::Job;
+use super::{Done, Manager};
+use crate::record::{self, Record, RecordError};
 
 /// Job id of the message that ends the history (upstream's FLUX_JOBID_ANY).
 const SENTINEL: u64 = u64::MAX;
@@ -19,7 +28,8 @@ struct Request {
     deny: Option<Map<String, Value>>,
 }
 
-struct Listener {
+/// Somebody who follows the journal.
+pub(super) struct Listener {
     request: Message,
     allow: Option<Map<String, Value>>,
     deny: Option<Map<String, Value>>,
@@ -31,20 +41,83 @@ impl Listener {
             && !self.deny.as_ref().is_some_and(|set| set.contains_key(name))
     }
 
-    fn send(&self, handle: &Handle, job: &Job, events: &[Event]) {
-        let events: Vec<&Event> = events.iter().filter(|e| self.wants(&e.name)).collect();
+    fn send(&self, handle: &Handle, told: &Told<'_>) {
+        let events: Vec<&Event> = told.events.iter().filter(|e| self.wants(&e.name)).collect();
         if events.is_empty() {
             return;
         }
         let has = |name: &str| events.iter().any(|e| e.name == name);
-        let mut item = json!({ "id": job.id, "events": events });
+        let mut item = json!({ "id": told.id, "events": events });
         if has("submit") {
-            item["jobspec"] = Value::clone(&job.jobspec);
+            item["jobspec"] = told.jobspec.clone();
         }
-        if let Some(r) = job.r.as_ref().filter(|_| has("alloc")) {
-            item["R"] = Value::clone(r);
+        if let Some(r) = told.r.filter(|_| has("alloc")) {
+            item["R"] = r.clone();
         }
         handle.respond(&self.request, &item);
+    }
+
+    fn send_job(&self, handle: &Handle, job: &Job) {
+        self.send(handle, &Told::of(job, &job.events));
+    }
+}
+
+/// What a listener is told of a job at once.
+struct Told<'a> {
+    id: JobId,
+    events: &'a [Event],
+    jobspec: &'a Value,
+    r: Option<&'a Value>,
+}
+
+impl<'a> Told<'a> {
+    fn of(job: &'a Job, events: &'a [Event]) -> Self {
+        Told {
+            id: job.id,
+            events,
+            jobspec: &job.jobspec,
+            r: job.r.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Record> for Told<'a> {
+    fn from(record: &'a Record) -> Self {
+        Told {
+            id: record.id,
+            events: &record.events,
+            jobspec: &record.jobspec,
+            r: record.r.as_ref(),
+        }
+    }
+}
+
+/// Send all inactive jobs of the store, in order of their ids; those that were sent.
+async fn tell_past(handle: &Handle, listener: &Listener) -> Result<HashSet<JobId>, RpcError> {
+    let ids = record::ids(handle).await?;
+    let records = stream::iter(ids).map(|id| past(handle, id));
+    let mut records = records.buffered(record::WINDOW);
+    let mut told = HashSet::new();
+    while let Some(record) = records.next().await {
+        match record {
+            Ok(Some(record)) => {
+                listener.send(handle, &Told::from(&record));
+                told.insert(record.id);
+            }
+            Ok(None) => {}
+            // Those who list jobs have to do without.
+            Err(e) => super::log(handle, super::LOG_ERR, &format!("journal: {e}")),
+        }
+    }
+    Ok(told)
+}
+
+/// The record of a job, if it is inactive.
+async fn past(handle: &Handle, id: JobId) -> Result<Option<Record>, RecordError> {
+    let events = record::events(handle, id).await?;
+    match record::is_inactive(&events) {
+        true => record::load(handle, id, events).await.map(Some),
+        false => Ok(None),
     }
 }
 
@@ -52,38 +125,23 @@ impl Listener {
 #[derive(Default)]
 pub(crate) struct Journal {
     listeners: Vec<Listener>,
+    /// Requests of listeners that are being told of the past.
+    reading: Vec<Message>,
+    /// Jobs that have become inactive since the first of these began.
+    retired: Vec<Job>,
 }
 
 impl Journal {
-    /// Start following; with `full`, the events so far of `jobs` come first.
-    pub(crate) fn follow<'a>(
-        &mut self,
-        handle: &Handle,
-        msg: &Message,
-        jobs: impl Iterator<Item = &'a Job>,
-    ) -> Result<(), RpcError> {
-        msg.require_owner()?;
-        if !msg.is_streaming() {
-            return Err(RpcError::proto("events-journal is a streaming method"));
-        }
-        let Request { full, allow, deny } = msg.json()?;
-        let listener = Listener {
-            request: msg.clone(),
-            allow,
-            deny,
-        };
-        if full {
-            jobs.for_each(|job| listener.send(handle, job, &job.events));
-        }
-        let sentinel = json!({ "id": SENTINEL, "events": [] });
-        handle.respond(msg, &sentinel);
-        self.listeners.push(listener);
-        Ok(())
-    }
-
     pub(crate) fn publish(&self, handle: &Handle, job: &Job, event: &Event) {
         for listener in &self.listeners {
-            listener.send(handle, job, std::slice::from_ref(event));
+            listener.send(handle, &Told::of(job, std::slice::from_ref(event)));
+        }
+    }
+
+    /// A job has become inactive.
+    pub(crate) fn retired(&mut self, job: Job) {
+        if !self.reading.is_empty() {
+            self.retired.push(job);
         }
     }
 
@@ -96,20 +154,86 @@ impl Journal {
         let Ok(Cancel { matchtag }) = msg.json() else {
             return;
         };
-        self.listeners.retain(|l| {
-            let stays = !l.request.is_same_rpc(msg, Some(matchtag));
-            if !stays {
-                handle.respond_error(&l.request, &RpcError::errno(libc::ENODATA));
-            }
-            stays
-        });
+        let is_it = |request: &Message| request.is_same_rpc(msg, Some(matchtag));
+        let followed = self.listeners.extract_if(.., |l| is_it(&l.request));
+        let followed: Vec<Message> = followed.map(|l| l.request).collect();
+        let reading = self.reading.extract_if(.., |request| is_it(request));
+        for request in followed.into_iter().chain(reading) {
+            handle.respond_error(&request, &RpcError::errno(libc::ENODATA));
+        }
     }
 
     pub(crate) fn disconnect(&mut self, msg: &Message) {
         self.listeners.retain(|l| !l.request.is_same_rpc(msg, None));
+        self.reading
+            .retain(|request| !request.is_same_rpc(msg, None));
     }
 
     pub(crate) fn len(&self) -> usize {
         self.listeners.len()
+    }
+}
+
+impl Manager {
+    /// Let somebody follow the journal.
+    pub(super) fn follow_journal(&mut self, msg: &Message) -> Result<(), RpcError> {
+        msg.require_owner()?;
+        if !msg.is_streaming() {
+            return Err(RpcError::proto("events-journal is a streaming method"));
+        }
+        let Request { full, allow, deny } = msg.json()?;
+        let request = msg.clone();
+        let listener = Listener {
+            request,
+            allow,
+            deny,
+        };
+        if !full {
+            self.live(listener);
+            return Ok(());
+        }
+        self.journal.reading.push(msg.clone());
+        let handle = self.handle.clone();
+        self.work.push(Box::pin(async move {
+            let told = tell_past(&handle, &listener).await.unwrap_or_else(|e| {
+                let text = format!("journal: the jobs there are cannot be read: {e}");
+                super::log(&handle, super::LOG_ERR, &text);
+                HashSet::new()
+            });
+            Done::Told(Box::new(listener), told)
+        }));
+        Ok(())
+    }
+
+    /// A listener knows the past: the present follows.
+    pub(super) fn told(&mut self, listener: Listener, past: &HashSet<JobId>) {
+        let reading = &mut self.journal.reading;
+        let Some(place) = reading.iter().position(|request| {
+            request.is_same_rpc(&listener.request, Some(listener.request.matchtag()))
+        }) else {
+            // It has gone meanwhile.
+            return;
+        };
+        reading.swap_remove(place);
+        let since = self.journal.retired.iter();
+        for job in since.filter(|job| !past.contains(&job.id)) {
+            listener.send_job(&self.handle, job);
+        }
+        if self.journal.reading.is_empty() {
+            self.journal.retired.clear();
+        }
+        let mut active: Vec<&Job> = self.jobs.values().collect();
+        active.sort_unstable_by_key(|job| job.id);
+        for job in active {
+            listener.send_job(&self.handle, job);
+        }
+        self.live(listener);
+    }
+
+    /// A listener knows all that was; from now on it hears what is.
+    fn live(&mut self, listener: Listener) {
+        let sentinel = json!({ "id": SENTINEL, "events": [] });
+        self.handle.respond(&listener.request, &sentinel);
+        self.journal.listeners.push(listener);
     }
 }

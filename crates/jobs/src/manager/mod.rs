@@ -17,11 +17,12 @@ mod kill;
 mod query;
 mod queue;
 mod raise;
+mod restart;
 mod start;
 mod submit;
 mod wait;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use client::Handle;
@@ -36,7 +37,7 @@ use wire::{Message, RpcError};
 
 use batch::{After, Batch};
 use job::{Alloc, Exec, Job};
-use journal::Journal;
+use journal::{Journal, Listener};
 
 type QueueKey = (std::cmp::Reverse<i64>, JobId);
 
@@ -45,6 +46,8 @@ enum Done {
     Committed(Vec<After>, Result<(), RpcError>),
     /// Eventlog of a job that others depend on and that is not active.
     Looked(JobId, Result<Vec<u8>, RpcError>),
+    /// A listener of the journal has been sent these inactive jobs.
+    Told(Box<Listener>, HashSet<JobId>),
     Nothing,
 }
 
@@ -67,6 +70,8 @@ pub(crate) struct Manager {
     idle_waiters: Vec<Message>,
     history: history::History,
     inactive: u64,
+    /// Jobs taken from the store that ingest may still announce.
+    unannounced: HashSet<JobId>,
 }
 
 /// Entry point.
@@ -91,7 +96,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
         idle_waiters: Vec::new(),
         history: history::History::default(),
         inactive: 0,
+        unannounced: HashSet::new(),
     };
+    manager.restore().await?;
     loop {
         tokio::select! {
             msg = inbox.recv() => match msg {
@@ -115,6 +122,14 @@ pub async fn main(ctx: Context) -> ModuleResult {
         }
     }
     Ok(())
+}
+
+/// Severities of log entries (RFC 5424).
+const LOG_ERR: u8 = libc::LOG_ERR as u8;
+const LOG_INFO: u8 = libc::LOG_INFO as u8;
+
+fn log(handle: &Handle, severity: u8, text: &str) {
+    handle.say("job-manager", severity, text);
 }
 
 fn now() -> f64 {
@@ -199,6 +214,10 @@ impl Manager {
         if job.exec == Exec::Requested {
             return;
         }
+        if job.exec == Exec::None && restart::must_reattach(job) {
+            // Its shells have to be seen to their end first.
+            return self.start(id);
+        }
         if job.alloc == Alloc::Granted {
             self.free_all(id);
             self.post(id, "free", Value::Null);
@@ -220,6 +239,7 @@ impl Manager {
         };
         self.progress(id, progress);
         self.waits.ended(&self.handle, &job);
+        self.journal.retired(job);
         self.check_idle();
     }
 
@@ -296,6 +316,10 @@ impl Manager {
                 self.looked(target, log);
                 Ok(())
             }
+            Done::Told(listener, told) => {
+                self.told(*listener, &told);
+                Ok(())
+            }
             Done::Nothing => Ok(()),
         }
     }
@@ -329,13 +353,7 @@ impl Manager {
             "sched-hello" => self.sched_hello(msg),
             "sched-ready" => self.sched_ready(msg).map(Some),
             "exec-hello" => self.exec_hello(msg).map(Some),
-            "events-journal" => {
-                let mut jobs: Vec<&Job> = self.jobs.values().collect();
-                jobs.sort_by_key(|job| job.id);
-                self.journal
-                    .follow(&self.handle, msg, jobs.into_iter())
-                    .map(|()| None)
-            }
+            "events-journal" => self.follow_journal(msg).map(|()| None),
             "events-journal-cancel" => {
                 self.journal.cancel(&self.handle, msg);
                 Ok(None)

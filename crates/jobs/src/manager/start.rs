@@ -8,12 +8,19 @@ use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
 use super::Manager;
-use super::job::{Alloc, Exec};
+use super::job::{Alloc, Exec, Job};
+use super::restart::must_reattach;
 
 /// The registered execution service.
 #[derive(Debug, Default)]
 pub(crate) struct ExecService {
     topic: Option<String>,
+}
+
+/// Whether the execution service has to do with a job: it holds resources and runs, or has begun to.
+fn is_to_run(job: &Job) -> bool {
+    let ending = job.state == JobState::Cleanup && must_reattach(job);
+    job.alloc == Alloc::Granted && (job.state == JobState::Run || ending)
 }
 
 #[derive(Deserialize)]
@@ -37,7 +44,7 @@ impl Manager {
         let waiting: Vec<JobId> = self
             .jobs
             .values()
-            .filter(|job| job.state == JobState::Run && job.exec == Exec::None)
+            .filter(|job| job.exec == Exec::None && is_to_run(job))
             .map(|job| job.id)
             .collect();
         waiting.into_iter().for_each(|id| self.start(id));
@@ -52,7 +59,7 @@ impl Manager {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if job.state != JobState::Run || job.exec != Exec::None || job.alloc != Alloc::Granted {
+        if job.exec != Exec::None || !is_to_run(job) {
             return;
         }
         let request = json!({
@@ -60,7 +67,7 @@ impl Manager {
             "userid": job.userid,
             "jobspec": &*job.jobspec,
             "R": job.r.as_deref(),
-            "reattach": false,
+            "reattach": must_reattach(job),
         });
         job.exec = Exec::Requested;
         if let Err(e) = self.handle.request_untagged(&topic, &request) {
@@ -75,6 +82,10 @@ impl Manager {
             // The service is gone (RFC 32): nothing more is sent until the next hello.
             Err(_) => {
                 self.exec.topic = None;
+                // The next one looks for what runs.
+                for job in self.jobs.values_mut().filter(|j| j.exec == Exec::Requested) {
+                    job.exec = Exec::None;
+                }
                 return;
             }
         };

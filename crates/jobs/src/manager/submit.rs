@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
-use super::depend::{self, Progress, Verdict};
+use super::depend::{self, Dependency, Progress, Verdict};
 use super::job::Job;
 use super::{Done, Manager};
 use crate::ingest::FLAG_WAITABLE;
@@ -57,6 +57,10 @@ impl Manager {
             t_submit,
             jobspec,
         } = new;
+        if self.unannounced.remove(&id) {
+            // Found in the store before it was announced.
+            return Ok(());
+        }
         if let Some(reason) = self.queue.refuses() {
             return Err(reason);
         }
@@ -70,30 +74,35 @@ impl Manager {
         let context = json!({ "userid": userid, "urgency": urgency, "flags": flags, "version": 1 });
         self.post_event(id, Event::new(t_submit, "submit").with_context(context));
         for dependency in dependencies {
-            let context = json!({ "description": dependency.description });
-            self.post(id, "dependency-add", context);
-            let target = dependency.target;
-            let active = self.jobs.get(&target).map(|job| {
-                if job.started {
-                    Progress::Started
-                } else {
-                    Progress::Waiting
-                }
-            });
-            match active.map(|progress| depend::judge(dependency.condition, progress)) {
-                Some(Verdict::Satisfied) => {
-                    let context = json!({ "description": dependency.description });
-                    self.post(id, "dependency-remove", context);
-                }
-                Some(_) => self.waiting.add(id, dependency),
-                None => {
-                    self.waiting.add(id, dependency);
-                    self.look_up(target);
-                }
-            }
+            self.depend_on(id, dependency, false);
         }
         self.post(id, "validate", Value::Null);
         Ok(())
+    }
+
+    /// Let a job wait for a dependency; one that is known to have been added is not added again.
+    pub(super) fn depend_on(&mut self, id: JobId, dependency: Dependency, known: bool) {
+        if !known {
+            let context = json!({ "description": dependency.description });
+            self.post(id, "dependency-add", context);
+        }
+        let target = dependency.target;
+        let progress = |job: &Job| match job.started {
+            true => Progress::Started,
+            false => Progress::Waiting,
+        };
+        let active = self.jobs.get(&target).map(progress);
+        match active.map(|progress| depend::judge(dependency.condition, progress)) {
+            Some(Verdict::Satisfied) => {
+                let context = json!({ "description": dependency.description });
+                self.post(id, "dependency-remove", context);
+            }
+            Some(_) => self.waiting.add(id, dependency),
+            None => {
+                self.waiting.add(id, dependency);
+                self.look_up(target);
+            }
+        }
     }
 
     /// Find out what became of a job that is not active.
