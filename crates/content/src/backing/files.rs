@@ -10,15 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
-use super::{Backing, BackingError};
+use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
 use crate::BlobRef;
 
 const CHECKPOINT: &str = "kvs-primary";
 const ROOT: &str = "kvs-root";
+/// Names of blobs that are read at once.
+const NAMES_AT_ONCE: usize = 4096;
 /// Files on their way.
 const UNFINISHED: &str = ".new-";
 
@@ -129,18 +132,59 @@ impl Files {
         sync().map_err(BackingError::file(&self.dir))
     }
 
-    fn load_now(&self, blobref: BlobRef) -> Result<Option<Bytes>, BackingError> {
+    fn load_now(
+        &self,
+        blobref: BlobRef,
+    ) -> Result<Option<Result<Bytes, BackingError>>, BackingError> {
         let Some(data) = self.read(&blobref.to_string())? else {
             return Ok(None);
         };
-        if blobref.alg().hash(&data) != blobref {
-            return Err(BackingError::Damaged {
-                path: self.dir.clone(),
-                blobref,
-                what: "its content does not match its digest".to_owned(),
-            });
+        let damaged = || BackingError::Damaged {
+            path: self.dir.clone(),
+            blobref,
+            what: "its content does not match its digest".to_owned(),
+        };
+        let is_whole = blobref.alg().hash(&data) == blobref;
+        Ok(Some(is_whole.then(|| data.into()).ok_or_else(damaged)))
+    }
+
+    /// The next names of blobs of a directory.
+    fn names_now(&self, entries: &mut fs::ReadDir) -> Result<Vec<BlobRef>, BackingError> {
+        let mut names = Vec::new();
+        while names.len() < NAMES_AT_ONCE
+            && let Some(entry) = entries.next()
+        {
+            let entry = entry.map_err(BackingError::file(&self.dir))?;
+            names.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|n| n.parse::<BlobRef>().ok()),
+            );
         }
-        Ok(Some(data.into()))
+        Ok(names)
+    }
+
+    fn remove_now(&self, blobrefs: &[BlobRef]) -> Result<Removed, BackingError> {
+        let mut removed = Removed::default();
+        for blobref in blobrefs {
+            let path = self.dir.join(blobref.to_string());
+            let size = fs::metadata(&path).map_or(0, |m| m.len());
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    removed.count += 1;
+                    removed.bytes += size;
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(BackingError::file(&path)(e)),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn used_now(&self) -> Result<u64, BackingError> {
+        let size = |name: &String| fs::metadata(self.dir.join(name)).map_or(0, |m| m.len());
+        Ok(self.names()?.iter().map(size).sum())
     }
 
     fn store_now(
@@ -206,8 +250,22 @@ impl Drop for Unfinished {
 }
 
 impl Backing for Files {
-    fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>> {
-        self.work(move |files| files.load_now(blobref))
+    fn load(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Loaded, BackingError>> {
+        self.work(move |files| {
+            let mut loaded = Loaded::new(blobrefs.len());
+            let mut bytes = 0;
+            for blobref in blobrefs {
+                if bytes > LOAD_LIMIT {
+                    loaded.is_complete = false;
+                    break;
+                }
+                if let Some(blob) = files.load_now(blobref)? {
+                    bytes += blob.as_ref().map_or(0, Bytes::len);
+                    loaded.blobs.push((blobref, blob));
+                }
+            }
+            Ok(loaded)
+        })
     }
 
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>> {
@@ -228,6 +286,32 @@ impl Backing for Files {
 
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>> {
         self.work(move |files| files.checkpoint_put_now(&value))
+    }
+
+    fn names(&self) -> BoxStream<'_, Result<Vec<BlobRef>, BackingError>> {
+        let some = async move |entries: Option<fs::ReadDir>| {
+            self.work(move |files| {
+                let open = || fs::read_dir(&files.dir).map_err(BackingError::file(&files.dir));
+                let mut entries = entries.map_or_else(open, Ok)?;
+                let names = files.names_now(&mut entries)?;
+                Ok((!names.is_empty()).then_some((names, Some(entries))))
+            })
+            .await
+        };
+        futures::stream::try_unfold(None, some).boxed()
+    }
+
+    fn remove(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Removed, BackingError>> {
+        self.work(move |files| files.remove_now(&blobrefs))
+    }
+
+    /// A file that is removed leaves nothing to give back.
+    fn give_back(&self) -> BoxFuture<'_, Result<bool, BackingError>> {
+        futures::future::ready(Ok(false)).boxed()
+    }
+
+    fn used(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+        self.work(Files::used_now)
     }
 
     fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
