@@ -6,7 +6,6 @@
 
 #[cfg(feature = "module")]
 pub mod backing;
-#[cfg(feature = "module")]
 pub mod batch;
 mod blobref;
 #[cfg(feature = "module")]
