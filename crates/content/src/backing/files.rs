@@ -7,7 +7,8 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -31,7 +32,9 @@ pub struct Files {
     dir: PathBuf,
     durable: bool,
     /// Number of the next unfinished file.
-    next: std::sync::Arc<AtomicU64>,
+    next: Arc<AtomicU64>,
+    /// Writing has failed once: a file that is there need not be durable, and is written again.
+    is_in_doubt: Arc<AtomicBool>,
 }
 
 impl Files {
@@ -46,7 +49,8 @@ impl Files {
         let files = Self {
             dir: dir.to_owned(),
             durable,
-            next: std::sync::Arc::default(),
+            next: Arc::default(),
+            is_in_doubt: Arc::default(),
         };
         // Left behind by a crash.
         for name in files.names()? {
@@ -193,12 +197,14 @@ impl Files {
         root: Option<Value>,
     ) -> Result<(), BackingError> {
         let name = |(blobref, data): (BlobRef, Bytes)| (blobref.to_string(), data);
-        let missing = |(name, _): &(String, Bytes)| !self.dir.join(name).exists();
+        let doubt = self.is_in_doubt.load(Ordering::Relaxed);
+        let missing = |(name, _): &(String, Bytes)| doubt || !self.dir.join(name).exists();
         let mut files: Vec<_> = batch.into_iter().map(name).filter(missing).collect();
         files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         files.dedup_by(|a, b| a.0 == b.0);
         if !files.is_empty() {
-            self.write(&files)?;
+            let failed = |_: &BackingError| self.is_in_doubt.store(true, Ordering::Relaxed);
+            self.write(&files).inspect_err(failed)?;
         }
         match root.filter(|_| self.durable) {
             Some(root) => self.write(&[(ROOT.to_owned(), root.to_string().into())]),
