@@ -1,6 +1,8 @@
 //! The store of an instance over time: garbage goes while it is in use, and what was acknowledged stays.
 
-use e2e::Site;
+use std::process::Command;
+
+use e2e::{Site, installed, skipped};
 
 /// Garbage is collected as often as can be.
 const EAGER: &str = "--conf=kvs.gc-grace=0s --conf=kvs.gc-minimum=1 --conf=kvs.gc-growth=0.001";
@@ -98,5 +100,47 @@ fn a_crash_while_garbage_is_collected_loses_nothing() {
         site.run("bash", ["-uc", &script])
             .success()
             .expect_stdout("whole\n");
+    }
+}
+
+/// Keys are put until the disk is full; then there is room again. Each line of `acked` was acknowledged.
+const FULL: &str = "
+    put() { printf '%s %02000d' $1 $1 >value; flux kvs put --raw full.$1=- <value && echo $1 >>acked; }
+    check() { cat acked | while read n; do flux kvs get --raw full.$n | cut -d' ' -f1 | grep -qx $n || echo lost $n; done; }
+    i=0; while i=$((i + 1)); put $i 2>err; do :; done
+    grep -io 'full\\|no space left on device' err | head -n 1 >why; test -s why && echo refused
+    check; echo readable
+    flux module stats content | grep -q '\"store-error\": *\"No space' && echo visible
+    flux dmesg | grep -q 'the content store takes nothing' && echo logged
+    flux exec -r 1 flux getattr rank
+    rm small/ballast
+    put 100000; put 100001; check
+    flux module stats content | grep -q '\"store-error\": *null' && echo well
+    flux dmesg | grep -q 'the content store works again' && echo logged";
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_room() {
+    let mount = ["--mount", "sh", "-c", "mount -t tmpfs none /mnt"];
+    let can = nix::unistd::geteuid().is_root() && installed("unshare") && installed("mount");
+    let mut unshare = Command::new("unshare");
+    if !can || !unshare.args(mount).status().is_ok_and(|s| s.success()) {
+        return skipped("a full disk: needs root, unshare and leave to mount");
+    }
+    let site = Site::new();
+    site.write("full", FULL);
+    for backing in ["content-sqlite", "content-files"] {
+        // The file system is that of this script and its children, and goes with them.
+        let script = format!(
+            "rm -f acked; mkdir -p small; mount -t tmpfs -o size=4m none small; mkdir small/state
+            head -c 2500000 /dev/zero >small/ballast
+            start() {{ flux start -s2 -Sstatedir=small/state -Scontent.backing-module={backing} sh -eu $1; }}
+            start full
+            echo 'cat acked | while read n; do flux kvs get --raw full.$n | grep -q . || echo lost $n; done
+                flux fsck -q >fsck; test -s acked && echo kept' >after
+            start after"
+        );
+        site.run("unshare", ["--mount", "bash", "-euc", &script])
+            .success()
+            .expect_stdout("refused\nreadable\nvisible\nlogged\n1\nwell\nlogged\nkept\n");
     }
 }

@@ -183,6 +183,26 @@ fn sqlite() {
 }
 
 #[test]
+fn as_many_checkpoints_are_kept_as_one_says() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = sqlite::Options::new(Durability::Off);
+        for bad in [json!(0), json!(-1), json!("many")] {
+            let e = options.set_max_checkpoints(&bad).unwrap_err();
+            assert!(e.to_string().starts_with("max_checkpoints: "), "{e}");
+        }
+        options.set_max_checkpoints(&json!(2)).unwrap();
+        let path = dir.path().join("content.sqlite");
+        let store = Sqlite::open_with(&path, options).await.unwrap();
+        for i in 0..3 {
+            store.checkpoint_put(json!(i)).await.unwrap();
+        }
+        assert_eq!(store.checkpoints().await.unwrap(), [json!(2), json!(1)]);
+        store.close().await;
+    });
+}
+
+#[test]
 fn files() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

@@ -59,6 +59,9 @@ pub async fn sqlite(ctx: Context) -> Result<(), ModuleError> {
     if let Some(mode) = table["synchronous"].as_str() {
         options.set_synchronous(mode)?;
     }
+    if let Some(number) = table.get("max_checkpoints") {
+        options.set_max_checkpoints(number)?;
+    }
     for arg in &ctx.args {
         match arg.split_once('=') {
             None if arg == "truncate" => Sqlite::remove(&path)?,

@@ -22,8 +22,8 @@ use sqlx::{Executor, QueryBuilder, Row, Sqlite as Db};
 use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
 use crate::{BlobRef, HashAlg};
 
-/// How many checkpoints are kept: enough to step back over a bad one, few enough to stay small.
-const MAX_CHECKPOINTS: usize = 5;
+/// How many checkpoints are kept, unless an option says so: enough to step back over a bad one, few enough to stay small.
+const MAX_CHECKPOINTS: u32 = 5;
 /// Rows one INSERT statement carries: two bound values each, well below SQLite's limit of 32,766.
 const ROWS_PER_INSERT: usize = 500;
 /// Blobs that one statement loads. Few lengths share their prepared statements.
@@ -65,6 +65,7 @@ pub struct Options {
     journal_mode: SqliteJournalMode,
     synchronous: SqliteSynchronous,
     durability: Durability,
+    max_checkpoints: u32,
 }
 
 impl Options {
@@ -77,7 +78,20 @@ impl Options {
                 Durability::Off => SqliteSynchronous::Off,
             },
             durability,
+            max_checkpoints: MAX_CHECKPOINTS,
         }
+    }
+
+    /// `max_checkpoints`: how many are kept, at least one.
+    pub fn set_max_checkpoints(&mut self, number: &Value) -> Result<(), BackingError> {
+        let count = number.as_u64().and_then(|n| u32::try_from(n).ok());
+        let count = count.filter(|n| *n > 0);
+        self.max_checkpoints = count.ok_or_else(|| BackingError::Option {
+            what: "max_checkpoints",
+            expected: "numbers above 0",
+            found: number.to_string(),
+        })?;
+        Ok(())
     }
 
     /// `journal_mode`: a value of SQLite's pragma, in upper case.
@@ -394,7 +408,7 @@ impl Backing for Sqlite {
                     "DELETE FROM checkpt_v2 WHERE id IN \
                      (SELECT id FROM checkpt_v2 ORDER BY id DESC LIMIT -1 OFFSET ?1)",
                 )
-                .bind(MAX_CHECKPOINTS as i64)
+                .bind(self.options.max_checkpoints)
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await

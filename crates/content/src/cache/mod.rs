@@ -433,6 +433,7 @@ impl Module {
             "dirty": dirty,
             "size": self.cache.bytes() + self.root.as_ref().map_or(0, Root::dirty_bytes),
             "flush-batch-count": usize::from(self.root.as_ref().is_some_and(Root::is_busy)),
+            "store-error": self.root.as_ref().and_then(Root::trouble),
             "mmap": Value::Null,
         })
     }
