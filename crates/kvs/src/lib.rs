@@ -1,8 +1,8 @@
 //! The key-value store: a hierarchy of keys over content-addressed tree objects (RFC 11).
 //!
 //! The cores are synchronous and know no messages: [`treeobj`] (the data), [`walk`] (reading a
-//! key under a root), [`commit`] (applying transactions to a root), [`store`] (decoded objects
-//! in memory). A core that meets a reference it does not hold says so and is run again once the
+//! key under a root), [`commit`] (applying transactions to a root), [`mark`] (what roots refer to),
+//! [`store`] (decoded objects in memory). A core that meets a reference it does not hold says so and is run again once the
 //! reference is loaded. [`client`] has the functions other programs use,
 //! [`calls`] the messages they send.
 //!
@@ -17,6 +17,8 @@ mod key;
 #[cfg(feature = "module")]
 pub mod kvs_watch;
 #[cfg(feature = "module")]
+pub mod mark;
+#[cfg(feature = "module")]
 pub mod module;
 #[cfg(feature = "module")]
 pub mod namespace;
@@ -27,7 +29,7 @@ mod txn;
 #[cfg(feature = "module")]
 pub mod walk;
 
-pub use content::{BlobRef, HashAlg};
+pub use content::{BlobRef, HashAlg, batch, many};
 pub use key::normalize;
 pub use treeobj::{Dir, Symlink, TreeObj};
 pub use txn::{Op, Txn};

@@ -28,6 +28,8 @@ pub struct Namespace {
     pub queue: VecDeque<Pending>,
     /// The commits that are being applied or stored, merged in one root update (rank 0).
     pub in_flight: Vec<Pending>,
+    /// The root they make, while it is being stored (rank 0).
+    pub storing: Option<BlobRef>,
     /// Requests that wait for the root to reach a sequence number.
     pub waiters: Vec<(i64, Message)>,
     /// Objects of commits that were there already (rank 0).
@@ -46,6 +48,7 @@ impl Namespace {
             seq,
             queue: VecDeque::new(),
             in_flight: Vec::new(),
+            storing: None,
             waiters: Vec::new(),
             noop_stores: 0,
             paused: None,

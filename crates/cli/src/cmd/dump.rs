@@ -36,9 +36,9 @@ struct Options {
     /// Warn of keys whose data is lost and leave them out
     #[arg(long)]
     ignore_failed_read: bool,
-    /// How many blobs to load at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    maxreqs: usize,
+    /// How many blobs to load at once (default: 64, or 1024 with --no-cache)
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    maxreqs: Option<usize>,
     /// The archive (.tar, compressed as its suffix says), or - for standard output
     outfile: String,
 }

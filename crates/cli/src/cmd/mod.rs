@@ -17,6 +17,7 @@ mod env;
 mod event;
 pub(crate) mod exec;
 mod fsck;
+mod gc;
 mod help;
 mod hostlist;
 pub(crate) mod job;
@@ -84,6 +85,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("fsck", "check the store of the key-value store, and repair it", fsck::run),
+    command("gc", "remove what the key-value store does not refer to any more", gc::run),
     command("getattr", "print a broker attribute", attr::get),
     command("hostlist", "combine and show lists of hosts", hostlist::run),
     command("job", "look at, wait for and act on jobs", job::run),

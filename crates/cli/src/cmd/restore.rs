@@ -8,8 +8,9 @@ use std::io::{self, BufReader, Read};
 
 use bytes::Bytes;
 use clap::Parser;
-use client::{Handle, Rpc};
+use client::{Handle, RpcError};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kvs::{BlobRef, TreeObj, Txn};
 use tokio::sync::mpsc::{Sender, channel};
@@ -46,7 +47,7 @@ struct Options {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     size_limit: Option<u64>,
     /// How many blobs to store at once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     maxreqs: usize,
     /// The archive, or - for standard input
     infile: String,
@@ -92,27 +93,66 @@ fn read(path: &str, limit: Option<u64>, entries: &Sender<Read1>) -> io::Result<(
     })
 }
 
+/// Blobs that go into one request, and bytes of them.
+const BLOBS_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: usize = 1 << 20;
+
 /// Stores that are under way.
 struct Stores<'a> {
     content: &'a Content<'a>,
-    calls: FuturesUnordered<Rpc>,
+    /// Requests, each with the number of its blobs.
+    calls: FuturesUnordered<BoxFuture<'a, Result<usize, RpcError>>>,
+    under_way: usize,
+    next: Vec<Bytes>,
+    bytes: usize,
     most: usize,
 }
 
-impl Stores<'_> {
+impl<'a> Stores<'a> {
+    fn new(content: &'a Content<'a>, most: usize) -> Self {
+        Stores {
+            content,
+            calls: FuturesUnordered::new(),
+            under_way: 0,
+            next: Vec::new(),
+            bytes: 0,
+            most,
+        }
+    }
+
     async fn add(&mut self, blob: Bytes) -> Result<(), Failure> {
-        self.down_to(self.most - 1).await?;
-        self.calls.push(self.content.store(blob));
+        self.bytes += blob.len();
+        self.next.push(blob);
+        let is_full = self.next.len() >= BLOBS_AT_ONCE.min(self.most);
+        if is_full || self.bytes >= BYTES_AT_ONCE {
+            self.send();
+            self.down_to(self.most.saturating_sub(BLOBS_AT_ONCE))
+                .await?;
+        }
         Ok(())
     }
 
+    fn send(&mut self) {
+        let (content, blobs) = (self.content, std::mem::take(&mut self.next));
+        let count = blobs.len();
+        (self.under_way, self.bytes) = (self.under_way + count, 0);
+        self.calls.push(Box::pin(async move {
+            content.store_all(blobs).await.map(|()| count)
+        }));
+    }
+
     async fn down_to(&mut self, count: usize) -> Result<(), Failure> {
-        while self.calls.len() > count {
-            if let Some(stored) = self.calls.next().await {
-                stored.context("error storing a blob")?;
-            }
+        while self.under_way > count
+            && let Some(stored) = self.calls.next().await
+        {
+            self.under_way -= stored.context("error storing a blob")?;
         }
         Ok(())
+    }
+
+    async fn finish(mut self) -> Result<(), Failure> {
+        self.send();
+        self.down_to(0).await
     }
 }
 
@@ -134,11 +174,7 @@ async fn store(
         options.size_limit.filter(|l| *l > 0),
     );
     let reader = tokio::task::spawn_blocking(move || read(&path, limit, &entries));
-    let mut stores = Stores {
-        content,
-        calls: FuturesUnordered::new(),
-        most: options.maxreqs,
-    };
+    let mut stores = Stores::new(content, options.maxreqs);
     let (mut tree, mut time) = (Tree::default(), 0);
     while let Some(entry) = waiting.recv().await {
         let Entry { path, body, mtime } = match entry {
@@ -174,7 +210,7 @@ async fn store(
         stores.add(blob).await?;
         root = Some(blobref);
     }
-    stores.down_to(0).await?;
+    stores.finish().await?;
     // A tree has a root directory at least.
     let root = root.expect("a sealed tree has a root");
     Ok((root, time))

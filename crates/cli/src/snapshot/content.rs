@@ -1,15 +1,21 @@
-//! Where blobs are: the service `content`, or the store behind it.
+//! Where blobs are: the service `content`, or the store behind it, which takes and gives many at once.
 
 use bytes::Bytes;
 use client::{Handle, Message, Node, Rpc, RpcError};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use kvs::{BlobRef, HashAlg};
+use kvs::many::{self, Part};
+use kvs::{BlobRef, HashAlg, batch};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::walk::{Load, Step};
 use super::{Fault, Found, Walk};
 use crate::error::{Context as _, Failure, rpc_text};
+
+/// Blobs in one request, and requests under way.
+const BLOBS_AT_ONCE: usize = 256;
+const REQUESTS: usize = 4;
 
 /// How blobs are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +31,22 @@ impl Way {
         match no_cache {
             true => Way::Direct,
             false => Way::Cached,
+        }
+    }
+
+    /// How many blobs are loaded at once, unless somebody says so.
+    fn usual_loads(self) -> usize {
+        match self {
+            Way::Cached => 64,
+            Way::Direct => REQUESTS * BLOBS_AT_ONCE,
+        }
+    }
+
+    /// How many of them one request is for.
+    fn blobs_at_once(self, most: usize) -> usize {
+        match self {
+            Way::Cached => 1,
+            Way::Direct => most.div_ceil(REQUESTS).min(BLOBS_AT_ONCE),
         }
     }
 }
@@ -80,17 +102,25 @@ impl Content<'_> {
 
     /// A blob, if it is there and undamaged.
     pub(crate) async fn load(&self, blobref: BlobRef) -> Result<Bytes, Fault> {
-        if blobref.alg() != self.alg {
-            let text = format!("{blobref} was not made with {}", self.alg.name());
-            return Err(Fault::Damaged(text));
-        }
+        self.check_alg(blobref)?;
         let digest = Bytes::copy_from_slice(blobref.raw());
-        let blob = match self.call("load", digest).await {
-            Ok(msg) => msg.payload().cloned().unwrap_or_default(),
-            Err(e) if e.errno == libc::ENOENT => return Err(Fault::Missing),
-            Err(e) if e.errno == libc::EIO => return Err(Fault::Damaged(rpc_text(&e))),
-            Err(e) => return Err(Fault::Unread(rpc_text(&e))),
-        };
+        match self.call("load", digest).await {
+            Ok(msg) => self.check(blobref, msg.payload().cloned().unwrap_or_default()),
+            Err(e) => Err(fault(&e)),
+        }
+    }
+
+    fn check_alg(&self, blobref: BlobRef) -> Result<(), Fault> {
+        match blobref.alg() == self.alg {
+            true => Ok(()),
+            false => Err(Fault::Damaged(format!(
+                "{blobref} was not made with {}",
+                self.alg.name()
+            ))),
+        }
+    }
+
+    fn check(&self, blobref: BlobRef, blob: Bytes) -> Result<Bytes, Fault> {
         match self.alg.hash(&blob) == blobref {
             true => Ok(blob),
             false => Err(Fault::Damaged(
@@ -99,9 +129,63 @@ impl Content<'_> {
         }
     }
 
+    /// What has become of some loads, in any order. Not all of them need be there.
+    async fn load_some(&self, loads: Vec<Load>) -> Vec<(Load, Option<Result<Bytes, Fault>>)> {
+        let one_by_one = async |loads: Vec<Load>| {
+            let one = async |load: Load| {
+                let blob = self.load(load.blobref).await;
+                (load, Some(blob))
+            };
+            futures::future::join_all(loads.into_iter().map(one)).await
+        };
+        let is_ours = |load: &Load| load.blobref.alg() == self.alg;
+        if loads.len() < 2 || !loads.iter().all(is_ours) {
+            return one_by_one(loads).await;
+        }
+        let blobrefs: Vec<_> = loads.iter().map(|load| load.blobref).collect();
+        let answer = self
+            .call("load-batch", many::encode_request(&blobrefs))
+            .await;
+        let parts = match answer {
+            Ok(msg) => many::decode_answer(msg.payload().cloned().unwrap_or_default()),
+            // A store of others takes them one by one.
+            Err(e) if e.errno == libc::ENOSYS => return one_by_one(loads).await,
+            Err(e) => {
+                let failed = |load| (load, Some(Err(fault(&e))));
+                return loads.into_iter().map(failed).collect();
+            }
+        };
+        let Some(parts) = parts.filter(|parts| parts.len() == loads.len()) else {
+            return one_by_one(loads).await;
+        };
+        let read = |(load, part): (Load, Part)| {
+            let blob = match part {
+                Part::Found(blob) => Some(self.check(load.blobref, blob)),
+                Part::Missing => Some(Err(Fault::Missing)),
+                Part::Damaged(why) => Some(Err(Fault::Damaged(why))),
+                Part::Later => None,
+            };
+            (load, blob)
+        };
+        loads.into_iter().zip(parts).map(read).collect()
+    }
+
     /// Store a blob.
     pub(crate) fn store(&self, blob: Bytes) -> Rpc {
         self.call("store", blob)
+    }
+
+    /// Store blobs.
+    pub(crate) async fn store_all(&self, blobs: Vec<Bytes>) -> Result<(), RpcError> {
+        let payload = batch::encode(&[], blobs.iter());
+        match self.call("store-batch", payload).await {
+            // A store of others takes them one by one.
+            Err(e) if e.errno == libc::ENOSYS => {
+                let stores = blobs.into_iter().map(|blob| self.store(blob));
+                futures::future::try_join_all(stores).await.map(drop)
+            }
+            stored => stored.map(drop),
+        }
     }
 
     /// The root that was kept last.
@@ -136,28 +220,54 @@ impl Content<'_> {
     }
 }
 
+/// Why a blob was not loaded.
+fn fault(e: &RpcError) -> Fault {
+    match e.errno {
+        libc::ENOENT => Fault::Missing,
+        libc::EIO => Fault::Damaged(rpc_text(e)),
+        _ => Fault::Unread(rpc_text(e)),
+    }
+}
+
 /// Follow a walk to its end, with up to `most` loads under way.
 pub(crate) async fn visit(
     mut walk: Walk,
     content: &Content<'_>,
-    most: usize,
+    most: Option<usize>,
     mut found: impl AsyncFnMut(Found) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut loads = FuturesUnordered::new();
+    let most = most.unwrap_or(content.way.usual_loads());
+    let at_once = content.way.blobs_at_once(most);
+    let mut requests = FuturesUnordered::new();
+    let (mut under_way, mut next) = (0, Vec::new());
     loop {
-        while loads.len() < most {
+        while under_way < most {
             match walk.step() {
-                Some(super::walk::Step::Found(key)) => found(key).await?,
-                Some(super::walk::Step::Load(load)) => loads.push(async move {
-                    let blob = content.load(load.blobref).await;
-                    (load, blob)
-                }),
+                Some(Step::Found(key)) => found(key).await?,
+                Some(Step::Load(load)) => {
+                    next.push(load);
+                    under_way += 1;
+                }
                 None => break,
             }
+            if next.len() == at_once {
+                requests.push(content.load_some(std::mem::take(&mut next)));
+            }
         }
-        match loads.next().await {
-            Some((load, blob)) => walk.loaded(load, blob),
-            None => return Ok(()),
+        if !next.is_empty() {
+            requests.push(content.load_some(std::mem::take(&mut next)));
+        }
+        let Some(loaded) = requests.next().await else {
+            return Ok(());
+        };
+        for (load, blob) in loaded {
+            match blob {
+                Some(blob) => {
+                    under_way -= 1;
+                    walk.loaded(load, blob);
+                }
+                None => next.push(load),
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! One suite for all backing stores.
 
+use std::collections::HashMap;
+
+use futures::TryStreamExt as _;
 use serde_json::json;
 
 use super::*;
@@ -10,16 +13,31 @@ fn blob(text: &str) -> (BlobRef, Bytes) {
     (blobref, Bytes::from(text.to_owned()))
 }
 
+/// One blob, if it is there and undamaged.
+async fn load(store: &dyn Backing, blobref: BlobRef) -> Result<Option<Bytes>, BackingError> {
+    let mut loaded = store.load(vec![blobref]).await?;
+    assert!(loaded.is_complete && loaded.blobs.len() <= 1);
+    let found = loaded.blobs.pop();
+    found.map(|(_, blob)| blob).transpose()
+}
+
+/// All names, sorted.
+async fn names(store: &dyn Backing) -> Vec<BlobRef> {
+    let mut names: Vec<BlobRef> = store.names().try_concat().await.unwrap();
+    names.sort_unstable();
+    names
+}
+
 /// `kept`: checkpoints it keeps.
 async fn suite(store: &dyn Backing, kept: usize) {
     let (a, b, empty) = (blob("alpha"), blob("beta"), blob(""));
-    assert_eq!(store.load(a.0).await.unwrap(), None);
+    assert_eq!(load(store, a.0).await.unwrap(), None);
     assert!(!store.contains(a.0).await.unwrap());
     store.store_batch(vec![], None).await.unwrap();
     let three = vec![a.clone(), b.clone(), empty.clone()];
     store.store_batch(three, None).await.unwrap();
     for (r, data) in [&a, &b, &empty] {
-        assert_eq!(store.load(*r).await.unwrap().as_ref(), Some(data));
+        assert_eq!(load(store, *r).await.unwrap().as_ref(), Some(data));
         assert!(store.contains(*r).await.unwrap());
     }
     // Again, and twice in one batch.
@@ -27,14 +45,44 @@ async fn suite(store: &dyn Backing, kept: usize) {
     store.store_batch(twice, None).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 3);
     let long = HashAlg::Sha256.hash(b"alpha");
-    assert_eq!(store.load(long).await.unwrap(), None);
+    assert_eq!(load(store, long).await.unwrap(), None);
 
     // More rows than one statement can bind.
     let many: Vec<_> = (0..5000).map(|i| blob(&format!("blob {i}"))).collect();
     store.store_batch(many.clone(), None).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 5003);
-    let last = store.load(many[4999].0).await.unwrap();
+    let last = load(store, many[4999].0).await.unwrap();
     assert_eq!(last.as_ref(), Some(&many[4999].1));
+
+    // Many at once, one of them nowhere; all names; removal, and the same blob again.
+    let mut asked: Vec<_> = many.iter().map(|(r, _)| *r).collect();
+    asked.push(HashAlg::Sha1.hash(b"nowhere"));
+    let loaded = store.load(asked.clone()).await.unwrap();
+    assert!(loaded.is_complete);
+    let found: HashMap<_, _> = loaded
+        .blobs
+        .into_iter()
+        .map(|(r, b)| (r, b.unwrap()))
+        .collect();
+    assert_eq!(found, many.iter().cloned().collect());
+    let mut there: Vec<_> = [a.0, b.0, empty.0].to_vec();
+    there.extend(many.iter().map(|(r, _)| r));
+    there.sort_unstable();
+    assert_eq!(names(store).await, there);
+    let gone: Vec<_> = asked.split_off(4500);
+    let used = store.used().await.unwrap();
+    let removed = store.remove(gone.clone()).await.unwrap();
+    let bytes: usize = many[4500..].iter().map(|(_, data)| data.len()).sum();
+    assert_eq!((removed.count, removed.bytes), (500, bytes as u64));
+    assert_eq!(load(store, gone[0]).await.unwrap(), None);
+    assert_eq!(store.count().await.unwrap(), 4503);
+    assert!(store.used().await.unwrap() <= used);
+    assert_eq!(store.remove(gone).await.unwrap(), Removed::default());
+    store
+        .store_batch(many[4500..].to_vec(), None)
+        .await
+        .unwrap();
+    assert_eq!(names(store).await, there);
 
     assert!(store.checkpoints().await.unwrap().is_empty());
     for i in 0..kept + 2 {
@@ -55,7 +103,7 @@ async fn suite(store: &dyn Backing, kept: usize) {
     store.store_batch(vec![], Some(second)).await.unwrap();
     let got = store.checkpoints().await.unwrap();
     assert_eq!((got.len(), &got[0]["sequence"]), (kept + 1, &json!(101)));
-    assert_eq!(store.load(c.0).await.unwrap(), Some(c.1));
+    assert_eq!(load(store, c.0).await.unwrap(), Some(c.1));
     store
         .checkpoint_put(json!({"sequence": 102}))
         .await
@@ -67,7 +115,7 @@ async fn suite(store: &dyn Backing, kept: usize) {
 /// What was stored is there when it is opened again.
 async fn after_restart(store: &dyn Backing, kept: usize) {
     let (r, data) = blob("alpha");
-    assert_eq!(store.load(r).await.unwrap(), Some(data));
+    assert_eq!(load(store, r).await.unwrap(), Some(data));
     assert_eq!(store.count().await.unwrap(), 5004);
     assert_eq!(store.checkpoints().await.unwrap().len(), kept);
     assert_eq!(store.checkpoints().await.unwrap()[0]["sequence"], 102);
@@ -81,6 +129,40 @@ fn run(f: impl Future<Output = ()>) {
         .block_on(f);
 }
 
+/// Megabytes come in several answers, each with something in it.
+async fn much_at_once(store: &dyn Backing) {
+    let big: Vec<_> = (0..9u8)
+        .map(|n| Bytes::from(vec![n; 1 << 20]))
+        .map(|data| (HashAlg::Sha1.hash(&data), data))
+        .collect();
+    store.store_batch(big.clone(), None).await.unwrap();
+    let mut left: Vec<_> = big.iter().map(|(r, _)| *r).collect();
+    let mut answers = 0;
+    while !left.is_empty() {
+        let loaded = store.load(left.clone()).await.unwrap();
+        assert_eq!(loaded.is_complete, loaded.blobs.len() == left.len());
+        left.retain(|r| loaded.blobs.iter().all(|(found, _)| found != r));
+        answers += 1;
+    }
+    assert_eq!(answers, 2);
+    let all = big.into_iter().map(|(r, _)| r).collect();
+    assert_eq!(store.remove(all).await.unwrap().bytes, 9 << 20);
+}
+
+#[test]
+fn a_file_gives_back_what_is_free() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content.sqlite");
+        let store = Sqlite::open(&path, Durability::Full).await.unwrap();
+        much_at_once(&store).await;
+        while store.give_back().await.unwrap() {}
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert!(size < 1 << 20, "{size}");
+        store.close().await;
+    });
+}
+
 #[test]
 fn sqlite() {
     run(async {
@@ -88,6 +170,7 @@ fn sqlite() {
         let path = dir.path().join("content.sqlite");
         let store = Sqlite::open(&path, Durability::Full).await.unwrap();
         suite(&store, 5).await;
+        much_at_once(&store).await;
         store.close().await;
         let store = Sqlite::open(&path, Durability::Off).await.unwrap();
         after_restart(&store, 5).await;
@@ -100,11 +183,32 @@ fn sqlite() {
 }
 
 #[test]
+fn as_many_checkpoints_are_kept_as_one_says() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = sqlite::Options::new(Durability::Off);
+        for bad in [json!(0), json!(-1), json!("many")] {
+            let e = options.set_max_checkpoints(&bad).unwrap_err();
+            assert!(e.to_string().starts_with("max_checkpoints: "), "{e}");
+        }
+        options.set_max_checkpoints(&json!(2)).unwrap();
+        let path = dir.path().join("content.sqlite");
+        let store = Sqlite::open_with(&path, options).await.unwrap();
+        for i in 0..3 {
+            store.checkpoint_put(json!(i)).await.unwrap();
+        }
+        assert_eq!(store.checkpoints().await.unwrap(), [json!(2), json!(1)]);
+        store.close().await;
+    });
+}
+
+#[test]
 fn files() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("content.files");
         suite(&Files::open(&path, true).unwrap(), 1).await;
+        much_at_once(&Files::open(&path, true).unwrap()).await;
         after_restart(&Files::open(&path, false).unwrap(), 1).await;
         Files::remove(&path).unwrap();
         let store = Files::open(&path, false).unwrap();
@@ -133,7 +237,7 @@ fn damage_is_found() {
         let a = blob("alpha");
         store.store_batch(vec![a.clone()], None).await.unwrap();
         std::fs::write(path.join(a.0.to_string()), "alphb").unwrap();
-        let e = store.load(a.0).await.unwrap_err();
+        let e = load(&store, a.0).await.unwrap_err();
         assert!(e.to_string().contains(&a.0.to_string()), "{e}");
 
         // A header of something else, then a file that is cut short.

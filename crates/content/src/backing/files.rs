@@ -7,18 +7,22 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
-use super::{Backing, BackingError};
+use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
 use crate::BlobRef;
 
 const CHECKPOINT: &str = "kvs-primary";
 const ROOT: &str = "kvs-root";
+/// Names of blobs that are read at once.
+const NAMES_AT_ONCE: usize = 4096;
 /// Files on their way.
 const UNFINISHED: &str = ".new-";
 
@@ -28,7 +32,9 @@ pub struct Files {
     dir: PathBuf,
     durable: bool,
     /// Number of the next unfinished file.
-    next: std::sync::Arc<AtomicU64>,
+    next: Arc<AtomicU64>,
+    /// Writing has failed once: a file that is there need not be durable, and is written again.
+    is_in_doubt: Arc<AtomicBool>,
 }
 
 impl Files {
@@ -43,7 +49,8 @@ impl Files {
         let files = Self {
             dir: dir.to_owned(),
             durable,
-            next: std::sync::Arc::default(),
+            next: Arc::default(),
+            is_in_doubt: Arc::default(),
         };
         // Left behind by a crash.
         for name in files.names()? {
@@ -129,18 +136,59 @@ impl Files {
         sync().map_err(BackingError::file(&self.dir))
     }
 
-    fn load_now(&self, blobref: BlobRef) -> Result<Option<Bytes>, BackingError> {
+    fn load_now(
+        &self,
+        blobref: BlobRef,
+    ) -> Result<Option<Result<Bytes, BackingError>>, BackingError> {
         let Some(data) = self.read(&blobref.to_string())? else {
             return Ok(None);
         };
-        if blobref.alg().hash(&data) != blobref {
-            return Err(BackingError::Damaged {
-                path: self.dir.clone(),
-                blobref,
-                what: "its content does not match its digest".to_owned(),
-            });
+        let damaged = || BackingError::Damaged {
+            path: self.dir.clone(),
+            blobref,
+            what: "its content does not match its digest".to_owned(),
+        };
+        let is_whole = blobref.alg().hash(&data) == blobref;
+        Ok(Some(is_whole.then(|| data.into()).ok_or_else(damaged)))
+    }
+
+    /// The next names of blobs of a directory.
+    fn names_now(&self, entries: &mut fs::ReadDir) -> Result<Vec<BlobRef>, BackingError> {
+        let mut names = Vec::new();
+        while names.len() < NAMES_AT_ONCE
+            && let Some(entry) = entries.next()
+        {
+            let entry = entry.map_err(BackingError::file(&self.dir))?;
+            names.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|n| n.parse::<BlobRef>().ok()),
+            );
         }
-        Ok(Some(data.into()))
+        Ok(names)
+    }
+
+    fn remove_now(&self, blobrefs: &[BlobRef]) -> Result<Removed, BackingError> {
+        let mut removed = Removed::default();
+        for blobref in blobrefs {
+            let path = self.dir.join(blobref.to_string());
+            let size = fs::metadata(&path).map_or(0, |m| m.len());
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    removed.count += 1;
+                    removed.bytes += size;
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(BackingError::file(&path)(e)),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn used_now(&self) -> Result<u64, BackingError> {
+        let size = |name: &String| fs::metadata(self.dir.join(name)).map_or(0, |m| m.len());
+        Ok(self.names()?.iter().map(size).sum())
     }
 
     fn store_now(
@@ -149,12 +197,14 @@ impl Files {
         root: Option<Value>,
     ) -> Result<(), BackingError> {
         let name = |(blobref, data): (BlobRef, Bytes)| (blobref.to_string(), data);
-        let missing = |(name, _): &(String, Bytes)| !self.dir.join(name).exists();
+        let doubt = self.is_in_doubt.load(Ordering::Relaxed);
+        let missing = |(name, _): &(String, Bytes)| doubt || !self.dir.join(name).exists();
         let mut files: Vec<_> = batch.into_iter().map(name).filter(missing).collect();
         files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         files.dedup_by(|a, b| a.0 == b.0);
         if !files.is_empty() {
-            self.write(&files)?;
+            let failed = |_: &BackingError| self.is_in_doubt.store(true, Ordering::Relaxed);
+            self.write(&files).inspect_err(failed)?;
         }
         match root.filter(|_| self.durable) {
             Some(root) => self.write(&[(ROOT.to_owned(), root.to_string().into())]),
@@ -206,8 +256,22 @@ impl Drop for Unfinished {
 }
 
 impl Backing for Files {
-    fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>> {
-        self.work(move |files| files.load_now(blobref))
+    fn load(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Loaded, BackingError>> {
+        self.work(move |files| {
+            let mut loaded = Loaded::new(blobrefs.len());
+            let mut bytes = 0;
+            for blobref in blobrefs {
+                if bytes > LOAD_LIMIT {
+                    loaded.is_complete = false;
+                    break;
+                }
+                if let Some(blob) = files.load_now(blobref)? {
+                    bytes += blob.as_ref().map_or(0, Bytes::len);
+                    loaded.blobs.push((blobref, blob));
+                }
+            }
+            Ok(loaded)
+        })
     }
 
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>> {
@@ -228,6 +292,32 @@ impl Backing for Files {
 
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>> {
         self.work(move |files| files.checkpoint_put_now(&value))
+    }
+
+    fn names(&self) -> BoxStream<'_, Result<Vec<BlobRef>, BackingError>> {
+        let some = async move |entries: Option<fs::ReadDir>| {
+            self.work(move |files| {
+                let open = || fs::read_dir(&files.dir).map_err(BackingError::file(&files.dir));
+                let mut entries = entries.map_or_else(open, Ok)?;
+                let names = files.names_now(&mut entries)?;
+                Ok((!names.is_empty()).then_some((names, Some(entries))))
+            })
+            .await
+        };
+        futures::stream::try_unfold(None, some).boxed()
+    }
+
+    fn remove(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Removed, BackingError>> {
+        self.work(move |files| files.remove_now(&blobrefs))
+    }
+
+    /// A file that is removed leaves nothing to give back.
+    fn give_back(&self) -> BoxFuture<'_, Result<bool, BackingError>> {
+        futures::future::ready(Ok(false)).boxed()
+    }
+
+    fn used(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+        self.work(Files::used_now)
     }
 
     fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>> {

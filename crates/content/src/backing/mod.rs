@@ -5,19 +5,24 @@
 //! - when `store_batch` returns, every blob of the batch can be loaded, and survives a crash as
 //!   far as the store promises durability at all;
 //! - after a crash a root is only there with all blobs of its batch;
-//! - storing a blob twice is harmless;
+//! - storing a blob twice is harmless, and a blob that is stored after it was removed is there;
 //! - checkpoints are returned newest first.
 
+pub mod collector;
 #[cfg(test)]
 mod contract;
 mod files;
 pub mod module;
+mod server;
 mod sqlite;
+mod times;
+mod writes;
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::BlobRef;
@@ -90,10 +95,39 @@ impl BackingError {
     }
 }
 
+/// Bytes of blobs that are loaded at once, unless it is one blob.
+const LOAD_LIMIT: usize = 4 << 20;
+
+/// Blobs that were loaded at once.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Those that are stored, and those of them that are damaged.
+    pub blobs: Vec<(BlobRef, Result<Bytes, BackingError>)>,
+    /// The others are not stored. If not, they have to be asked for again.
+    pub is_complete: bool,
+}
+
+impl Loaded {
+    fn new(room: usize) -> Self {
+        Self {
+            blobs: Vec::with_capacity(room),
+            is_complete: true,
+        }
+    }
+}
+
+/// Blobs that were removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub count: u64,
+    /// What they took in the store.
+    pub bytes: u64,
+}
+
 /// A blob store. Methods take `&self`: a store serves loads while it commits a batch.
 pub trait Backing: Send + Sync {
-    /// The blob, or `None` if it was never stored.
-    fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>>;
+    /// These blobs, which are not asked for twice: at least one that is stored, and as many as some megabytes hold.
+    fn load(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Loaded, BackingError>>;
     /// Whether the blob is there, without reading it.
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>>;
     /// Stores all blobs. `root` is what the KVS root will be once they are there: a restarted instance starts there,
@@ -107,6 +141,14 @@ pub trait Backing: Send + Sync {
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>>;
     /// Adds a checkpoint. It is durable, with every blob stored before it, when this returns.
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>>;
+    /// The names of all blobs, some at a time. Those that are stored meanwhile may be missing.
+    fn names(&self) -> BoxStream<'_, Result<Vec<BlobRef>, BackingError>>;
+    /// Removes these blobs. After a crash some of them may be there.
+    fn remove(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Removed, BackingError>>;
+    /// Gives some of the space that is free in the store back to the file system, and says whether there is more to give.
+    fn give_back(&self) -> BoxFuture<'_, Result<bool, BackingError>>;
+    /// Bytes that hold what is stored.
+    fn used(&self) -> BoxFuture<'_, Result<u64, BackingError>>;
     /// Number of objects stored, for statistics.
     fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>>;
     /// Whether what it has acknowledged survives a crash.

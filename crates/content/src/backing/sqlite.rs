@@ -9,21 +9,31 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Executor, QueryBuilder, Row, Sqlite as Db};
 
-use super::{Backing, BackingError};
-use crate::BlobRef;
+use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
+use crate::{BlobRef, HashAlg};
 
-/// How many checkpoints are kept: enough to step back over a bad one, few enough to stay small.
-const MAX_CHECKPOINTS: usize = 5;
+/// How many checkpoints are kept, unless an option says so: enough to step back over a bad one, few enough to stay small.
+const MAX_CHECKPOINTS: u32 = 5;
 /// Rows one INSERT statement carries: two bound values each, well below SQLite's limit of 32,766.
 const ROWS_PER_INSERT: usize = 500;
+/// Blobs that one statement loads. Few lengths share their prepared statements.
+const LOAD_SIZES: [usize; 4] = [1, 8, 64, 512];
+/// Names of blobs that are read at once.
+const NAMES_AT_ONCE: i64 = 4096;
+/// What `PRAGMA auto_vacuum` says of a file that can give space back.
+const INCREMENTAL: u64 = 2;
+/// Pages that are given back in one transaction.
+const PAGES_AT_ONCE: u32 = 1000;
 /// Readers beside the writer. Loads are short; two keep one slow read from blocking the rest.
 const READERS: u32 = 2;
 
@@ -55,6 +65,7 @@ pub struct Options {
     journal_mode: SqliteJournalMode,
     synchronous: SqliteSynchronous,
     durability: Durability,
+    max_checkpoints: u32,
 }
 
 impl Options {
@@ -67,7 +78,20 @@ impl Options {
                 Durability::Off => SqliteSynchronous::Off,
             },
             durability,
+            max_checkpoints: MAX_CHECKPOINTS,
         }
+    }
+
+    /// `max_checkpoints`: how many are kept, at least one.
+    pub fn set_max_checkpoints(&mut self, number: &Value) -> Result<(), BackingError> {
+        let count = number.as_u64().and_then(|n| u32::try_from(n).ok());
+        let count = count.filter(|n| *n > 0);
+        self.max_checkpoints = count.ok_or_else(|| BackingError::Option {
+            what: "max_checkpoints",
+            expected: "numbers above 0",
+            found: number.to_string(),
+        })?;
+        Ok(())
     }
 
     /// `journal_mode`: a value of SQLite's pragma, in upper case.
@@ -126,26 +150,28 @@ impl Sqlite {
         let connect = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(options.journal_mode)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .synchronous(options.synchronous)
             // Another process may hold the file for a moment: flux fsck, a backup.
             .busy_timeout(Duration::from_secs(30))
             .pragma("wal_autocheckpoint", "4000");
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(connect.clone())
-            .await
-            .map_err(fail)?;
+        // A file that has a journal cannot be told any more to give space back: that comes first.
+        let journal = format!("PRAGMA journal_mode = {:?}", options.journal_mode);
+        let pool = |connections| {
+            let journal = journal.clone();
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+                .after_connect(move |connection, _| {
+                    let journal = journal.clone();
+                    Box::pin(async move { connection.execute(&*journal).await.map(drop) })
+                })
+        };
+        let writer = pool(1).connect_with(connect.clone()).await.map_err(fail)?;
         writer.execute(SCHEMA).await.map_err(fail)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_lazy_with(connect);
+        let readers = pool(READERS).connect_lazy_with(connect);
         let store = Sqlite {
             path: path.to_owned(),
             options,
@@ -190,6 +216,40 @@ impl Sqlite {
         }
     }
 
+    /// A row of [`load_statement`].
+    fn read(
+        &self,
+        row: &SqliteRow,
+        alg: HashAlg,
+    ) -> Result<(BlobRef, Result<Bytes, BackingError>), BackingError> {
+        let raw: &[u8] = row.try_get(0).map_err(|e| self.fail(e))?;
+        let blobref = BlobRef::from_raw(alg, raw).expect("it was asked for by its digest");
+        let data: &[u8] = row.try_get(1).map_err(|e| self.fail(e))?;
+        let size: i64 = row.try_get(2).map_err(|e| self.fail(e))?;
+        let data = match usize::try_from(size) {
+            Err(_) => Ok(Bytes::copy_from_slice(data)),
+            Ok(size) => lz4_flex::block::decompress(data, size).map(Bytes::from),
+        };
+        let blob = match data {
+            Ok(data) if alg.hash(&data) == blobref => Ok(data),
+            Ok(_) => Err("its content does not match its digest".to_owned()),
+            Err(e) => Err(format!("it cannot be decompressed: {e}")),
+        };
+        let damaged = |what| BackingError::Damaged {
+            path: self.path.clone(),
+            blobref,
+            what,
+        };
+        Ok((blobref, blob.map_err(damaged)))
+    }
+
+    /// What a statement without parameters says.
+    async fn number(&self, statement: &str) -> Result<u64, BackingError> {
+        let row = sqlx::query(statement).fetch_one(&self.readers).await;
+        let number = row.and_then(|row| row.try_get::<i64, _>(0));
+        Ok(number.map_err(|e| self.fail(e))? as u64)
+    }
+
     fn size(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |m| m.len())
     }
@@ -224,6 +284,19 @@ impl Sqlite {
     }
 }
 
+/// The statement that loads `count` blobs: digest, stored bytes, size.
+fn load_statement(count: usize) -> String {
+    let places = vec!["?"; count].join(",");
+    format!("SELECT hash,object,size FROM objects WHERE hash IN ({places})")
+}
+
+/// What a stored digest names; digests of other lengths are not ours.
+fn name(raw: &[u8]) -> Option<BlobRef> {
+    let algs = [HashAlg::Sha1, HashAlg::Sha256];
+    let alg = algs.into_iter().find(|alg| alg.digest_len() == raw.len())?;
+    BlobRef::from_raw(alg, raw).ok()
+}
+
 /// One INSERT statement of at most [`ROWS_PER_INSERT`] rows.
 async fn insert_rows<'e>(
     executor: impl sqlx::Executor<'e, Database = Db>,
@@ -245,30 +318,29 @@ async fn insert_rows<'e>(
 }
 
 impl Backing for Sqlite {
-    fn load(&self, blobref: BlobRef) -> BoxFuture<'_, Result<Option<Bytes>, BackingError>> {
+    fn load(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Loaded, BackingError>> {
         async move {
-            let row = sqlx::query("SELECT object,size FROM objects WHERE hash = ?1 LIMIT 1")
-                .bind(blobref.raw())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(|e| self.fail(e))?;
-            let Some(row) = row else { return Ok(None) };
-            let size: i64 = row.try_get(1).map_err(|e| self.fail(e))?;
-            let data: Vec<u8> = row.try_get(0).map_err(|e| self.fail(e))?;
-            let damaged = |what: String| BackingError::Damaged {
-                path: self.path.clone(),
-                blobref,
-                what,
-            };
-            let data = match usize::try_from(size) {
-                Err(_) => data,
-                Ok(size) => lz4_flex::block::decompress(&data, size)
-                    .map_err(|e| damaged(format!("it cannot be decompressed: {e}")))?,
-            };
-            if blobref.alg().hash(&data) != blobref {
-                return Err(damaged("its content does not match its digest".to_owned()));
+            let mut loaded = Loaded::new(blobrefs.len());
+            let mut bytes = 0;
+            for some in blobrefs.chunks(LOAD_SIZES[LOAD_SIZES.len() - 1]) {
+                let size = LOAD_SIZES.iter().find(|size| **size >= some.len());
+                let size = *size.expect("a chunk is no longer than the longest statement");
+                let text = load_statement(size);
+                // What is named twice is found once.
+                let repeated = some.iter().cycle().take(size);
+                let query = repeated.fold(sqlx::query(&text), |q, b| q.bind(b.raw()));
+                let mut rows = query.fetch(&self.readers);
+                while let Some(row) = rows.try_next().await.map_err(|e| self.fail(e))? {
+                    if bytes > LOAD_LIMIT {
+                        loaded.is_complete = false;
+                        return Ok(loaded);
+                    }
+                    let (blobref, blob) = self.read(&row, some[0].alg())?;
+                    bytes += blob.as_ref().map_or(0, Bytes::len);
+                    loaded.blobs.push((blobref, blob));
+                }
             }
-            Ok(Some(data.into()))
+            Ok(loaded)
         }
         .boxed()
     }
@@ -336,7 +408,7 @@ impl Backing for Sqlite {
                     "DELETE FROM checkpt_v2 WHERE id IN \
                      (SELECT id FROM checkpt_v2 ORDER BY id DESC LIMIT -1 OFFSET ?1)",
                 )
-                .bind(MAX_CHECKPOINTS as i64)
+                .bind(self.options.max_checkpoints)
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await
@@ -346,15 +418,74 @@ impl Backing for Sqlite {
         .boxed()
     }
 
-    fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+    fn names(&self) -> BoxStream<'_, Result<Vec<BlobRef>, BackingError>> {
+        let page = async move |after: Vec<u8>| {
+            let rows =
+                sqlx::query("SELECT hash FROM objects WHERE hash > ?1 ORDER BY hash LIMIT ?2")
+                    .bind(&after)
+                    .bind(NAMES_AT_ONCE)
+                    .fetch_all(&self.readers)
+                    .await?;
+            let digests = rows.iter().map(|row| row.try_get::<Vec<u8>, _>(0));
+            let digests = digests.collect::<Result<Vec<_>, _>>()?;
+            let last = digests.last().cloned();
+            let names = digests.iter().filter_map(|raw| name(raw)).collect();
+            Ok(last.map(|last| (names, last)))
+        };
+        let fail = |e| self.fail(e);
+        futures::stream::try_unfold(Vec::new(), page)
+            .map_err(fail)
+            .boxed()
+    }
+
+    fn remove(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Removed, BackingError>> {
         async move {
-            let row = sqlx::query("SELECT count(1) FROM objects")
-                .fetch_one(&self.readers)
-                .await
-                .map_err(|e| self.fail(e))?;
-            Ok(row.try_get::<i64, _>(0).map_err(|e| self.fail(e))? as u64)
+            let mut q = QueryBuilder::<Db>::new("DELETE FROM objects WHERE hash IN (");
+            let mut list = q.separated(",");
+            for blobref in &blobrefs {
+                list.push_bind(blobref.raw());
+            }
+            q.push(") RETURNING length(object)");
+            let rows = q.build().persistent(false).fetch_all(&self.writer).await;
+            let rows = rows.map_err(|e| self.fail(e))?;
+            let bytes = |row: &SqliteRow| row.try_get::<i64, _>(0).unwrap_or(0) as u64;
+            Ok(Removed {
+                count: rows.len() as u64,
+                bytes: rows.iter().map(bytes).sum(),
+            })
         }
         .boxed()
+    }
+
+    fn give_back(&self) -> BoxFuture<'_, Result<bool, BackingError>> {
+        async move {
+            let free = self.number("PRAGMA freelist_count").await?;
+            let all = self.number("PRAGMA page_count").await?;
+            if free <= all / 4 || self.number("PRAGMA auto_vacuum").await? != INCREMENTAL {
+                return Ok(false);
+            }
+            // The file becomes shorter when what the journal has goes into it.
+            let text = format!(
+                "PRAGMA incremental_vacuum({PAGES_AT_ONCE}); PRAGMA wal_checkpoint(PASSIVE)"
+            );
+            let given = self.writer.execute(&*text).await;
+            given.map_err(|e| self.fail(e))?;
+            Ok(self.number("PRAGMA freelist_count").await? < free)
+        }
+        .boxed()
+    }
+
+    fn used(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+        async move {
+            let pages = self.number("PRAGMA page_count").await?;
+            let pages = pages - self.number("PRAGMA freelist_count").await?;
+            Ok(pages * self.number("PRAGMA page_size").await?)
+        }
+        .boxed()
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64, BackingError>> {
+        self.number("SELECT count(1) FROM objects").boxed()
     }
 
     fn is_durable(&self) -> bool {

@@ -4,7 +4,8 @@
 //! A store request is acknowledged when the transaction that holds its blob is committed; all blobs that arrive while
 //! one transaction commits make up the next. A store whose file goes away with the instance is written behind: the
 //! acknowledgement does not wait for it. Other ranks cache, and fault loads and pass stores to their parent, so a store
-//! is acknowledged only after rank 0 has the blob.
+//! is acknowledged only after rank 0 has the blob. No cache keeps a store to itself because it has the blob: the store
+//! counts from then on how long nobody has wanted it ([`collector`](crate::backing::collector)).
 
 mod clean;
 mod root;
@@ -197,7 +198,7 @@ impl Module {
             "register-backing" => self.handle_register(msg),
             "unregister-backing" => self.handle_unregister(msg),
             "stats-get" => {
-                self.handle.respond(msg, &self.stats());
+                self.handle_stats(msg);
                 Ok(())
             }
             "disconnect" => Ok(()),
@@ -288,12 +289,10 @@ impl Module {
     /// `kvs_root` (rank 0) is the root these blobs make valid.
     fn store(
         &mut self,
-        mut blobs: Vec<(BlobRef, Bytes)>,
+        blobs: Vec<(BlobRef, Bytes)>,
         kvs_root: Option<Bytes>,
         waiter: StoreWaiter,
     ) {
-        // What is cached is stored below.
-        blobs.retain(|(r, _)| self.cache.get(r).is_none());
         if blobs.is_empty() && kvs_root.is_none() {
             self.respond_store(&waiter);
             return;
@@ -407,6 +406,25 @@ impl Module {
         Ok(())
     }
 
+    /// Answers with statistics; on rank 0 also with the store's of its garbage collection, if it has any.
+    fn handle_stats(&mut self, msg: &Message) {
+        let mut stats = self.stats();
+        let collects = self.root.as_ref().is_some_and(Root::collects_garbage);
+        if !collects {
+            self.handle.respond(msg, &stats);
+            return;
+        }
+        let (handle, msg) = (self.handle.clone(), msg.clone());
+        self.work.push(Box::pin(async move {
+            let request = json!({});
+            let status = handle.call("content-backing.gc-status", Node::Any, &request);
+            // A store that has just gone has nothing to say.
+            stats["gc"] = status.await.unwrap_or(Value::Null);
+            handle.respond(&msg, &stats);
+            Done::Nothing
+        }));
+    }
+
     fn stats(&self) -> Value {
         let dirty = self.root.as_ref().map_or(0, Root::dirty_count);
         json!({
@@ -415,6 +433,7 @@ impl Module {
             "dirty": dirty,
             "size": self.cache.bytes() + self.root.as_ref().map_or(0, Root::dirty_bytes),
             "flush-batch-count": usize::from(self.root.as_ref().is_some_and(Root::is_busy)),
+            "store-error": self.root.as_ref().and_then(Root::trouble),
             "mmap": Value::Null,
         })
     }

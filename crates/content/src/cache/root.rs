@@ -78,6 +78,16 @@ impl Root {
         self.backing.is_some()
     }
 
+    /// What the store suffers from, if it takes nothing.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.map(|errno| RpcError::errno(errno).to_string())
+    }
+
+    /// Whether the store is one of ours, which can say what garbage it has.
+    pub(super) fn collects_garbage(&self) -> bool {
+        self.backing.as_ref().is_some_and(|b| b.batches)
+    }
+
     /// A blob that is not in the store yet.
     pub(super) fn dirty(&self, blobref: &BlobRef) -> Option<Bytes> {
         let flying = || self.flight.as_ref()?.blobs.get(blobref);

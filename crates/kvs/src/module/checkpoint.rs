@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, interval_at};
 
-use super::{Done, Module};
+use super::{Done, Module, gc};
 use crate::PRIMARY;
 
 /// A root that was kept.
@@ -113,7 +113,10 @@ impl Timer {
 impl Module {
     pub(super) fn handle_config_reload(&mut self, msg: &Message) -> Result<(), RpcError> {
         msg.require_owner()?;
-        self.timer.set(period(&msg.json()?)?);
+        let config = msg.json()?;
+        let (period, settings) = (period(&config)?, gc::Settings::parse(&config)?);
+        self.timer.set(period);
+        self.gc.configure(settings);
         self.handle.respond_ok(msg);
         Ok(())
     }

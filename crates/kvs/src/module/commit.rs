@@ -74,6 +74,7 @@ impl Module {
         if !req.ops.is_empty() {
             self.stats.ops.add(req.ops.len() as f64);
         }
+        self.gc.refer_ops(&req.ops);
         ns.queue.push_back(Pending {
             request: msg.clone(),
             ops: req.ops,
@@ -186,7 +187,9 @@ impl Module {
         let noop_stores = stored.filter(known).count() as u64;
         if let Some(ns) = self.table.map.get_mut(name) {
             ns.noop_stores += noop_stores;
+            ns.storing = Some(done.root);
         }
+        self.gc.store(blobs.iter().map(bytes::Bytes::len).sum());
         for (blobref, dir, _) in done.dirs {
             self.store.insert_dir(blobref, dir);
         }
@@ -235,6 +238,7 @@ impl Module {
             return;
         };
         let commits = std::mem::take(&mut ns.in_flight);
+        ns.storing = None;
         self.ready.insert(name.to_owned());
         if results.iter().all(Result::is_err) {
             for (commit, result) in commits.iter().zip(&results) {
@@ -282,6 +286,7 @@ impl Module {
         let Some(ns) = self.table.map.get_mut(name) else {
             return;
         };
+        ns.storing = None;
         self.ready.insert(name.to_owned());
         for commit in std::mem::take(&mut ns.in_flight) {
             self.handle.respond_error(&commit.request, e);

@@ -11,6 +11,7 @@
 
 mod checkpoint;
 mod commit;
+mod gc;
 pub(crate) mod lookup;
 mod namespaces;
 mod options;
@@ -58,6 +59,10 @@ enum Done {
     Checkpointed(i64, Result<(), RpcError>),
     /// Rank 0: a checkpoint that these commits waited for.
     Synced(Vec<Message>, Value, i64, Result<(), RpcError>),
+    /// Rank 0: a cycle of garbage collection has begun.
+    GcBegun(Result<u64, RpcError>),
+    /// Rank 0: it has ended.
+    GcEnded(Result<gc::Swept, RpcError>),
     /// Other ranks: rank 0's answer to a commit.
     Committed {
         namespace: String,
@@ -105,6 +110,7 @@ struct Module {
     relayed: usize,
     /// Commits that wait for a checkpoint (rank 0).
     syncing: usize,
+    gc: gc::State,
 }
 
 /// Runs the module until its inbox ends.
@@ -113,6 +119,7 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
     let options = Options::parse(&ctx.args)?;
     let mut module = Module::start(ctx.handle, &options).await?;
     loop {
+        let due = module.gc.due();
         tokio::select! {
             msg = inbox.recv() => match msg {
                 Some(msg) => module.drain(msg, &mut inbox),
@@ -120,6 +127,7 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
             },
             Some(done) = module.work.next() => module.handle_done(done),
             () = module.timer.tick() => module.checkpoint(),
+            () = gc::at(due) => module.collect_garbage(),
         }
         module.start_commits();
     }
@@ -137,7 +145,9 @@ impl Module {
         };
         let config = handle.call("config.get", Node::Any, &json!({})).await;
         // Without the service there is no configuration.
-        let period = checkpoint::period(&config.unwrap_or(Value::Null))?;
+        let config = config.unwrap_or(Value::Null);
+        let period = checkpoint::period(&config)?;
+        let settings = gc::Settings::parse(&config)?;
         let empty = TreeObj::empty_dir().encode();
         let empty_dir = alg.hash(&empty);
         let mut module = Module {
@@ -158,6 +168,7 @@ impl Module {
             checkpointed: 0,
             relayed: 0,
             syncing: 0,
+            gc: gc::State::new(settings),
         };
         module.timer.set(period);
         module.store.insert_dir(empty_dir, Default::default());
@@ -220,6 +231,7 @@ impl Module {
             "commit" => self.handle_commit(msg),
             "getroot" => self.handle_getroot(msg),
             "wait-version" => self.handle_wait_version(msg),
+            "gc" => self.handle_gc(msg),
             "namespace-create" => self.handle_namespace_create(msg),
             "namespace-remove" => self.handle_namespace_remove(msg),
             "namespace-list" => self.handle_namespace_list(msg),
@@ -262,6 +274,8 @@ impl Module {
             Done::Synced(requests, answer, seq, result) => {
                 self.handle_synced(&requests, &answer, seq, result);
             }
+            Done::GcBegun(result) => self.handle_gc_begun(result),
+            Done::GcEnded(result) => self.handle_swept(result),
             Done::Committed {
                 namespace,
                 request,
@@ -310,7 +324,8 @@ impl Module {
             .values_mut()
             .flat_map(|ns| ns.waiters.drain(..));
         let waiting: Vec<Message> = versions.map(|(_, msg)| msg).collect();
-        for msg in waiting.into_iter().chain(self.take_parked()) {
+        let waiting = waiting.into_iter().chain(self.gc.take_waiting());
+        for msg in waiting.chain(self.take_parked()) {
             self.handle
                 .respond_error(&msg, &RpcError::errno(libc::ENOSYS));
         }

@@ -9,7 +9,7 @@ use super::stall::Work;
 use super::{Done, Module, RootInfo, own_userid};
 use crate::PRIMARY;
 use crate::namespace::{self, Namespace};
-use crate::store::Pinned;
+use crate::store::{Need, Pinned};
 
 #[derive(Deserialize)]
 struct NameRequest {
@@ -126,6 +126,7 @@ impl Module {
             wire::USERID_UNKNOWN => own_userid(),
             uid => uid,
         };
+        self.gc.refer([Need::Dir(req.rootref)]);
         let ns = Namespace::new(name, owner, req.flags, req.rootref, 0);
         self.table.map.insert(name.clone(), ns);
         let event = json!({
@@ -182,7 +183,7 @@ impl Module {
         true
     }
 
-    fn relay_to_root(&mut self, msg: &Message) {
+    pub(super) fn relay_to_root(&mut self, msg: &Message) {
         let (handle, msg) = (self.handle.clone(), msg.clone());
         let rpc = handle.rpc_raw(msg.topic(), Node::Rank(0), msg.payload().cloned());
         self.relayed += 1;

@@ -46,6 +46,7 @@ impl Module {
             "namespace": namespaces,
             "transaction-opcount": { "commit": self.stats.ops.to_json() },
             "root-updates": self.stats.updates,
+            "gc": self.gc.to_json(),
             "pending_requests": self.pending(),
         })
     }

@@ -18,17 +18,23 @@ impl Bed {
 
     /// With these arguments for the kvs modules.
     pub(crate) async fn with(size: u32, args: &'static [&'static str]) -> Bed {
+        let mut bed = Bed::idle(size);
+        bed.args = args;
+        bed.start(size);
+        bed
+    }
+
+    /// With no modules started.
+    pub(crate) fn idle(size: u32) -> Bed {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new(size);
         instance.set_attr("statedir", dir.path().to_str().unwrap());
-        let mut bed = Bed {
+        Bed {
             instance,
             modules: Vec::new(),
-            args,
+            args: &[],
             _dir: dir,
-        };
-        bed.start(size);
-        bed
+        }
     }
 
     pub(crate) fn start(&mut self, size: u32) {

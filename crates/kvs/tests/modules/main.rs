@@ -3,6 +3,7 @@
 mod bed;
 mod checkpoint;
 mod ends;
+mod gc;
 mod stats;
 
 use std::time::Instant;

@@ -17,9 +17,6 @@ use crate::error::{Failure, Outcome};
 use crate::output::outln;
 use crate::snapshot::{Checkpoint, Content, Fault, Found, Walk, Way, What, kvs_is_running, visit};
 
-/// Blobs that are loaded at once.
-const LOADS: usize = 256;
-
 /// Check the store of the key-value store, and repair it.
 #[derive(Parser)]
 struct Options {
@@ -122,18 +119,13 @@ async fn check(
     reporter: Reporter,
 ) -> Result<Vec<Damage>, Failure> {
     let mut damages = Vec::new();
-    visit(
-        Walk::new(root, '.'),
-        content,
-        LOADS,
-        async |found: Found| {
-            if reporter.verbose && !found.key.is_empty() {
-                reporter.note(&found.key);
-            }
-            damages.extend(judge(found, reporter));
-            Ok(())
-        },
-    )
+    visit(Walk::new(root, '.'), content, None, async |found: Found| {
+        if reporter.verbose && !found.key.is_empty() {
+            reporter.note(&found.key);
+        }
+        damages.extend(judge(found, reporter));
+        Ok(())
+    })
     .await?;
     Ok(damages)
 }
