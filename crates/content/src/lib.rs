@@ -1,7 +1,8 @@
 //! Content-addressed storage (RFC 10): blobs are stored under the digest of what they hold.
 //!
 //! [`BlobRef`] names a blob. [`cache`] is the broker module `content`, on every rank; [`backing`] keeps blobs and KVS
-//! checkpoints on rank 0, as broker modules around one trait with one contract test suite.
+//! checkpoints on rank 0, as broker modules around one trait with one contract test suite. [`extents`] finds what of a file
+//! is worth storing.
 
 #[cfg(feature = "module")]
 pub mod backing;
@@ -10,5 +11,6 @@ pub mod batch;
 mod blobref;
 #[cfg(feature = "module")]
 pub mod cache;
+pub mod extents;
 
 pub use blobref::{BlobRef, HashAlg, ParseBlobRefError};

@@ -1,6 +1,6 @@
 //! Shell options (`flux run -o KEY=VALUE`), read once into types.
 
-use crate::{Fatal, info::JobInfo, template};
+use crate::{Fatal, info::JobInfo, stage_in::StageIn, template};
 use formats::fsd;
 use serde_json::Value;
 
@@ -73,6 +73,7 @@ pub struct Options {
     /// Leave the tasks in the shell's process group.
     pub nosetpgrp: bool,
     pub signal: Option<Warning>,
+    pub stage_in: Option<StageIn>,
 }
 
 /// The greatest `output.limit`.
@@ -232,6 +233,7 @@ impl Options {
             exit_on_error: flag(get("exit-on-error")),
             nosetpgrp: flag(get("nosetpgrp")),
             signal,
+            stage_in: get("stage-in").map(StageIn::read).transpose()?,
         })
     }
 }

@@ -108,6 +108,8 @@ pub async fn run(id: JobId) -> i32 {
 
 /// Reports an error of the preparation, through a connection of its own if need be.
 async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
+    // The exception has the job's shells terminated; this one ends by itself, with its own exit code.
+    let _deaf = signal(SignalKind::terminate());
     logger.log(Level::Fatal, &e.message).await;
     if let Ok(handle) = client::Handle::open(None).await
         && let Err(raise) = startup::raise(&handle, id, &e.message, None).await
