@@ -125,6 +125,9 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
     };
     loop {
         tokio::select! {
+            // What happens is a function of what arrives. There is no more work than there are requests.
+            biased;
+            Some(done) = module.work.next() => module.handle_done(done),
             msg = ctx.inbox.recv() => match msg {
                 Some(msg) => {
                     module.take(msg);
@@ -134,7 +137,6 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
                 }
                 None => break,
             },
-            Some(done) = module.work.next() => module.handle_done(done),
         }
         module.start_group();
     }
