@@ -54,16 +54,19 @@ struct Lru<T> {
     clock: u64,
     bytes: usize,
     limit: usize,
+    /// The last object to come stays, however large: to load it for each use would cost more.
+    keeps_last: bool,
 }
 
 impl<T: Clone> Lru<T> {
-    fn new(limit: usize) -> Lru<T> {
+    fn new(limit: usize, keeps_last: bool) -> Lru<T> {
         Lru {
             entries: HashMap::new(),
             order: BTreeMap::new(),
             clock: 0,
             bytes: 0,
             limit,
+            keeps_last,
         }
     }
 
@@ -81,14 +84,15 @@ impl<T: Clone> Lru<T> {
     }
 
     fn insert(&mut self, r: BlobRef, value: T, weight: usize) {
-        if weight > self.limit || self.entries.contains_key(&r) {
+        let is_too_large = weight > self.limit && !self.keeps_last;
+        if is_too_large || self.entries.contains_key(&r) {
             return;
         }
         self.clock += 1;
         self.bytes += weight;
         self.order.insert(self.clock, r);
         self.entries.insert(r, (value, weight, self.clock));
-        while self.bytes > self.limit {
+        while self.bytes > self.limit && self.entries.len() > 1 {
             let Some((_, oldest)) = self.order.pop_first() else {
                 break;
             };
@@ -112,11 +116,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Caches of `limit` bytes each.
+    /// Caches of `limit` bytes each; one directory may exceed it.
     pub fn new(limit: usize) -> Store {
         Store {
-            dirs: Lru::new(limit),
-            vals: Lru::new(limit),
+            dirs: Lru::new(limit, true),
+            vals: Lru::new(limit, false),
         }
     }
 
@@ -223,6 +227,26 @@ mod tests {
         assert!(store.with(&none).val(&refs[0]).is_none());
         assert!(store.with(&none).val(&refs[19]).is_some());
         assert!(store.with(&pinned).val(&refs[0]).is_some());
+    }
+
+    #[test]
+    fn the_last_directory_stays_however_large() {
+        let mut store = Store::new(1000);
+        let none = Pinned::new();
+        let dir = |first: u8| {
+            let name = |i: u8| Arc::from(format!("{:03}", first as usize + i as usize));
+            let entries = (0..50)
+                .map(|i| (name(i), crate::TreeObj::val(b"x")))
+                .collect();
+            let dir = Arc::new(Dir::from_sorted(entries));
+            (HashAlg::Sha1.hash(&dir.encode()), dir)
+        };
+        let dirs = [dir(0), dir(100)];
+        for (r, dir) in &dirs {
+            store.insert_dir(*r, dir.clone());
+            assert!(store.with(&none).dir(r).is_some());
+        }
+        assert!(store.with(&none).dir(&dirs[0].0).is_none());
     }
 
     #[test]
