@@ -97,8 +97,8 @@ impl Model {
     /// The last commit of a writer that must be there at a version.
     fn least(&self, writer: u32, seq: i64) -> u64 {
         let commits = self.acknowledged.get(&writer);
-        let there = commits.into_iter().flatten().filter(|(_, at)| **at <= seq);
-        there.map(|(number, _)| *number).last().unwrap_or(0)
+        let mut there = commits.into_iter().flatten().filter(|(_, at)| **at <= seq);
+        there.next_back().map_or(0, |(number, _)| *number)
     }
 
     /// The values of a writer's keys at a version.
