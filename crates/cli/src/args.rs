@@ -108,7 +108,10 @@ fn one_line(err: &clap::Error) -> String {
     };
     let arg = text(ContextKind::InvalidArg).unwrap_or_default();
     match err.kind() {
-        ErrorKind::UnknownArgument => format!("unknown option or argument '{arg}'"),
+        ErrorKind::UnknownArgument if arg.starts_with('-') => {
+            format!("unrecognized option '{arg}'")
+        }
+        ErrorKind::UnknownArgument => format!("unrecognized argument '{arg}'"),
         ErrorKind::InvalidSubcommand => {
             let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("unknown command '{word}'")
@@ -183,11 +186,11 @@ mod tests {
         insta::assert_snapshot!(
             [&["--bogus"][..], &["-n", "x", "w"], &["-n"], &[], &["a", "b"]].map(fault).join("\n"),
             @r"
-        unknown option or argument '--bogus'
+        unrecognized option '--bogus'
         -n <COUNT>: invalid value 'x': invalid digit found in string
         a value is required for '-n <COUNT>' but none was supplied
         missing <WORD>
-        unknown option or argument 'b'
+        unrecognized argument 'b'
         "
         );
     }

@@ -53,6 +53,12 @@ impl From<client::OpenError> for Failure {
     }
 }
 
+impl From<filemap::Error> for Failure {
+    fn from(err: filemap::Error) -> Self {
+        Self::new(err.to_string())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(err: std::io::Error) -> Self {
         Self::new(err.to_string())

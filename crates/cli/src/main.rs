@@ -26,6 +26,7 @@ mod launch;
 mod output;
 mod pyjson;
 mod resources;
+mod size;
 mod snapshot;
 mod submit;
 mod uri;

@@ -2,7 +2,8 @@
 //!
 //! [`BlobRef`] names a blob. [`cache`] is the broker module `content`, on every rank; [`backing`] keeps blobs and KVS
 //! checkpoints on rank 0, as broker modules around one trait with one contract test suite, and removes what nobody refers
-//! to ([`backing::collector`]). [`many`] is how programs load many blobs at once.
+//! to ([`backing::collector`]). [`many`] is how programs load many blobs at once. [`extents`] finds what of a file is worth
+//! storing.
 
 #[cfg(feature = "module")]
 pub mod backing;
@@ -10,6 +11,7 @@ pub mod batch;
 mod blobref;
 #[cfg(feature = "module")]
 pub mod cache;
+pub mod extents;
 pub mod many;
 
 pub use blobref::{BlobRef, HashAlg, ParseBlobRefError};

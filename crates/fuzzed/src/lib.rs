@@ -5,6 +5,7 @@
 //!
 //! A target panics when something does not hold; refusing input is always fine.
 
+mod stored;
 mod text;
 mod trees;
 mod wire_bytes;
@@ -39,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("signed", text::signed),
     ("subscriptions", wire_bytes::subscriptions),
     ("taskmap", text::taskmap),
+    ("transaction", stored::transaction),
+    ("treeobj", stored::treeobj),
     ("uri", text::uri),
 ];
 

@@ -86,6 +86,7 @@ pub(crate) fn resource_set(data: &[u8]) {
 }
 
 pub(crate) fn archive(data: &[u8]) {
+    crate::stored::archive(data);
     if let Ok(archive) = Archive::from_value(&json(data)) {
         assert_eq!(
             Archive::from_value(&archive.to_value()),

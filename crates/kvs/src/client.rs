@@ -9,7 +9,7 @@ use crate::txn::Txn;
 use crate::{PRIMARY, flags};
 
 /// The namespace named, or the one the environment names, or the primary one.
-fn namespace_or_default(namespace: Option<&str>) -> String {
+pub fn namespace_or_default(namespace: Option<&str>) -> String {
     match namespace {
         Some(name) => name.to_owned(),
         None => std::env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| PRIMARY.to_owned()),

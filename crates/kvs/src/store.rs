@@ -54,20 +54,30 @@ struct Lru<T> {
     clock: u64,
     bytes: usize,
     limit: usize,
+    /// The last object that is larger than all the others may be together: to load it for each use would cost more.
+    large: Option<(BlobRef, T, usize)>,
+    keeps_large: bool,
 }
 
 impl<T: Clone> Lru<T> {
-    fn new(limit: usize) -> Lru<T> {
+    fn new(limit: usize, keeps_large: bool) -> Lru<T> {
         Lru {
             entries: HashMap::new(),
             order: BTreeMap::new(),
             clock: 0,
             bytes: 0,
             limit,
+            large: None,
+            keeps_large,
         }
     }
 
     fn get(&mut self, r: &BlobRef) -> Option<T> {
+        if let Some((large, value, _)) = &self.large
+            && large == r
+        {
+            return Some(value.clone());
+        }
         let (value, _, tick) = self.entries.get_mut(r)?;
         // Moving an entry on every use would cost two tree operations each time; an entry used
         // lately is far from eviction anyway.
@@ -81,7 +91,11 @@ impl<T: Clone> Lru<T> {
     }
 
     fn insert(&mut self, r: BlobRef, value: T, weight: usize) {
-        if weight > self.limit || self.entries.contains_key(&r) {
+        if weight > self.limit {
+            self.large = self.keeps_large.then_some((r, value, weight));
+            return;
+        }
+        if self.entries.contains_key(&r) {
             return;
         }
         self.clock += 1;
@@ -102,6 +116,16 @@ impl<T: Clone> Lru<T> {
         self.entries.clear();
         self.order.clear();
         self.bytes = 0;
+        self.large = None;
+    }
+
+    fn contains(&self, r: &BlobRef) -> bool {
+        self.entries.contains_key(r) || self.large.as_ref().is_some_and(|(large, ..)| large == r)
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        let large = self.large.iter().map(|(_, _, size)| *size);
+        self.entries.values().map(|(_, size, _)| *size).chain(large)
     }
 }
 
@@ -112,11 +136,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Caches of `limit` bytes each.
+    /// Caches of `limit` bytes each; one directory more may be larger.
     pub fn new(limit: usize) -> Store {
         Store {
-            dirs: Lru::new(limit),
-            vals: Lru::new(limit),
+            dirs: Lru::new(limit, true),
+            vals: Lru::new(limit, false),
         }
     }
 
@@ -158,13 +182,12 @@ impl Store {
 
     /// The bytes each object takes.
     pub fn sizes(&self) -> impl Iterator<Item = usize> {
-        let dirs = self.dirs.entries.values().map(|(_, size, _)| *size);
-        dirs.chain(self.vals.entries.values().map(|(_, size, _)| *size))
+        self.dirs.sizes().chain(self.vals.sizes())
     }
 
     /// Whether an object is in memory.
     pub fn contains(&self, r: &BlobRef) -> bool {
-        self.dirs.entries.contains_key(r) || self.vals.entries.contains_key(r)
+        self.dirs.contains(r) || self.vals.contains(r)
     }
 
     /// A view that also sees the pinned objects.
@@ -223,6 +246,27 @@ mod tests {
         assert!(store.with(&none).val(&refs[0]).is_none());
         assert!(store.with(&none).val(&refs[19]).is_some());
         assert!(store.with(&pinned).val(&refs[0]).is_some());
+    }
+
+    #[test]
+    fn the_last_large_directory_stays() {
+        let mut store = Store::new(1000);
+        let none = Pinned::new();
+        let dir = |first: u8| {
+            let name = |i: u8| Arc::from(format!("{:03}", first as usize + i as usize));
+            let entries = (0..50)
+                .map(|i| (name(i), crate::TreeObj::val(b"x")))
+                .collect();
+            let dir = Arc::new(Dir::from_sorted(entries));
+            (HashAlg::Sha1.hash(&dir.encode()), dir)
+        };
+        let dirs = [dir(0), dir(100)];
+        for (r, dir) in &dirs {
+            store.insert_dir(*r, dir.clone());
+            store.insert_dir(HashAlg::Sha1.hash(b""), Arc::default());
+            assert!(store.with(&none).dir(r).is_some() && store.contains(r));
+        }
+        assert!(store.with(&none).dir(&dirs[0].0).is_none());
     }
 
     #[test]

@@ -1,58 +1,31 @@
 //! Files carried in the jobspec (`attributes.system.files`, RFC 37), unpacked into the job's
 //! temporary directory before its tasks start. Batch scripts travel this way.
 
-use formats::archive::{Archive, ArchiveError, Entry, Object};
+use filemap::Target;
+use formats::archive::Archive;
 use serde_json::Value;
-use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
-};
-
-/// Why a file could not be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum FilesError {
-    #[error("jobspec files: {0}")]
-    Archive(#[from] ArchiveError),
-    #[error("jobspec files: {path}: {source}")]
-    Io { path: String, source: io::Error },
-}
+use std::path::Path;
 
 /// Unpacks an archive below `dir`.
-pub fn extract(dir: &Path, files: &Value) -> Result<(), FilesError> {
+pub fn extract(dir: &Path, files: &Value) -> Result<(), filemap::Error> {
     let archive = Archive::from_value(files)?;
-    archive.entries.iter().try_for_each(|entry| {
-        write(dir, entry).map_err(|source| FilesError::Io {
-            path: entry.path.clone(),
-            source,
-        })
-    })
-}
-
-fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
-    let target = dir.join(&entry.path);
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match &entry.object {
-        Object::Symlink(link) => return symlink(link, &target),
-        Object::Directory => fs::create_dir_all(&target)?,
-        Object::Empty(size) => fs::File::create(&target)?.set_len(*size)?,
-        Object::Json(value) => fs::write(&target, serde_json::to_vec(value)?)?,
-        Object::Text(text) => fs::write(&target, text)?,
-        Object::Binary(bytes) => fs::write(&target, bytes)?,
-        Object::Blobs { .. } => {
-            let why = "its content is in the content store, which a job cannot read";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    let mut target = Target::new(dir, true)?;
+    for entry in &archive.entries {
+        if target.unpack(entry)?.is_some() {
+            return Err(filemap::Error::Blob {
+                what: entry.path.clone(),
+                reason: "its content is in the content store, not in the jobspec".to_owned(),
+            });
         }
     }
-    fs::set_permissions(&target, fs::Permissions::from_mode(entry.permissions))
+    target.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn unpacks_an_archive() {

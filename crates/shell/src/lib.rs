@@ -28,6 +28,7 @@ pub mod queue;
 pub mod remote;
 pub mod rlimit;
 pub mod run;
+pub mod stage_in;
 pub mod startup;
 pub mod task;
 pub mod template;

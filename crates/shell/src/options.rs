@@ -1,6 +1,6 @@
 //! Shell options (`flux run -o KEY=VALUE`), read once into types.
 
-use crate::{Fatal, info::JobInfo, pty, template};
+use crate::{Fatal, info::JobInfo, pty, stage_in::StageIn, template};
 use formats::fsd;
 use serde_json::Value;
 use std::time::Duration;
@@ -77,6 +77,7 @@ pub struct Options {
     pub pty: Option<pty::Options>,
     /// How long processes beside the tasks have to end when the tasks have ended, before they are killed.
     pub rexec_shutdown: Duration,
+    pub stage_in: Option<StageIn>,
 }
 
 /// The greatest `output.limit`.
@@ -251,6 +252,7 @@ impl Options {
                     .and_then(|s| Duration::try_from_secs_f64(s).ok())
                     .ok_or_else(|| bad("rexec-shutdown-timeout", value, "a duration"))?,
             },
+            stage_in: get("stage-in").map(StageIn::read).transpose()?,
         })
     }
 }

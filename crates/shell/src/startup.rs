@@ -275,7 +275,12 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     logger.set_output(&output);
 
     if let Some(archive) = info.jobspec.system("files") {
-        files::extract(tmpdir.path(), archive).map_err(|e| Fatal::new(e.to_string()))?;
+        files::extract(tmpdir.path(), archive).map_err(|e| fatal("jobspec files", e))?;
+    }
+    if let Some(stage_in) = &options.stage_in {
+        stage_in
+            .run(&handle, tmpdir.path(), info.is_leader(), logger)
+            .await?;
     }
     if let Some(remark) = options.pty.as_ref().and_then(|pty| pty.remark())
         && info.is_leader()

@@ -6,12 +6,15 @@
 //! freeze, leave, come back and have clocks of their own. Programs on every broker ask, watch and
 //! publish; [`check`] has what must be true of it all, by name.
 //!
+//! [`kvs`] does the same for the key-value store, one floor up.
+//!
 //! Invariant: a run is a function of its [`Plan`]; the same plan gives the same run, event by event.
 
 mod agenda;
 pub mod boot;
 pub mod check;
 mod faults;
+pub mod kvs;
 mod network;
 mod node;
 pub mod plan;

@@ -6,36 +6,45 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use overlay::topology::Shape;
-use sim::{Outcome, Plan, run};
+use sim::{Plan, kvs, run};
 
 const USAGE: &str = "Usage:
   sim FIRST LAST SIZE FAULTS    run the seeds from FIRST up to LAST, each with 1 to SIZE brokers
   sim one SEED SIZE FAULTS      run one of them again with exactly SIZE brokers, and print all that happened
+  sim kvs FIRST LAST SIZE       the same for the key-value store
+  sim kvs one SEED SIZE
   sim boot SHAPE SIZE...        start trees of these sizes (SHAPE: kary:K, mincrit, binomial)";
 
 fn size_of(seed: u64, largest: u32) -> u32 {
     1 + (seed % u64::from(largest)) as u32
 }
 
-fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
-    let start = Instant::now();
-    let next = AtomicU64::new(first);
-    let total = Mutex::new((Outcome::default(), 0));
+/// Run these seeds on all cores: what came of them together, and how many failed.
+fn each<T>(
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> T + Sync,
+    violation: impl Fn(u64, &T) -> Option<String> + Sync,
+) -> (T, u32)
+where
+    T: Default + for<'a> std::ops::AddAssign<&'a T> + Send,
+{
+    let next = AtomicU64::new(seeds.start);
+    let total = Mutex::new((T::default(), 0));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= last {
+            if seed >= seeds.end {
                 return;
             }
-            let size = size_of(seed, largest);
-            let outcome = run(&Plan::random(seed, size, faults));
-            if let Some((text, _)) = &outcome.violation {
-                println!("sim one {seed} {size} {faults}: {text}");
+            let outcome = run(seed);
+            let failed = violation(seed, &outcome);
+            if let Some(text) = &failed {
+                println!("{text}");
             }
             // The totals are sound whatever happened to who added to them.
             let mut total = total.lock().unwrap_or_else(|e| e.into_inner());
             total.0 += &outcome;
-            total.1 += u32::from(outcome.violation.is_some());
+            total.1 += u32::from(failed.is_some());
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -44,7 +53,21 @@ fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
             scope.spawn(work);
         }
     });
-    let (total, failed) = total.into_inner().unwrap_or_else(|e| e.into_inner());
+    total.into_inner().unwrap_or_else(|e| e.into_inner())
+}
+
+fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
+    let start = Instant::now();
+    let plan = |seed| Plan::random(seed, size_of(seed, largest), faults);
+    let (total, failed) = each(
+        first..last,
+        |seed| run(&plan(seed)),
+        |seed, outcome| {
+            let (text, _) = outcome.violation.as_ref()?;
+            let size = size_of(seed, largest);
+            Some(format!("sim one {seed} {size} {faults}: {text}"))
+        },
+    );
     let record = serde_json::json!({
         "seeds": last.saturating_sub(first),
         "largest": largest,
@@ -60,6 +83,47 @@ fn many(first: u64, last: u64, largest: u32, faults: u32) -> ExitCode {
     });
     println!("{record}");
     exit_code(failed == 0)
+}
+
+fn many_kvs(first: u64, last: u64, largest: u32) -> ExitCode {
+    let start = Instant::now();
+    let plan = |seed| kvs::Plan::random(seed, size_of(seed, largest));
+    let (total, failed) = each(
+        first..last,
+        |seed| kvs::run(&plan(seed)),
+        |seed, outcome| {
+            let (text, _) = outcome.violation.as_ref()?;
+            let size = size_of(seed, largest);
+            Some(format!("sim kvs one {seed} {size}: {text}"))
+        },
+    );
+    let record = serde_json::json!({
+        "seeds": last.saturating_sub(first),
+        "largest": largest,
+        "messages": total.messages,
+        "crashes": total.crashes,
+        "commits": total.commits,
+        "lost": total.lost,
+        "reads": total.reads,
+        "seen": total.seen,
+        "failed": failed,
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    println!("{record}");
+    exit_code(failed == 0)
+}
+
+fn one_kvs(seed: u64, size: u32) -> ExitCode {
+    let plan = kvs::Plan {
+        history: usize::MAX,
+        ..kvs::Plan::random(seed, size)
+    };
+    let outcome = kvs::run(&plan);
+    match &outcome.violation {
+        Some((text, history)) => println!("{}\n{text}", history.join("\n")),
+        None => println!("{outcome:?}"),
+    }
+    exit_code(outcome.violation.is_none())
 }
 
 fn exit_code(good: bool) -> ExitCode {
@@ -118,6 +182,14 @@ fn main() -> ExitCode {
             let shape = shape.parse().ok();
             sizes.zip(shape).map(|(sizes, shape)| boot(shape, &sizes))
         }
+        ["kvs", "one", rest @ ..] => match numbers::<u32>(rest).as_deref() {
+            Some([seed, size]) if *size > 0 => Some(one_kvs(u64::from(*seed), *size)),
+            _ => None,
+        },
+        ["kvs", rest @ ..] => match numbers::<u64>(rest).as_deref() {
+            Some([first, last, size]) if *size > 0 => Some(many_kvs(*first, *last, *size as u32)),
+            _ => None,
+        },
         ["one", rest @ ..] => match numbers::<u64>(rest).as_deref() {
             Some([seed, size, faults]) if *size > 0 => {
                 Some(one(*seed, *size as u32, *faults as u32))

@@ -133,6 +133,6 @@ mod tests {
         assert!(o.common.label_io);
         assert_eq!(o.script, ["s", "1", "2"]);
         let fault = options("s", "#!/bin/sh\n\n#flux: --bogus\n").err().unwrap();
-        assert_eq!(fault, "s line 3: unknown option or argument '--bogus'");
+        assert_eq!(fault, "s line 3: unrecognized option '--bogus'");
     }
 }

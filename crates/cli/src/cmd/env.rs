@@ -17,7 +17,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         }
         Some("--") => drop(words.remove(0)),
         Some(word) if word.starts_with('-') => {
-            return Err(Failure::new(format!("unknown option or argument '{word}'")));
+            return Err(Failure::new(format!("unrecognized option '{word}'")));
         }
         _ => {}
     }

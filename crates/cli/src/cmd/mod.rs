@@ -2,6 +2,7 @@
 
 mod admin;
 mod alloc;
+mod archive;
 mod attr;
 mod batch;
 mod broker;
@@ -16,6 +17,7 @@ mod dump;
 mod env;
 mod event;
 pub(crate) mod exec;
+mod filemap;
 mod fsck;
 mod gc;
 mod help;
@@ -24,6 +26,7 @@ pub(crate) mod job;
 pub(crate) mod jobs;
 mod kvs;
 mod logger;
+mod lptest;
 mod modprobe;
 mod module;
 mod module_trace;
@@ -72,6 +75,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("R", "make, combine and read resource sets", rset::run),
     command("admin", "administer the instance", admin::run),
     command("alloc", "start an instance on newly allocated resources", alloc::run),
+    command("archive", "store files in the key-value store, and unpack them anywhere", archive::run),
     command("batch", "submit a batch script", batch::run),
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
@@ -84,6 +88,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("env", "print the Flux environment, or run a command in it", env::run),
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
+    command("filemap", "the former name of archive", filemap::run),
     command("fsck", "check the store of the key-value store, and repair it", fsck::run),
     command("gc", "remove what the key-value store does not refer to any more", gc::run),
     command("getattr", "print a broker attribute", attr::get),
@@ -92,6 +97,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
+    command("lptest", "print lines of regular text", lptest::run),
     command("lsattr", "list broker attributes", attr::list),
     command("modprobe", "load and unload modules with what they require", modprobe::run),
     command("module", "manage broker modules", module::run),

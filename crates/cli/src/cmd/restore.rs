@@ -43,30 +43,14 @@ struct Options {
     /// Write to the store, not through the caches
     #[arg(long)]
     no_cache: bool,
-    /// Leave out keys with more than SIZE bytes
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Leave out keys with more than SIZE bytes (0: none)
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
     size_limit: Option<u64>,
     /// How many blobs to store at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
     maxreqs: usize,
     /// The archive, or - for standard input
     infile: String,
-}
-
-/// A number of bytes: a number that may have a point, and a suffix k or K, M, G. 0 is none.
-fn size(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-        Some((at, 'M')) => (&text[..at], 1 << 20),
-        Some((at, 'G')) => (&text[..at], 1 << 30),
-        _ => (text, 1),
-    };
-    let number: f64 = digits.parse().map_err(|_| "it is no number of bytes")?;
-    let bytes = number * f64::from(factor);
-    match (0. ..=f64::from(i32::MAX)).contains(&bytes) {
-        true => Ok(bytes as u64),
-        false => Err(format!("it is not between 0 and {}", i32::MAX)),
-    }
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
@@ -257,15 +241,6 @@ async fn restore(options: Options) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        let sizes = ["0", "100M", "1.5k", "2K", "1G"].map(|text| size(text).unwrap());
-        assert_eq!(sizes, [0, 100 << 20, 1536, 2048, 1 << 30]);
-        for refused in ["", "k", "-1", "2G", "1T", "nan"] {
-            assert!(size(refused).is_err(), "{refused}");
-        }
-    }
 
     #[test]
     fn keys() {

@@ -94,7 +94,7 @@ fn mistakes_are_one_line_with_upstreams_exit_codes() {
                   'queue status nosuch' 'resource list -s x' 'cancel f1' 'job status'; do
                       flux $words; echo \"$words: $?\" >&2; done";
     insta::assert_snapshot!(instance(1, script).err, @r#"
-    flux-jobs: unknown option or argument '--bogus'
+    flux-jobs: unrecognized option '--bogus'
     jobs --bogus: 2
     flux-jobs: Error in user format: Unknown format field: x
     jobs -o {x}: 1

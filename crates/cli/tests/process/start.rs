@@ -107,7 +107,7 @@ fn mistakes_are_one_line() {
     1 flux: unknown option '--bogus' (see flux --help)
     1 flux-getattr: missing <NAME>
     1 flux-getattr: flux_open: no Flux instance: FLUX_URI is not set (start one with `flux start`)
-    2 flux-submit: unknown option or argument '--bogus'
+    2 flux-submit: unrecognized option '--bogus'
     1 flux-submit: job command and arguments are missing
     1 flux-start: --test-size <N>: invalid value '0': 0 is not in 1..=4294967295
     1 flux-module: unknown command 'frob'

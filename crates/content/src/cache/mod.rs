@@ -8,6 +8,7 @@
 //! counts from then on how long nobody has wanted it ([`collector`](crate::backing::collector)).
 
 mod clean;
+mod files;
 mod root;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{BlobRef, HashAlg, batch};
 use clean::Cache;
+use files::{Files, Mapped};
 use root::{Root, Waiting};
 
 /// Blobs larger than this are refused with EFBIG.
@@ -34,6 +36,10 @@ const CACHE_LIMIT: usize = 64 << 20;
 /// What a finished piece of work means for the module.
 enum Done {
     Loaded(BlobRef, Result<Bytes, RpcError>),
+    /// Rank 0: a blob was read from its file, and is read again the next time.
+    Read(BlobRef, Result<Bytes, RpcError>),
+    /// Rank 0: a file was looked at, for the request of this tag.
+    Mapped(Message, String, Result<Mapped, RpcError>),
     /// Rank 0: the transaction in flight ended.
     Stored(Result<(), RpcError>),
     /// Other ranks: the parent acknowledged these blobs.
@@ -92,6 +98,8 @@ struct Module {
     /// Load requests waiting for a blob that is on its way.
     loads: HashMap<BlobRef, Vec<Message>>,
     root: Option<Root>,
+    /// Blobs that are parts of files (rank 0).
+    files: Files,
     /// What has come before the store has.
     held: Option<Vec<Message>>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -112,11 +120,15 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
         cache: Cache::new(args.cache_limit),
         loads: HashMap::new(),
         root,
+        files: Files::default(),
         held: awaited.then(Vec::new),
         work: FuturesUnordered::new(),
     };
     loop {
         tokio::select! {
+            // What happens is a function of what arrives. There is no more work than there are requests.
+            biased;
+            Some(done) = module.work.next() => module.handle_done(done),
             msg = ctx.inbox.recv() => match msg {
                 Some(msg) => {
                     module.take(msg);
@@ -126,7 +138,6 @@ pub async fn main(mut ctx: Context) -> Result<(), ModuleError> {
                 }
                 None => break,
             },
-            Some(done) = module.work.next() => module.handle_done(done),
         }
         module.start_group();
     }
@@ -156,6 +167,17 @@ async fn hash_algorithm(handle: &Handle) -> Result<HashAlg, ModuleError> {
             Ok(alg)
         }
     }
+}
+
+async fn load_below(
+    handle: Handle,
+    below: Option<(String, Node)>,
+    blobref: BlobRef,
+) -> Result<Bytes, RpcError> {
+    let (topic, node) = below.ok_or_else(|| not_stored(blobref))?;
+    let raw = Bytes::copy_from_slice(blobref.raw());
+    let answer = handle.rpc_raw(&topic, node, Some(raw)).await?;
+    Ok(answer.payload().cloned().unwrap_or_default())
 }
 
 fn not_stored(blobref: BlobRef) -> RpcError {
@@ -197,6 +219,8 @@ impl Module {
             "checkpoint-put" => self.handle_checkpoint_put(msg),
             "register-backing" => self.handle_register(msg),
             "unregister-backing" => self.handle_unregister(msg),
+            "mmap-add" => self.handle_map(msg),
+            "mmap-remove" => self.handle_unmap(msg),
             "stats-get" => {
                 self.handle_stats(msg);
                 Ok(())
@@ -218,18 +242,29 @@ impl Module {
             self.respond_blob(msg, data);
             return Ok(());
         }
-        let (topic, node) = self.below("load").ok_or_else(|| not_stored(blobref))?;
+        let (place, below) = (self.files.find(&blobref), self.below("load"));
+        if place.is_none() && below.is_none() {
+            return Err(not_stored(blobref));
+        }
         let waiters = self.loads.entry(blobref).or_default();
         waiters.push(msg.clone());
         if waiters.len() > 1 {
             return Ok(());
         }
-        let raw = Bytes::copy_from_slice(blobref.raw());
-        let rpc = self.handle.rpc_raw(&topic, node, Some(raw));
-        self.work.push(Box::pin(async move {
-            let result = rpc.await.map(|m| m.payload().cloned().unwrap_or_default());
-            Done::Loaded(blobref, result)
-        }));
+        let load = load_below(self.handle.clone(), below, blobref);
+        self.work.push(match place {
+            None => Box::pin(async move { Done::Loaded(blobref, load.await) }),
+            Some(place) => Box::pin(async move {
+                match place.read(blobref).await {
+                    Ok(data) => Done::Read(blobref, Ok(data)),
+                    // It may be stored as well.
+                    Err(changed) => match load.await {
+                        Ok(data) => Done::Loaded(blobref, Ok(data)),
+                        Err(_) => Done::Read(blobref, Err(changed)),
+                    },
+                }
+            }),
+        });
         Ok(())
     }
 
@@ -328,13 +363,10 @@ impl Module {
                 if let Ok(data) = &result {
                     self.cache.insert(blobref, data.clone());
                 }
-                for msg in self.loads.remove(&blobref).unwrap_or_default() {
-                    match &result {
-                        Ok(data) => self.respond_blob(&msg, data.clone()),
-                        Err(e) => self.handle.respond_error(&msg, e),
-                    }
-                }
+                self.answer_loads(blobref, &result);
             }
+            Done::Read(blobref, result) => self.answer_loads(blobref, &result),
+            Done::Mapped(msg, tag, result) => self.mapped(&msg, tag, result),
             Done::Stored(result) => self.handle_stored(result),
             Done::Relayed(blobs, result, waiter) => match result {
                 Ok(()) => {
@@ -350,10 +382,20 @@ impl Module {
         }
     }
 
+    fn answer_loads(&mut self, blobref: BlobRef, result: &Result<Bytes, RpcError>) {
+        for msg in self.loads.remove(&blobref).unwrap_or_default() {
+            match result {
+                Ok(data) => self.respond_blob(&msg, data.clone()),
+                Err(e) => self.handle.respond_error(&msg, e),
+            }
+        }
+    }
+
     fn handle_validate(&mut self, msg: &Message) -> Result<(), RpcError> {
         let blobref = self.digest(msg)?;
         let dirty = || self.root.as_ref()?.dirty(&blobref);
-        if self.cache.get(&blobref).or_else(dirty).is_some() {
+        let cached = self.cache.get(&blobref).or_else(dirty).is_some();
+        if cached || self.files.find(&blobref).is_some() {
             self.handle.respond_ok(msg);
             return Ok(());
         }
@@ -434,7 +476,7 @@ impl Module {
             "size": self.cache.bytes() + self.root.as_ref().map_or(0, Root::dirty_bytes),
             "flush-batch-count": usize::from(self.root.as_ref().is_some_and(Root::is_busy)),
             "store-error": self.root.as_ref().and_then(Root::trouble),
-            "mmap": Value::Null,
+            "mmap": self.root.as_ref().map(|_| self.files.stats()),
         })
     }
 }

@@ -58,11 +58,13 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
     };
     loop {
         tokio::select! {
+            // What happens is a function of what arrives. There is no more work than there are requests.
+            biased;
+            Some(done) = module.work.next() => module.handle_done(done),
             msg = inbox.recv() => match msg {
                 Some(msg) => module.handle_message(&msg),
                 None => break,
             },
-            Some(done) = module.work.next() => module.handle_done(done),
         }
     }
     for watcher in module.watchers.values() {

@@ -1,6 +1,6 @@
 //! What is known of one watched namespace, and who watches what in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use content::BlobRef;
 use serde::de::IgnoredAny;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// Names a watcher.
 pub(super) type Id = u64;
 /// The keys a setroot event names.
-pub(super) type Keys = HashMap<String, IgnoredAny>;
+pub(super) type Keys = BTreeMap<String, IgnoredAny>;
 
 /// A root, by reference and sequence number.
 #[derive(Clone, Copy)]
@@ -24,10 +24,10 @@ pub(super) struct Monitor {
     pub(super) generation: u64,
     /// The root and the namespace's owner; known once the namespace was seen.
     pub(super) current: Option<(Root, u32)>,
-    watchers: HashSet<Id>,
-    by_key: HashMap<String, HashSet<Id>>,
+    watchers: BTreeSet<Id>,
+    by_key: HashMap<String, BTreeSet<Id>>,
     /// Watchers that look at every commit.
-    full: HashSet<Id>,
+    full: BTreeSet<Id>,
 }
 
 impl Monitor {
@@ -35,9 +35,9 @@ impl Monitor {
         Monitor {
             generation,
             current: None,
-            watchers: HashSet::new(),
+            watchers: BTreeSet::new(),
             by_key: HashMap::new(),
-            full: HashSet::new(),
+            full: BTreeSet::new(),
         }
     }
 

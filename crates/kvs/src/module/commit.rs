@@ -70,10 +70,7 @@ impl Module {
             None => return Err(namespace::unknown(&req.namespace)),
         };
         ns.check_user(msg)?;
-        // A commit without operations only makes a root, as for a checkpoint.
-        if !req.ops.is_empty() {
-            self.stats.ops.add(req.ops.len() as f64);
-        }
+        self.stats.ops.add(req.ops.len() as f64);
         self.gc.refer_ops(&req.ops);
         ns.queue.push_back(Pending {
             request: msg.clone(),

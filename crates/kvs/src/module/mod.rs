@@ -19,7 +19,7 @@ mod stall;
 mod stats;
 mod tally;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use client::module::{Context, ModuleError};
@@ -98,7 +98,7 @@ struct Module {
     /// Root requests in flight (not on rank 0), with what waits for each.
     getroots: HashMap<String, Getting>,
     /// Namespaces with commits waiting and none in flight (rank 0).
-    ready: HashSet<String>,
+    ready: BTreeSet<String>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     stats: Stats,
     /// Commits are merged.
@@ -121,11 +121,13 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
     loop {
         let due = module.gc.due();
         tokio::select! {
+            // What happens is a function of what arrives. There is no more work than there are requests.
+            biased;
+            Some(done) = module.work.next() => module.handle_done(done),
             msg = inbox.recv() => match msg {
                 Some(msg) => module.drain(msg, &mut inbox),
                 None => break,
             },
-            Some(done) = module.work.next() => module.handle_done(done),
             () = module.timer.tick() => module.checkpoint(),
             () = gc::at(due) => module.collect_garbage(),
         }
@@ -160,7 +162,7 @@ impl Module {
             next_stall: 0,
             loads: HashMap::new(),
             getroots: HashMap::new(),
-            ready: HashSet::new(),
+            ready: BTreeSet::new(),
             work: FuturesUnordered::new(),
             stats: Stats::default(),
             merge: options.merge,
@@ -183,11 +185,20 @@ impl Module {
         let stored = self
             .handle
             .rpc_raw("content.store", Node::Any, Some(empty))
-            .await?;
-        if stored.payload().map(|p| &p[..]) != Some(self.empty_dir.raw()) {
-            return Err(ModuleError::invalid(
-                "content and kvs do not use the same hash",
-            ));
+            .await;
+        match stored {
+            Ok(msg) if msg.payload().map(|p| &p[..]) == Some(self.empty_dir.raw()) => {}
+            Ok(_) => {
+                return Err(ModuleError::invalid(
+                    "content and kvs do not use the same hash",
+                ));
+            }
+            // What is there can still be read.
+            Err(e) if is_full(&e) => {
+                let text = format!("nothing can be committed for now: {e}");
+                self.handle.say("kvs", 4, &text);
+            }
+            Err(e) => return Err(e.into()),
         }
         let (root, seq) = match options.initial_rootref {
             Some(root) => (root, 0),
@@ -334,6 +345,11 @@ impl Module {
             let _ = rpc.await;
         }
     }
+}
+
+/// Whether a store takes nothing, but may again.
+fn is_full(e: &RpcError) -> bool {
+    matches!(e.errno, libc::ENOSPC | libc::EDQUOT | libc::EROFS)
 }
 
 fn own_userid() -> u32 {

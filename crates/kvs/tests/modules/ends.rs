@@ -1,5 +1,6 @@
 //! What a request is told that cannot be served, or not to its end.
 
+use client::RpcError;
 use kvs::{Txn, client as kv, flags};
 use testbed::Instance;
 
@@ -111,4 +112,20 @@ async fn arguments_that_mean_nothing_are_refused() {
         let e = module.stop().await.unwrap_err();
         assert_eq!(e.errno, libc::EINVAL, "{arg}");
     }
+}
+
+/// An instance whose disk is full starts, and what is stored can be read.
+#[tokio::test]
+async fn a_full_store_can_be_read() {
+    let instance = Instance::new(1);
+    let fails = |topic, errno| instance.serve(topic, move |_| Err(RpcError::errno(errno)));
+    fails("content.store", libc::ENOSPC);
+    fails("content.store-batch", libc::ENOSPC);
+    fails("content.checkpoint-get", libc::ENOENT);
+    let _kvs = instance.start(0, "kvs", &[], kvs::module::main);
+    let client = instance.client(0);
+    let root = kv::getroot(&client, None).await.unwrap();
+    assert_eq!(root.rootseq, 0);
+    let refused = kv::commit(&client, None, &put("a", "1")).await.unwrap_err();
+    assert_eq!(refused.errno, libc::ENOSPC);
 }

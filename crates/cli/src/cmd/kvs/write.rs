@@ -133,17 +133,17 @@ pub(super) struct Unlink {
 }
 
 impl Unlink {
-    /// Whether a key is there and may be removed.
-    async fn check(&self, handle: &Handle, place: &Place, key: &str) -> Result<bool, RpcError> {
+    /// Whether a key may be removed. With `--force` it need not be there.
+    async fn check(&self, handle: &Handle, place: &Place, key: &str) -> Result<(), RpcError> {
         let found = match place.lookup(handle, key, flags::TREEOBJ).await {
-            Err(e) if e.errno == libc::ENOENT && self.force => return Ok(false),
+            Err(e) if e.errno == libc::ENOENT && self.force => return Ok(()),
             found => found?,
         };
         let is_dir = matches!(found, TreeObj::Dir(_) | TreeObj::DirRef(_));
         if is_dir && !self.recursive && !place.dir(handle, key).await?.is_empty() {
             return Err(RpcError::errno(libc::ENOTEMPTY));
         }
-        Ok(true)
+        Ok(())
     }
 
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
@@ -151,9 +151,8 @@ impl Unlink {
         let mut txn = Txn::new();
         for key in &self.key {
             let what = format!("cannot unlink '{key}'");
-            if self.check(handle, &place, key).await.context(what)? {
-                txn.unlink(key);
-            }
+            self.check(handle, &place, key).await.context(what)?;
+            txn.unlink(key);
         }
         self.show
             .commit(handle, self.namespace.as_deref(), &txn, 0)

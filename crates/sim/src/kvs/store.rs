@@ -1,0 +1,89 @@
+//! The store behind rank 0: it alone outlives a crash of everything.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use content::{BlobRef, HashAlg, batch};
+use serde_json::{Value, json};
+use wire::{Message, RpcError};
+
+use super::Sabotage;
+
+/// What is on the disk.
+#[derive(Default)]
+pub(super) struct Store {
+    blobs: HashMap<BlobRef, Bytes>,
+    root: Option<Value>,
+    checkpoints: Vec<Value>,
+    /// It refuses to store anything.
+    pub(super) full: bool,
+    /// Blobs so far, for a store that is to lose some.
+    count: u64,
+}
+
+const ALG: HashAlg = HashAlg::Sha1;
+
+fn digest(request: &Message) -> Result<BlobRef, RpcError> {
+    let raw = request.payload().map_or(&[][..], |p| &p[..]);
+    BlobRef::from_raw(ALG, raw).map_err(|e| RpcError::explained(libc::EPROTO, e))
+}
+
+impl Store {
+    /// Does what a request asks for, all or nothing.
+    pub(super) fn handle(
+        &mut self,
+        request: &Message,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Option<Bytes>, RpcError> {
+        let empty = || wire::json_payload(&json!({})).ok();
+        match request.method() {
+            "load" | "validate" => {
+                let blob = self.blobs.get(&digest(request)?);
+                let blob = blob.ok_or_else(|| RpcError::errno(libc::ENOENT))?;
+                Ok(Some(blob.clone()).filter(|b| request.method() == "load" && !b.is_empty()))
+            }
+            "checkpoint-get" => {
+                let all = self.root.iter().chain(self.checkpoints.iter().rev());
+                let all: Vec<&Value> = all.collect();
+                if all.is_empty() {
+                    return Err(RpcError::errno(libc::ENOENT));
+                }
+                Ok(wire::json_payload(&json!({ "value": all })).ok())
+            }
+            _ if self.full => Err(RpcError::errno(libc::ENOSPC)),
+            "store" => {
+                let data = request.payload().cloned().unwrap_or_default();
+                let blobref = ALG.hash(&data);
+                self.keep(data, sabotage);
+                Ok(Some(Bytes::copy_from_slice(blobref.raw())))
+            }
+            "store-batch" => {
+                let payload = request.payload().cloned().unwrap_or_default();
+                let (root, blobs) =
+                    batch::decode(payload).ok_or_else(|| RpcError::errno(libc::EPROTO))?;
+                if sabotage == Some(Sabotage::Forgets) {
+                    return Ok(empty());
+                }
+                blobs.into_iter().for_each(|data| self.keep(data, sabotage));
+                if !root.is_empty() {
+                    self.root = serde_json::from_slice(&root).ok();
+                }
+                Ok(empty())
+            }
+            "checkpoint-put" => {
+                self.checkpoints
+                    .push(request.json::<Value>()?["value"].take());
+                Ok(empty())
+            }
+            _ => Err(RpcError::errno(libc::ENOSYS)),
+        }
+    }
+
+    fn keep(&mut self, data: Bytes, sabotage: Option<Sabotage>) {
+        self.count += 1;
+        let torn = sabotage == Some(Sabotage::Tears) && self.count.is_multiple_of(40);
+        if !torn {
+            self.blobs.insert(ALG.hash(&data), data);
+        }
+    }
+}
