@@ -19,6 +19,9 @@ use client::{Handle, Node};
 use serde_json::json;
 use std::time::Duration;
 
+/// What is said of a job-exec that is not there, has just gone, or does not know the job yet.
+const ABSENT: [i32; 3] = [libc::ENOSYS, libc::EHOSTUNREACH, libc::ENOENT];
+
 /// How long, and how often, to look for a job-exec that is being replaced.
 const AGAIN: (u32, Duration) = (100, Duration::from_millis(100));
 
@@ -36,7 +39,7 @@ pub async fn enter(handle: &Handle, info: &JobInfo) -> Result<(), Fatal> {
             // The job's exception says why: an empty message keeps the shell silent.
             Err(e) if e.errno == libc::EIO => return Err(Fatal::new("")),
             // Its next life counts anew: all shells come again.
-            Err(e) if matches!(e.errno, libc::ENOSYS | libc::ENOENT) && tries > 0 => {
+            Err(e) if ABSENT.contains(&e.errno) && tries > 0 => {
                 tries -= 1;
                 tokio::time::sleep(pause).await;
             }

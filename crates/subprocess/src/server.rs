@@ -318,7 +318,7 @@ impl Server {
                     let output = output(pid, rank, &stream, &data);
                     self.handle.respond(&client.request, &output);
                 }
-                if entry.background && !data.is_empty() {
+                if entry.is_logged() && !data.is_empty() {
                     entry.retain(rank, &stream, &data);
                     let severity = match stream {
                         Stream::Stderr => 3,
@@ -339,7 +339,7 @@ impl Server {
             }
             Report::Finished(status) => {
                 entry.status = Some(status);
-                if entry.background {
+                if entry.is_logged() {
                     let how = WaitStatus(status);
                     let (severity, text) = match (how.signal(), how.exit_code()) {
                         (Some(signum), _) => (3, format!("Killed by signal {signum}")),
@@ -493,6 +493,11 @@ impl Server {
 }
 
 impl Entry {
+    /// Whether the log is told what the process does: nobody else hears of it.
+    fn is_logged(&self) -> bool {
+        self.background && !(self.outlives_client && self.client.is_some())
+    }
+
     /// Keeps output, and drops the oldest that is too much.
     fn retain(&mut self, rank: u32, stream: &Stream, data: &Bytes) {
         self.retained.push_back(io(rank, stream, data));

@@ -53,6 +53,21 @@ impl Guest {
         async move { commit.await.map(drop) }
     }
 
+    /// Ranks whose shells had exited before, with their wait statuses, as the exec eventlog says.
+    pub(super) async fn exited(&self) -> Result<Vec<(u32, i32)>, RpcError> {
+        let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await?;
+        let events = eventlog::decode(&String::from_utf8_lossy(&log))
+            .map_err(|e| RpcError::proto(format!("{EXEC_EVENTLOG}: {e}")))?;
+        let exits = events.iter().filter(|event| event.name == "shell-exit");
+        let number = |event: &Event, key| event.get(key).and_then(Value::as_i64);
+        Ok(exits
+            .filter_map(|exit| {
+                let rank = u32::try_from(number(exit, "rank")?).ok()?;
+                Some((rank, number(exit, "wait_status")? as i32))
+            })
+            .collect())
+    }
+
     /// Link the namespace's content into the job's record and drop the namespace.
     pub(super) async fn finish(&self) -> Result<(), RpcError> {
         let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;

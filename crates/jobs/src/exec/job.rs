@@ -98,13 +98,14 @@ pub(super) async fn run(
             return;
         }
     };
-    if !start.reattach
-        && let Err(e) = guest.create(start.userid).await
-    {
-        report.exception("exec", &format!("cannot make the guest namespace: {e}"));
-        report.released();
-        return;
-    }
+    let prepared = match start.reattach {
+        true => guest.exited().await,
+        false => guest.create(start.userid).await.map(|()| Vec::new()),
+    };
+    let exited = match prepared {
+        Ok(exited) => exited,
+        Err(e) => return unprepared(&report, &start, &e),
+    };
     let ranks: Vec<u32> = set.ranks().iter().collect();
     let mut job = Job {
         report: report.clone(),
@@ -118,6 +119,10 @@ pub(super) async fn run(
         signal: None,
         failed: false,
     };
+    for (rank, status) in exited {
+        job.shells.insert(rank, Shell::Gone);
+        job.status = job.status.max(status);
+    }
     if !job.supervise(&start, &ranks, set.expiration, control).await {
         return;
     }
@@ -136,6 +141,23 @@ pub(super) async fn run(
     }
     job.report.released();
 }
+
+/// The guest namespace of a job cannot be made, or has gone with the instance the job was in.
+fn unprepared(report: &Reporter, start: &Start, e: &RpcError) {
+    let note = match start.reattach {
+        true => format!("the job's shells went with the instance: {e}"),
+        false => format!("cannot make the guest namespace: {e}"),
+    };
+    report.exception("exec", &note);
+    if start.reattach {
+        // It had started, so it has to finish.
+        report.finished(LOST);
+    }
+    report.released();
+}
+
+/// Wait status of a job of which nothing is left: exit code 127.
+const LOST: i32 = 127 << 8;
 
 /// Sleep until `when` (seconds since 1970); for ever if it is 0.
 async fn until(when: f64) {
@@ -170,7 +192,8 @@ impl Job {
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
         let mut watches = JoinSet::new();
-        for rank in ranks {
+        let away = |rank: &&u32| self.shells.get(rank) == Some(&Shell::Starting);
+        for rank in ranks.iter().filter(away) {
             let stream = self.site.handle.stream(topic, Node::Rank(*rank), &request);
             watches.spawn(watch(*rank, stream, tx.clone()));
         }
@@ -281,7 +304,7 @@ impl Job {
                     }
                     _ => format!("job shell could not be run on rank {rank}: {e}"),
                 };
-                self.gone(rank, 127 << 8);
+                self.gone(rank, LOST);
                 self.fail("exec", &note);
             }
         }

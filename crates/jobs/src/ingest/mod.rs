@@ -123,11 +123,8 @@ async fn epoch(handle: &Handle) -> Result<u64, ModuleError> {
         .call("job-manager.getinfo", Node::Any, &json!({}))
         .await?;
     let now = now_ms();
-    let past = if info.max_jobid == 0 {
-        0
-    } else {
-        JobId(info.max_jobid).timestamp_ms() + 1
-    };
+    // Also the first id is above that of an instance without jobs.
+    let past = JobId(info.max_jobid).timestamp_ms() + 1;
     Ok(now.saturating_sub(past))
 }
 
@@ -308,7 +305,7 @@ async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
         let answer = handle.call::<Answer>("job-manager.submit", Node::Rank(0), &request);
         match answer.await {
             // The manager is being replaced: the jobs are stored, and its next life knows them or is told.
-            Err(e) if e.errno == libc::ENOSYS && tries > 0 => {
+            Err(e) if matches!(e.errno, libc::ENOSYS | libc::EHOSTUNREACH) && tries > 0 => {
                 tries -= 1;
                 tokio::time::sleep(pause).await;
             }

@@ -70,8 +70,8 @@ pub(crate) struct Manager {
     idle_waiters: Vec<Message>,
     history: history::History,
     inactive: u64,
-    /// Jobs taken from the store that ingest may still announce.
-    unannounced: HashSet<JobId>,
+    /// Inactive jobs of the store that are so new that ingest may announce them again.
+    just_ended: HashSet<JobId>,
 }
 
 /// Entry point.
@@ -96,7 +96,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         idle_waiters: Vec::new(),
         history: history::History::default(),
         inactive: 0,
-        unannounced: HashSet::new(),
+        just_ended: HashSet::new(),
     };
     manager.restore().await?;
     loop {

@@ -11,15 +11,21 @@ use futures::stream::{self, StreamExt};
 use serde_json::Value;
 
 use super::job::{Alloc, Job};
-use super::{Manager, depend};
+use super::{Manager, depend, now};
 use crate::ingest::FLAG_WAITABLE;
 use crate::record::{self, Record, RecordError};
+
+/// Seconds for which ingest may go on announcing a job: more than it tries.
+const ANNOUNCED: f64 = 60.0;
 
 /// What is in the store of one job.
 enum Found {
     Active(Record),
-    /// Nothing changes any more; its user.
-    Inactive(u32),
+    /// Nothing changes any more.
+    Inactive {
+        userid: u32,
+        t_submit: f64,
+    },
 }
 
 impl Job {
@@ -55,8 +61,11 @@ impl Manager {
                     self.jobs.insert(id, job);
                     active.push(id);
                 }
-                Ok(Found::Inactive(userid)) => {
+                Ok(Found::Inactive { userid, t_submit }) => {
                     self.history.add(userid, id);
+                    if t_submit > now() - ANNOUNCED {
+                        self.just_ended.insert(id);
+                    }
                     self.inactive += 1;
                 }
                 Err(e) if e.is_of_store() => {
@@ -93,7 +102,6 @@ impl Manager {
         }
         match job.state {
             JobState::New => {
-                self.unannounced.insert(id);
                 if let Err(why) = self.depend_again(id) {
                     return self.raise(id, "dependency", 0, &why, self.owner(id), None);
                 }
@@ -145,7 +153,10 @@ async fn find(handle: &client::Handle, id: JobId) -> Result<Found, RecordError> 
     if record::is_inactive(&events) {
         let submit = events.iter().find(|event| event.name == "submit");
         let userid = submit.and_then(|event| event.get("userid")?.as_u64());
-        return Ok(Found::Inactive(userid.unwrap_or(0) as u32));
+        return Ok(Found::Inactive {
+            userid: userid.unwrap_or(0) as u32,
+            t_submit: submit.map_or(0.0, |event| event.timestamp),
+        });
     }
     record::load(handle, id, events).await.map(Found::Active)
 }

@@ -41,6 +41,10 @@ impl Manager {
         msg.require_owner()?;
         let Request { service } = msg.json()?;
         self.exec.topic = Some(format!("{service}.start"));
+        // What an earlier service was asked for, nobody follows any more.
+        for job in self.jobs.values_mut().filter(|j| j.exec == Exec::Requested) {
+            job.exec = Exec::None;
+        }
         let waiting: Vec<JobId> = self
             .jobs
             .values()

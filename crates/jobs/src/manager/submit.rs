@@ -57,8 +57,8 @@ impl Manager {
             t_submit,
             jobspec,
         } = new;
-        if self.unannounced.remove(&id) {
-            // Found in the store before it was announced.
+        if self.jobs.contains_key(&id) || self.just_ended.contains(&id) {
+            // It was in the store, or its announcement was not answered, when this manager came.
             return Ok(());
         }
         if let Some(reason) = self.queue.refuses() {

@@ -1,0 +1,75 @@
+//! Jobs when what looks after them is replaced, or the whole instance ends and comes back.
+
+use e2e::Site;
+
+#[test]
+fn running_jobs_outlive_the_modules_that_look_after_them() {
+    let site = Site::new();
+    let script = "
+        mkfifo go
+        id=$(flux submit -N2 -n2 sh -c 'echo begin; test $FLUX_TASK_RANK = 1 || read x <go; echo end; exit 3')
+        mock=$(flux submit --setattr=exec.test.run_duration=0.5s true)
+        flux job wait-event $mock start >/dev/null
+        flux job wait-event -p exec $id shell.start >/dev/null
+        flux module reload job-exec
+        flux job wait-event $id reattached >/dev/null
+        flux module reload job-manager
+        flux job wait-event -c 2 $id reattached >/dev/null
+        flux run echo others run
+        flux module reload sched-simple
+        flux run echo and again
+        flux module reload job-list
+        echo >go
+        flux job attach $id | sort || true
+        flux job status $mock
+        flux job eventlog $id | cut -d' ' -f2 | tr '\\n' ' '
+        flux jobs -ano '{name} {result}' | sort
+        flux resource list -s free -no '{nnodes}'
+    ";
+    let outcome = site.script(2, script).success();
+    outcome.expect_stdout(
+        "others run\nand again\nbegin\nbegin\nend\nend\n\
+        submit validate depend priority alloc start reattached reattached finish release free clean \
+        echo COMPLETED\necho COMPLETED\nsh FAILED\ntrue COMPLETED\n2\n",
+    );
+}
+
+#[test]
+fn jobs_are_there_after_a_crash() {
+    let site = Site::new();
+    let [state, run] = ["state", "run"].map(|name| {
+        let dir = site.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        format!("-S{name}dir={}", dir.display())
+    });
+    let first = "
+        flux run true
+        held=$(flux submit --urgency=hold -n1 echo held)
+        flux submit --dependency=afterok:$held echo after
+        running=$(flux submit -n1 sleep inf)
+        flux job wait-event $running start >/dev/null
+        echo $held >held; echo $running >running; flux job last >last
+        kill -9 $(flux getattr broker.pid)
+    ";
+    let crashed = site.flux(["start", &state, &run, "sh", "-euc", first]);
+    assert_ne!(crashed.code(), 0, "{crashed}");
+    let second = "
+        flux jobs --filter=pending -no '{name} {state}' | sort
+        test $(flux job last) = $(cat last) && echo the same last job
+        flux job wait-event $(cat running) clean >/dev/null
+        flux job status $(cat running) 2>/dev/null || echo ended with $?
+        flux job urgency $(cat held) default
+        flux queue drain
+        flux jobs -ano '{name} {result}' | sort
+        new=$(flux submit true)
+        test $(flux job id --to=dec $new) -gt $(flux job id --to=dec $(cat last)) && echo newer
+        flux queue drain
+    ";
+    let outcome = site
+        .flux(["start", &state, &run, "sh", "-euc", second])
+        .success();
+    outcome.expect_stdout(
+        "echo DEPEND\necho SCHED\nthe same last job\nended with 127\n\
+            echo COMPLETED\necho COMPLETED\nsleep FAILED\ntrue COMPLETED\nnewer\n",
+    );
+}
