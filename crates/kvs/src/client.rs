@@ -117,6 +117,28 @@ pub async fn namespace_remove(handle: &Handle, name: &str) -> Result<(), RpcErro
     handle.ask(Node::Rank(0), &request).await.map(drop)
 }
 
+/// Keeps garbage from being collected, from when it is granted until it is dropped: for who stores blobs and commits
+/// later what refers to them.
+pub struct GcHold(RpcStream);
+
+impl GcHold {
+    /// Waits for the hold. Errors: EPERM for guests.
+    pub async fn acquire(handle: &Handle) -> Result<GcHold, RpcError> {
+        let request = serde_json::json!({});
+        let mut stream = handle.stream("kvs.gc-hold", Node::Rank(0), &request);
+        match stream.next().await {
+            Some(granted) => granted.map(|_| GcHold(stream)),
+            None => Err(RpcError::errno(libc::ENODATA)),
+        }
+    }
+}
+
+impl Drop for GcHold {
+    fn drop(&mut self) {
+        self.0.cancel("kvs.gc-hold-cancel");
+    }
+}
+
 /// A watch on a key: each item is what the flags ask for. Dropping it ends the watch.
 pub struct Watch {
     stream: RpcStream,

@@ -45,7 +45,7 @@ pub struct Command {
 }
 
 /// Option of a [`Command`] with a label, "1": when the client of the process goes away, the process goes on in the
-/// background, waitable, and can be attached to.
+/// background, waitable, and can be attached to. How it ended is kept until somebody has waited for it.
 pub const OUTLIVES_CLIENT: &str = "outlives_client";
 
 /// Request of `exec`.

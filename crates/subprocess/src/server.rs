@@ -358,7 +358,13 @@ impl Server {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        let told = entry.waiter.is_some() || entry.client.is_some();
+        // Whoever follows a process that outlives it may be gone before it has taken note of the end: it says so by `wait`.
+        let noted = !entry.outlives_client || entry.waiter.is_some();
+        let told = noted && (entry.waiter.is_some() || entry.client.is_some());
+        if !noted {
+            entry.background = true;
+            entry.waitable = true;
+        }
         if let Some(client) = entry.client.take() {
             let finished = ExecResponse::Finished { status };
             self.handle.respond(&client.request, &finished);

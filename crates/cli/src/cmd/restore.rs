@@ -207,6 +207,11 @@ async fn restore(options: Options) -> Outcome {
         let text = "please unload the kvs module before using --checkpoint";
         return Err(Failure::new(text));
     }
+    // Nothing refers to the blobs before the end. A KVS that is not there collects nothing.
+    let _hold = match kvs::client::GcHold::acquire(&handle).await {
+        Err(e) if e.errno == libc::ENOSYS => None,
+        hold => Some(hold.context("keeping garbage from being collected")?),
+    };
     let mut progress = Progress::new(&handle, options.manner, "flux-restore", "restored");
     let (root, time) = store(&options, &content, &mut progress).await?;
     progress.end();

@@ -296,6 +296,11 @@ impl Job {
                 self.gone(rank, status);
                 let context = json!({ "rank": rank, "wait_status": status });
                 let _ = self.guest.append(&[("shell-exit", context)]).await;
+                // From now on the eventlog knows: rexec need not.
+                let request = target(self.report.id());
+                self.site
+                    .handle
+                    .notify("rexec.wait", Node::Rank(rank), &request);
             }
             ShellEvent::Failed(e) => {
                 let note = match e.errno {
@@ -357,9 +362,16 @@ fn label(id: JobId) -> String {
     format!("shell-{}", id.dec())
 }
 
+/// How rexec knows a job's shell.
+fn target(id: JobId) -> Value {
+    json!({ "pid": -1, "label": label(id) })
+}
+
 /// The request that finds a shell again.
 fn attach(id: JobId) -> Value {
-    json!({ "pid": -1, "label": label(id), "flags": REXEC_FLAGS })
+    let mut request = target(id);
+    request["flags"] = REXEC_FLAGS.into();
+    request
 }
 
 /// Report what becomes of the shell on `rank`.

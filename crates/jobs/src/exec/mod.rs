@@ -232,6 +232,10 @@ impl Reporter {
         }
     }
 
+    pub(crate) fn id(&self) -> JobId {
+        self.id
+    }
+
     fn send(&self, kind: &str, data: Value) {
         self.handle.respond(
             &self.request,

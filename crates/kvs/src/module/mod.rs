@@ -243,6 +243,11 @@ impl Module {
             "getroot" => self.handle_getroot(msg),
             "wait-version" => self.handle_wait_version(msg),
             "gc" => self.handle_gc(msg),
+            "gc-hold" => self.handle_gc_hold(msg),
+            "gc-hold-cancel" => {
+                self.handle_gc_hold_cancel(msg);
+                Ok(())
+            }
             "namespace-create" => self.handle_namespace_create(msg),
             "namespace-remove" => self.handle_namespace_remove(msg),
             "namespace-list" => self.handle_namespace_list(msg),
@@ -250,6 +255,7 @@ impl Module {
             "setroot-unpause" => self.handle_pause(msg, false),
             "config-reload" => self.handle_config_reload(msg),
             "disconnect" => {
+                self.gc.disconnect(msg);
                 for ns in self.table.map.values_mut() {
                     ns.waiters.retain(|(_, w)| w.sender() != msg.sender());
                 }

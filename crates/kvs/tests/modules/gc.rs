@@ -133,3 +133,35 @@ async fn it_begins_by_itself_when_much_was_stored() {
     assert_eq!(get(&h, "kept").await, long(7));
     assert_eq!(get(&h, "churn").await, long(n));
 }
+
+#[tokio::test]
+async fn nothing_goes_while_somebody_holds() {
+    let bed = Bed::new(2).await;
+    let h = bed.instance.client(1);
+    kv::commit(&h, None, &put("key", "1")).await.unwrap();
+    let hold = kv::GcHold::acquire(&h).await.unwrap();
+    let blob = bytes::Bytes::from(long(1));
+    let stored = h
+        .rpc_raw("content.store", Node::Any, Some(blob.clone()))
+        .await
+        .unwrap();
+    let reference = stored.payload().unwrap().clone();
+    let request = json!({ "grace": 0 });
+    let mut waiting = h.rpc("kvs.gc", Node::Any, &request);
+    // What is asked afterwards is answered first: the collection has not begun.
+    for _ in 0..50 {
+        kv::commit(&h, None, &put("key", "2")).await.unwrap();
+        let load = h.rpc_raw(
+            "content-backing.load",
+            Node::Rank(0),
+            Some(reference.clone()),
+        );
+        assert_eq!(load.await.unwrap().payload(), Some(&blob));
+        assert!(futures::poll!(&mut waiting).is_pending());
+    }
+    drop(hold);
+    let done: Value = waiting.await.unwrap().json().unwrap();
+    assert!(done["removed"].as_u64().unwrap() > 0, "{done}");
+    let load = h.rpc_raw("content-backing.load", Node::Rank(0), Some(reference));
+    assert_eq!(load.await.unwrap_err().errno, libc::ENOENT);
+}

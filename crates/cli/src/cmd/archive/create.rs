@@ -186,6 +186,9 @@ impl Create {
         let alg = alg
             .parse()
             .map_err(|e| Failure::new(format!("attribute content.hash: {e}")))?;
+        // Nothing refers to the blobs before the commit.
+        let hold = kvs::client::GcHold::acquire(handle).await;
+        let _hold = hold.context("keeping garbage from being collected")?;
         let mut archive = Archive {
             options: self,
             handle,

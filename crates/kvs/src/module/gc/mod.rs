@@ -7,6 +7,7 @@
 //! of an old root, programs between storing a blob and committing it.
 
 mod cycle;
+mod hold;
 mod pace;
 mod settings;
 
@@ -23,6 +24,7 @@ use crate::mark;
 use crate::store::Need;
 use crate::txn::Op;
 use cycle::{Cycle, Roots};
+use hold::Holds;
 use pace::Pace;
 pub(super) use settings::Settings;
 
@@ -69,6 +71,7 @@ pub(super) struct State {
     /// There was more than can be kept.
     overflow: bool,
     run: Option<Run>,
+    holds: Holds,
     /// Requests for collections that begin when the one under way has ended, with their grace times.
     waiting: Vec<(Message, Duration)>,
     /// The store cannot collect garbage.
@@ -88,6 +91,7 @@ impl State {
             marking: HashSet::new(),
             overflow: false,
             run: None,
+            holds: Holds::default(),
             waiting: Vec::new(),
             is_unable: false,
             cycles: 0,
@@ -134,12 +138,18 @@ impl State {
     pub(super) fn to_json(&self) -> Value {
         json!({
             "automatic": self.settings.automatic && !self.is_unable,
+            "holds": self.holds.len(),
             "cycles": self.cycles,
             "removed": self.total.removed,
             "freed": self.total.freed,
             "last": self.last,
             "seconds": self.seconds,
         })
+    }
+
+    /// A client has gone.
+    pub(super) fn disconnect(&mut self, msg: &Message) {
+        self.holds.disconnect(msg);
     }
 
     /// Who waits for a collection.
@@ -182,6 +192,18 @@ impl Module {
         Ok(())
     }
 
+    pub(super) fn handle_gc_hold(&mut self, msg: &Message) -> Result<(), RpcError> {
+        if self.handle.rank() != 0 {
+            let text = "garbage is collected on rank 0: ask there";
+            return Err(RpcError::new(libc::EINVAL, text));
+        }
+        self.gc.holds.grant(&self.handle, msg)
+    }
+
+    pub(super) fn handle_gc_hold_cancel(&mut self, msg: &Message) {
+        self.gc.holds.cancel(&self.handle, msg);
+    }
+
     /// A collection is due.
     pub(super) fn collect_garbage(&mut self) {
         if self.gc.run.is_none() {
@@ -203,8 +225,10 @@ impl Module {
         let Some(run) = &self.gc.run else { return };
         let (handle, grace) = (self.handle.clone(), run.grace.as_secs_f64());
         let anew = std::mem::take(&mut self.gc.overflow);
+        let released = self.gc.holds.released();
         self.work.push(Box::pin(async move {
             tokio::time::sleep(after).await;
+            released.await;
             Done::GcBegun(Cycle::begin(&handle, grace, anew).await)
         }));
     }
