@@ -1,5 +1,7 @@
 //! The broker's `rexec` service: a [`Server`] as a module.
 
+use std::time::Duration;
+
 use client::Node;
 use client::module::{Context, ModuleError, ModuleResult};
 use serde_json::{Value, json};
@@ -17,6 +19,9 @@ fn is_remote(msg: &Message) -> bool {
 fn has_guests(config: &Value) -> bool {
     config["access"]["allow-guest-user"] == true
 }
+
+/// How long processes that are asked to end may take.
+const GRACE: Duration = Duration::from_secs(5);
 
 struct State {
     server: Server,
@@ -47,8 +52,14 @@ pub async fn main(ctx: Context) -> ModuleResult {
         }
     }
     // What still runs must not outlive the broker.
-    state.server.stop(libc::SIGKILL);
-    state.server.drained().await;
+    state.server.stop_gently();
+    if tokio::time::timeout(GRACE, state.server.drained())
+        .await
+        .is_err()
+    {
+        state.server.stop(libc::SIGKILL);
+        state.server.drained().await;
+    }
     Ok(())
 }
 

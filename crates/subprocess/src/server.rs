@@ -166,9 +166,22 @@ impl Server {
 
     /// Start nothing more, and send `signum` to what runs.
     pub fn stop(&mut self, signum: i32) {
+        self.stop_by(|_| signum);
+    }
+
+    /// Start nothing more and end what runs: at once, but for processes that outlive their clients. Those have some
+    /// of their own to end, and are asked to.
+    pub fn stop_gently(&mut self) {
+        self.stop_by(|entry| match entry.outlives_client {
+            true => libc::SIGTERM,
+            false => libc::SIGKILL,
+        });
+    }
+
+    fn stop_by(&mut self, signum: impl Fn(&Entry) -> i32) {
         self.stopping = true;
         for entry in self.entries.values().filter(|e| e.status.is_none()) {
-            entry.process.ask(Control::Signal(signum));
+            entry.process.ask(Control::Signal(signum(entry)));
         }
     }
 
