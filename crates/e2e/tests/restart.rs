@@ -12,9 +12,9 @@ fn running_jobs_outlive_the_modules_that_look_after_them() {
         flux job wait-event $mock start >/dev/null
         flux job wait-event -p exec $id shell.start >/dev/null
         flux module reload job-exec
-        flux job wait-event $id reattached >/dev/null
+        flux job wait-event -p exec $id re-started >/dev/null
         flux module reload job-manager
-        flux job wait-event -c 2 $id reattached >/dev/null
+        flux job wait-event -p exec -c 2 $id re-started >/dev/null
         flux run echo others run
         flux module reload sched-simple
         flux run echo and again
@@ -29,7 +29,7 @@ fn running_jobs_outlive_the_modules_that_look_after_them() {
     let outcome = site.script(2, script).success();
     outcome.expect_stdout(
         "others run\nand again\nbegin\nbegin\nend\nend\n\
-        submit validate depend priority alloc start reattached reattached finish release free clean \
+        submit validate depend priority alloc start finish release free clean \
         echo COMPLETED\necho COMPLETED\nsh FAILED\ntrue COMPLETED\n2\n",
     );
 }

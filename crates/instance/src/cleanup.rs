@@ -9,9 +9,15 @@ use serde_json::json;
 /// User id that selects the jobs of all users.
 const ANY_USER: u32 = u32::MAX;
 
+/// Leaves jobs to the next life of the instance, if it is set.
+const DISABLE: &str = "FLUX_DISABLE_JOB_CLEANUP";
+
 /// End whatever still runs in the instance.
 pub(crate) fn cleanup(handle: Handle) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        if std::env::var_os(DISABLE).is_some() {
+            return;
+        }
         let stop = json!({ "start": false, "all": true, "nocheckpoint": true });
         let cancel = json!({
             "dry_run": false,

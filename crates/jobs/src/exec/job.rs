@@ -207,6 +207,8 @@ impl Job {
             if found && self.shells.values().all(|shell| *shell != Shell::Starting) {
                 found = false;
                 self.report.reattached();
+                // For those who look on.
+                let _ = self.guest.append(&[("re-started", Value::Null)]).await;
             }
             tokio::select! {
                 // `tx` lives here, so the channel stays open.

@@ -1,7 +1,7 @@
 //! Jobs that only pretend to run: `attributes.system.exec.test` (for tests and measurements).
 //!
 //! Keys: `run_duration` (FSD; the job's duration without it), `wait_status`, `mock_exception`
-//! (`init` or `run`).
+//! (`init` or `run`), `reattach_finish` (true: a job that is found again has ended meanwhile).
 
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +55,11 @@ pub(super) async fn run(
     let past = match start.reattach {
         true => {
             report.reattached();
-            since(start.starttime())
+            match test.get("reattach_finish") {
+                None | Some(Value::Bool(false)) => since(start.starttime()),
+                Some(number) if number.as_i64() == Some(0) => since(start.starttime()),
+                Some(_) => Duration::MAX,
+            }
         }
         false => {
             report.started();

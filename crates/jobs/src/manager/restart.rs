@@ -8,11 +8,11 @@ use client::module::{ModuleError, ModuleResult};
 use formats::job::JobState;
 use formats::jobid::JobId;
 use futures::stream::{self, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::job::{Alloc, Job};
 use super::{Manager, depend, now};
-use crate::ingest::FLAG_WAITABLE;
+use crate::ingest::{FLAG_DEBUG, FLAG_WAITABLE};
 use crate::record::{self, Record, RecordError};
 
 /// Seconds for which ingest may go on announcing a job: more than it tries.
@@ -100,6 +100,13 @@ impl Manager {
         if job.flags & FLAG_WAITABLE != 0 {
             self.waits.expect(id);
         }
+        if job.flags & FLAG_DEBUG != 0 && matches!(job.state, JobState::Run | JobState::Cleanup) {
+            let context = json!({ "id": id.f58() });
+            self.post(id, "debug.exec-reattach-start", context);
+        }
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
         match job.state {
             JobState::New => {
                 if let Err(why) = self.depend_again(id) {

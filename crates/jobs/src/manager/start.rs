@@ -10,6 +10,7 @@ use wire::{Message, RpcError};
 use super::Manager;
 use super::job::{Alloc, Exec, Job};
 use super::restart::must_reattach;
+use crate::ingest::FLAG_DEBUG;
 
 /// The registered execution service.
 #[derive(Debug, Default)]
@@ -104,7 +105,13 @@ impl Manager {
         let text = |key: &str| data.get(key).and_then(Value::as_str);
         match kind.as_str() {
             "start" => self.post(id, "start", Value::Null),
-            "reattached" => self.post(id, "reattached", Value::Null),
+            "reattached" => {
+                let debug = |job: &Job| job.flags & FLAG_DEBUG != 0;
+                if self.jobs.get(&id).is_some_and(debug) {
+                    let context = json!({ "id": id.f58() });
+                    self.post(id, "debug.exec-reattach-finish", context);
+                }
+            }
             "finish" => {
                 let status = data.get("status").and_then(Value::as_i64).unwrap_or(0);
                 self.post(id, "finish", json!({ "status": status }));
