@@ -86,7 +86,14 @@ const FORWARDED: [i32; 5] = [
 
 /// Follow an eventlog of a job through job-info.
 pub(crate) fn watch_events(handle: &Handle, id: JobId, path: &str) -> RpcStream {
-    let request = json!({ "id": id, "path": path, "flags": 0 });
+    watch_events_with(handle, id, path, 0)
+}
+
+/// Have an answer without payload mark the end of the events there were at first.
+const INITIAL_SENTINEL: u32 = 2;
+
+fn watch_events_with(handle: &Handle, id: JobId, path: &str, flags: u32) -> RpcStream {
+    let request = json!({ "id": id, "path": path, "flags": flags });
     handle.stream("job-info.eventlog-watch", Node::Any, &request)
 }
 
@@ -402,7 +409,10 @@ impl Attachment<'_> {
     fn start_output(&mut self) {
         if !self.output_started {
             self.output_started = true;
-            self.output = Some(watch_events(self.handle, self.id, "guest.output"));
+            // Only who wants the last lines need know which those are.
+            let flags = self.options.tail.map_or(0, |_| INITIAL_SENTINEL);
+            let output = watch_events_with(self.handle, self.id, "guest.output", flags);
+            self.output = Some(output);
         }
     }
 
@@ -416,6 +426,7 @@ impl Attachment<'_> {
                 eprintln!("flux-job: No job output found");
                 self.output = None;
             }
+            Some(Ok(msg)) if msg.payload().is_none() => self.render.flush(),
             Some(answer) => {
                 for event in decode_events(&answer?)? {
                     self.render.output(&event)?;

@@ -74,8 +74,10 @@ impl Output {
 
     /// An event of the output log.
     pub(super) fn output(&mut self, event: &Event) -> Result<(), Failure> {
+        // The end of a stream is a data event, too, but nothing to see.
+        let is_line = event.name == "log" || event.name == "data" && event.get("data").is_some();
         if let Some((lines, kept)) = &mut self.tail
-            && matches!(event.name.as_str(), "data" | "log")
+            && is_line
         {
             kept.push_back(event.clone());
             while kept.len() > *lines {
