@@ -81,3 +81,29 @@ fn jobs_are_there_after_a_crash() {
             echo COMPLETED\necho COMPLETED\nsh FAILED\ntrue COMPLETED\nnewer\n",
     );
 }
+
+#[test]
+fn what_a_job_has_written_outlives_its_instance() {
+    let site = Site::new();
+    let state = site.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let state = format!("-Sstatedir={}", state.display());
+    // The instance ends and leaves its jobs to the next.
+    let first = "
+        id=$(flux submit sh -c 'echo so far; exec sleep inf')
+        flux job wait-event --waitcreate -p output $id data >/dev/null
+        echo $id >id
+    ";
+    let second = "
+        flux job wait-event $(cat id) clean >/dev/null
+        flux job attach $(cat id) || echo ended with $?
+    ";
+    let run = |script| {
+        let line = format!("FLUX_DISABLE_JOB_CLEANUP=t flux start {state} sh -euc \"$0\"");
+        site.run("sh", ["-c", &line, script]).success()
+    };
+    run(first);
+    run(second)
+        .expect_stdout("so far\nended with 127\n")
+        .expect_error(&["job.exception", "type=exec"]);
+}

@@ -102,6 +102,16 @@ pub async fn namespace_create(handle: &Handle, name: &str, owner: u32) -> Result
         Err(_) => content::HashAlg::default(),
     };
     let rootref = alg.hash(&TreeObj::empty_dir().encode());
+    namespace_create_at(handle, name, owner, rootref).await
+}
+
+/// Creates a namespace that starts with the root directory `rootref`.
+pub async fn namespace_create_at(
+    handle: &Handle,
+    name: &str,
+    owner: u32,
+    rootref: content::BlobRef,
+) -> Result<(), RpcError> {
     let request = CreateNamespace {
         namespace: name,
         rootref,

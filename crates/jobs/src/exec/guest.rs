@@ -35,11 +35,39 @@ impl Guest {
     /// Make it for `userid`, reachable as `guest` in the job's record.
     pub(super) async fn create(&self, userid: u32) -> Result<(), RpcError> {
         kvs::client::namespace_create(&self.handle, &self.name, userid).await?;
+        self.link().await
+    }
+
+    /// Let `guest` in the job's record lead to it.
+    async fn link(&self) -> Result<(), RpcError> {
         let mut txn = Txn::new();
         txn.symlink(&self.id.key(JobKey::Guest), Some(&self.name), ".");
-        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn)
-            .await
-            .map(drop)
+        let commit = kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn);
+        commit.await.map(drop)
+    }
+
+    /// Keep what it holds now in the job's record: the namespace may go with the instance.
+    pub(super) async fn graft(&self) -> Result<(), RpcError> {
+        let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;
+        let mut txn = Txn::new();
+        let key = self.id.key(JobKey::Guest);
+        txn.put_treeobj(&key, TreeObj::DirRef(root.rootref));
+        let commit = kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn);
+        commit.await.map(drop)
+    }
+
+    /// Take it up again, or make it from what was kept. Errors: ENOTSUP if nothing was.
+    pub(super) async fn restore(&self, userid: u32) -> Result<(), RpcError> {
+        let known = kvs::client::getroot(&self.handle, Some(&self.name)).await;
+        if let Err(gone) = known {
+            let key = self.id.key(JobKey::Guest);
+            let kept = kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await?;
+            let TreeObj::DirRef(root) = kept else {
+                return Err(gone);
+            };
+            kvs::client::namespace_create_at(&self.handle, &self.name, userid, root).await?;
+        }
+        self.link().await
     }
 
     /// Append events to the exec eventlog. The request is sent before the future is polled.
@@ -70,11 +98,7 @@ impl Guest {
 
     /// Link the namespace's content into the job's record and drop the namespace.
     pub(super) async fn finish(&self) -> Result<(), RpcError> {
-        let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;
-        let mut txn = Txn::new();
-        let key = self.id.key(JobKey::Guest);
-        txn.put_treeobj(&key, TreeObj::DirRef(root.rootref));
-        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn).await?;
+        self.graft().await?;
         kvs::client::namespace_remove(&self.handle, &self.name).await
     }
 }

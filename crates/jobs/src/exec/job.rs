@@ -99,7 +99,10 @@ pub(super) async fn run(
         }
     };
     let prepared = match start.reattach {
-        true => guest.exited().await,
+        true => match guest.restore(start.userid).await {
+            Ok(()) => guest.exited().await,
+            Err(e) => Err(e),
+        },
         false => guest.create(start.userid).await.map(|()| Vec::new()),
     };
     let exited = match prepared {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use client::module::{Context, ModuleResult};
 use client::{Handle, Node};
 use formats::jobid::JobId;
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::{self, FuturesUnordered, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -53,6 +53,9 @@ struct Exec {
     /// That manager is gone: its next life has to be told of this service.
     orphaned: bool,
 }
+
+/// Namespaces that are kept at one time.
+const WINDOW: usize = 64;
 
 /// Wait before a job manager that is not there is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -98,10 +101,15 @@ pub async fn main(ctx: Context) -> ModuleResult {
         }
     }
     // What runs goes on: shells outlive this service, and its next life finds them.
-    exec.jobs.clear();
+    let ids: Vec<JobId> = exec.jobs.drain().map(|(id, _)| id).collect();
     while let Some(ended) = exec.tasks.next().await {
         exec.ended(ended);
     }
+    let handle = &exec.site.handle;
+    let kept = stream::iter(ids)
+        .map(|id| async move { guest::Guest::new(handle.clone(), id).graft().await });
+    // Jobs that only pretend to run have no namespace, and an instance that ends has no KVS much longer.
+    kept.buffer_unordered(WINDOW).for_each(|_| async {}).await;
     Ok(())
 }
 
