@@ -23,8 +23,8 @@ pub use process::Outcome;
 /// How long a command may take. Far more than any needs: it is there to end those that hang.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// The programs of an instance.
-const PROGRAMS: &[&str] = &["flux", "flux-broker", "flux-shell"];
+/// The programs of an instance, and the libraries its jobs load.
+const PROGRAMS: &[&str] = &["flux", "flux-broker", "flux-shell", "libpmi.so", "libpmi2.so"];
 
 /// The directory of the programs: tests run from `DIR/deps`, programs are in `DIR`.
 fn program_dir() -> PathBuf {
@@ -37,7 +37,7 @@ fn program_dir() -> PathBuf {
         assert!(
             dir.join(program).exists(),
             "{program} is not in {}: these tests run the built programs, so build them first: \
-             cargo build --workspace --bins",
+             cargo build --workspace --bins --lib",
             dir.display()
         );
     }

@@ -42,7 +42,7 @@ impl Pmi {
             size: info.ntasks,
             local_size: info.tasks.len() as u32,
         });
-        if options.pmi_map {
+        if options.pmi.map {
             server.preput("PMI_process_mapping", &info.taskmap.to_pmi());
             server.preput("flux.taskmap", &info.taskmap.to_wrapped().to_string());
         }

@@ -7,9 +7,12 @@
 use crate::{environment::Environment, options::InputOptions};
 use formats::Idset;
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::{AccessFlags, access},
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+        stat::Mode,
+    },
+    unistd::{AccessFlags, access, write},
 };
 use std::{
     fs::File,
@@ -37,6 +40,8 @@ pub struct Spec<'a> {
     /// The task's PMI rank and size, when it gets PMI.
     pub pmi: Option<(u32, u32)>,
     pub cpus: Option<&'a Idset>,
+    /// The task's `oom_score_adj`.
+    pub oom_adjust: Option<i32>,
 }
 
 /// An output stream of a task.
@@ -81,6 +86,21 @@ pub fn resolve(command: &str, path: Option<&str>) -> io::Result<PathBuf> {
     Err(error)
 }
 
+/// Writes this process's `oom_score_adj`. Fewer privileges than a low score needs are no reason not to run.
+fn set_oom_score(text: &str) -> io::Result<()> {
+    let (flags, mode) = (OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+    if let Ok(file) = open(c"/proc/self/oom_score_adj", flags, mode) {
+        let _ = write(file, text.as_bytes());
+    }
+    Ok(())
+}
+
+/// Whether the task has this `oom_score_adj`. One that has ended needs none.
+pub fn has_oom_score(pid: i32, adjust: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+    text.map_or(true, |text| text.trim().parse() == Ok(adjust))
+}
+
 /// Starts a task. Must be called within a tokio runtime.
 pub fn start(mut spec: Spec) -> io::Result<Started> {
     let name = spec.argv.first().map_or("", String::as_str);
@@ -112,6 +132,11 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             command.arg0(name);
         }
         command.env_clear().envs(&spec.env);
+        if let Some(adjust) = spec.oom_adjust {
+            let text = adjust.to_string();
+            // SAFETY: only open, write and close are called between fork and exec.
+            unsafe { command.pre_exec(move || set_oom_score(&text)) };
+        }
         match spec.terminal {
             // The task leads a session then, and so a process group.
             Some(terminal) => terminal.give_to(&mut command)?,
@@ -192,6 +217,7 @@ mod tests {
             process_group: true,
             pmi,
             cpus: None,
+            oom_adjust: Some(777),
         };
         let mut started = start(spec).unwrap();
         let mut text = String::new();
@@ -203,6 +229,20 @@ mod tests {
             .await
             .unwrap();
         (text, started.child.wait().await.unwrap().into_raw())
+    }
+
+    #[tokio::test]
+    async fn the_oom_score_is_set_before_the_program_runs() {
+        let (text, _) = run(&["cat", "/proc/self/oom_score_adj"], None).await;
+        assert_eq!(text, "777\n");
+        let ours = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let pid = std::process::id() as i32;
+        assert!(has_oom_score(pid, ours.trim().parse().unwrap()));
+        assert!(!has_oom_score(pid, -1000));
+        assert!(
+            has_oom_score(i32::MAX, 5),
+            "a task that has ended needs none"
+        );
     }
 
     #[tokio::test]
