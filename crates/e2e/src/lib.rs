@@ -24,7 +24,13 @@ pub use process::Outcome;
 const DEADLINE: Duration = Duration::from_secs(100);
 
 /// The programs of an instance, and the libraries its jobs load.
-const PROGRAMS: &[&str] = &["flux", "flux-broker", "flux-shell", "libpmi.so", "libpmi2.so"];
+const PROGRAMS: &[&str] = &[
+    "flux",
+    "flux-broker",
+    "flux-shell",
+    "libpmi.so",
+    "libpmi2.so",
+];
 
 /// The directory of the programs: tests run from `DIR/deps`, programs are in `DIR`.
 fn program_dir() -> PathBuf {
@@ -65,6 +71,12 @@ impl Site {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The directory of the programs and libraries under test.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Put a file into the directory of the test.

@@ -1,6 +1,8 @@
 //! What shell options do to jobs, and PMI as programs use it.
 
-use e2e::Site;
+use std::process::Command;
+
+use e2e::{Site, installed, repository};
 
 #[test]
 fn affinity_is_told_and_tried_out() {
@@ -124,4 +126,50 @@ fn a_program_may_end_itself_and_its_peers() {
         assert_eq!(out.lines(), ["ended"], "{method}: {out}");
         assert!(out.stderr.contains("rank 3 is aborting"), "{method}: {out}");
     }
+}
+
+/// A C program that is linked with the libraries finds them in a job.
+#[test]
+fn c_programs_use_the_libraries() {
+    if !installed("cc") {
+        return;
+    }
+    let site = Site::new();
+    let (program, programs) = (site.path().join("pmi"), site.programs());
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-o"]);
+    cc.arg(&program).arg(repository("examples").join("pmi.c"));
+    cc.arg("-L").arg(programs).args(["-lpmi", "-lpmi2"]);
+    assert!(cc.status().expect("cc is installed").success());
+    for argument in ["", "2"] {
+        let script = format!("flux run -N4 -n8 ./pmi {argument} | sort");
+        let out = site.script(4, &script).success();
+        let told = |rank: u32| {
+            let (left, leader) = ((rank + 7) % 8, rank / 2 * 2);
+            format!("{rank}: I am {left} of 8, node of 2 from {leader}")
+        };
+        let expected: Vec<String> = (0..8).map(told).collect();
+        assert_eq!(out.lines(), expected, "{out}");
+    }
+}
+
+#[test]
+fn tasks_can_be_left_stopped_for_a_debugger() {
+    let site = Site::new();
+    let script = "id=$(flux submit -n2 -o stop-tasks-in-exec echo ran)
+        flux job wait-event -p exec -m sync=true $id shell.start >/dev/null
+        flux job info $id guest.output | grep -c ran || true
+        flux job kill -s CONT $id
+        flux job attach $id";
+    let out = site.script(1, script).success();
+    assert_eq!(out.lines(), ["0", "ran", "ran"], "{out}");
+}
+
+#[test]
+fn the_shell_tells_what_it_does() {
+    let site = Site::new();
+    let script = "flux run -N2 -n2 -o verbose=2 --error=log.{{node.id}} flux pmi barrier
+        for i in 0 1; do grep -c -e \"task $i complete\" -e cmd=finalize_ack log.$i; done";
+    let out = site.script(2, script).success();
+    assert!(out.stdout.ends_with("\n2\n2\n"), "{out}");
 }

@@ -11,8 +11,9 @@ use nix::{
     sys::{
         socket::{AddressFamily, SockFlag, SockType, socketpair},
         stat::Mode,
+        wait::{WaitStatus, waitpid},
     },
-    unistd::{AccessFlags, access, write},
+    unistd::{AccessFlags, Pid, access, write},
 };
 use std::{
     fs::File,
@@ -42,6 +43,8 @@ pub struct Spec<'a> {
     pub cpus: Option<&'a Idset>,
     /// The task's `oom_score_adj`.
     pub oom_adjust: Option<i32>,
+    /// Leave the task stopped before its program's first instruction.
+    pub stopped: bool,
 }
 
 /// An output stream of a task.
@@ -95,6 +98,38 @@ fn set_oom_score(text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes this process's parent its tracer, so that it stops in exec.
+fn be_traced() -> io::Result<()> {
+    // SAFETY: the request takes no other arguments.
+    match unsafe { libc::ptrace(libc::PTRACE_TRACEME) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a traced child has come to its exec, and lets it go as one that SIGSTOP has stopped: a debugger can
+/// attach to it, and SIGCONT has it run.
+fn leave_stopped(pid: i32) -> io::Result<()> {
+    let stopped = waitpid(Pid::from_raw(pid), None)?;
+    if !matches!(stopped, WaitStatus::Stopped(..)) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: the child is stopped, and this thread, which started it, is its tracer.
+    let detached = unsafe {
+        let nowhere = std::ptr::null_mut::<libc::c_void>();
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            pid,
+            nowhere,
+            libc::SIGSTOP as usize as *mut libc::c_void,
+        )
+    };
+    match detached {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the task has this `oom_score_adj`. One that has ended needs none.
 pub fn has_oom_score(pid: i32, adjust: i32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
@@ -137,6 +172,10 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             // SAFETY: only open, write and close are called between fork and exec.
             unsafe { command.pre_exec(move || set_oom_score(&text)) };
         }
+        if spec.stopped {
+            // SAFETY: only one system call is made between fork and exec.
+            unsafe { command.pre_exec(be_traced) };
+        }
         match spec.terminal {
             // The task leads a session then, and so a process group.
             Some(terminal) => terminal.give_to(&mut command)?,
@@ -166,6 +205,9 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
     // The child has not been waited for, so its id is known.
     let pid = child.id().ok_or_else(gone)? as i32;
+    if spec.stopped {
+        leave_stopped(pid)?;
+    }
     Ok(Started {
         pid,
         stdin: child.stdin.take(),
@@ -218,6 +260,7 @@ mod tests {
             pmi,
             cpus: None,
             oom_adjust: Some(777),
+            stopped: false,
         };
         let mut started = start(spec).unwrap();
         let mut text = String::new();

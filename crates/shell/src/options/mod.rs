@@ -34,12 +34,16 @@ pub struct Options {
     pub verbose: i64,
     pub output: OutputOptions,
     pub input: InputOptions,
+    /// Bytes of standard input the KVS takes.
+    pub input_limit: usize,
     pub pmi: PmiOptions,
     pub cpu_affinity: CpuAffinity,
     pub gpu_affinity: Sharing,
     /// Seconds other tasks may go on after the first has exited; `None` is forever.
     pub exit_timeout: Option<f64>,
     pub exit_on_error: bool,
+    /// Leave the tasks stopped, for a debugger.
+    pub stop_in_exec: bool,
     /// Leave the tasks in the shell's process group.
     pub nosetpgrp: bool,
     pub signal: Option<Warning>,
@@ -61,6 +65,10 @@ pub struct Hwloc {
     /// Only what the job has of the node.
     pub restrict: bool,
 }
+
+/// What [`Options::input_limit`] is by default, and its greatest value.
+const INPUT_LIMIT: usize = 10 << 20;
+const INPUT_LIMIT_MAX: usize = 32 << 20;
 
 /// What [`Options::rexec_shutdown`] is by default.
 const REXEC_SHUTDOWN: Duration = Duration::from_secs(60);
@@ -153,11 +161,13 @@ impl Options {
             verbose: integer("verbose")?.unwrap_or(0),
             output,
             input,
+            input_limit: get("input.limit").map_or(Ok(INPUT_LIMIT), input_limit)?,
             pmi: pmi::read(get("pmi"), get("pmi-simple"))?,
             cpu_affinity: affinity::cpu(get("cpu-affinity"), &mut remarks)?,
             gpu_affinity: affinity::gpu(get("gpu-affinity"), &mut remarks)?,
             exit_timeout,
             exit_on_error: flag(get("exit-on-error")),
+            stop_in_exec: flag(get("stop-tasks-in-exec")),
             nosetpgrp: integer("nosetpgrp")?.is_some_and(|n| n != 0),
             signal,
             pty: get("pty").map(pty::Options::read).transpose()?,
@@ -184,6 +194,12 @@ impl Options {
             remarks,
         })
     }
+}
+
+fn input_limit(value: &Value) -> Result<usize, Fatal> {
+    let size = output::size(value).and_then(|n| usize::try_from(n).ok());
+    size.filter(|n| (1..=INPUT_LIMIT_MAX).contains(n))
+        .ok_or_else(|| bad("input.limit", value, "a size from 1 to 32M"))
 }
 
 /// Reads option `oom`.
@@ -241,11 +257,12 @@ mod tests {
     fn values() {
         let o = read(json!({
             "output": {"mode": "append", "limit": "2K", "stdout": {"type": "file", "path": "o.{{taskid}}", "label": true}},
-            "input.stdin": {"type": "file", "path": "in"}, "pmi": "off", "exit-timeout": "none",
+            "input.stdin": {"type": "file", "path": "in"}, "input.limit": "20M", "pmi": "off", "exit-timeout": "none",
             "exit-on-error": 1, "cpu-affinity": "per-task", "gpu-affinity": "map:0;1",
             "signal": {"signum": 12, "timeleft": "2m"}, "oom": {"adjust": -5}
         }))
         .unwrap();
+        assert_eq!(o.input_limit, 20 << 20);
         let stdout = StreamOptions {
             path: Some("o.{{taskid}}".into()),
             per_shell: true,
@@ -311,6 +328,10 @@ mod tests {
             (
                 json!({"oom": {"adjust": 1001}}),
                 "shell option oom.adjust=1001 is invalid: must be a number from -1000 to 1000",
+            ),
+            (
+                json!({"input.limit": "64M"}),
+                "shell option input.limit=\"64M\" is invalid: must be a size from 1 to 32M",
             ),
             (
                 json!({"oom": {"score": 1}}),

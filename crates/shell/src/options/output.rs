@@ -57,16 +57,11 @@ pub(super) fn read(info: &JobInfo, remarks: &mut Vec<String>) -> Result<OutputOp
         ..stdout.clone()
     };
     let stderr = stream(info, "stderr", stderr, remarks)?;
-    let limit = match get("output.limit") {
-        None => None,
-        Some(value) => {
-            let size = value
-                .as_u64()
-                .or_else(|| value.as_str().and_then(parse_size));
-            let valid = size.filter(|n| (1..=LIMIT_MAX).contains(n));
-            Some(valid.ok_or_else(|| bad("output.limit", value, "a size from 1 to 1G"))?)
-        }
-    };
+    let limit = get("output.limit").map(|value| {
+        let size = size(value).filter(|n| (1..=LIMIT_MAX).contains(n));
+        size.ok_or_else(|| bad("output.limit", value, "a size from 1 to 1G"))
+    });
+    let limit = limit.transpose()?;
     Ok(OutputOptions {
         stdout,
         stderr,
@@ -102,8 +97,13 @@ fn plain(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A size as a number or as text.
+pub(super) fn size(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| parse_size(value.as_str()?))
+}
+
 /// A size such as `10M`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale: u64 = match &text[digits.len()..] {
         "" => 1,

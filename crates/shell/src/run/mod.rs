@@ -147,12 +147,12 @@ impl Running {
         Ok(Running {
             processes,
             terminals: Terminals::new(&shell),
-            input: Input::new(info),
+            input: Input::new(info, shell.options.input_limit),
             pmi: shell
                 .options
                 .pmi
                 .serve
-                .then(|| Pmi::new(info, &shell.options)),
+                .then(|| Pmi::new(info, &shell.options, shell.logger.clone())),
             pmi_informed: false,
             gather: Gather::new(info),
             tasks: Vec::new(),
@@ -286,6 +286,7 @@ impl Running {
                 pmi: self.pmi.as_ref().map(|_| (tag.rank, info.ntasks)),
                 cpus: shell.bindings.get(index),
                 oom_adjust: shell.options.oom_adjust,
+                stopped: shell.options.stop_in_exec,
             })
             .map_err(|e| Fatal {
                 // What command interpreters use: not permitted, not found.
@@ -425,7 +426,11 @@ impl Running {
                 outcome?;
                 self.started = true;
                 if let Some(log) = &self.shell.log {
-                    let context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
+                    let mut context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
+                    if self.shell.options.stop_in_exec {
+                        // Debuggers wait for this before they attach.
+                        context["sync"] = json!(true);
+                    }
                     log.append("exec.eventlog", "shell.start", context).await;
                 }
                 for (index, status) in std::mem::take(&mut self.early_exits) {
