@@ -104,6 +104,12 @@ impl Options {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(other) => Err(bad(path, other, "a string")),
         };
+        for path in ["input.batch-timeout", "output.batch-timeout"] {
+            // Events are stored long before the times that are usual here are over.
+            if let Some(value) = get(path).filter(|value| duration(value).is_none()) {
+                return Err(bad(path, value, "a duration"));
+            }
+        }
         let mut remarks = Vec::new();
         let output = output::read(info, &mut remarks)?;
         let input = match text("input.stdin.type")? {
@@ -328,6 +334,10 @@ mod tests {
             (
                 json!({"oom": {"adjust": 1001}}),
                 "shell option oom.adjust=1001 is invalid: must be a number from -1000 to 1000",
+            ),
+            (
+                json!({"output.batch-timeout": "x"}),
+                "shell option output.batch-timeout=\"x\" is invalid: must be a duration",
             ),
             (
                 json!({"input.limit": "64M"}),
