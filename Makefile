@@ -19,7 +19,7 @@ deps:
 	@scripts/deps.sh
 
 build: deps
-	$(CARGO) build --workspace --bins --profile $(PROFILE)
+	$(CARGO) build --workspace --bins --lib --profile $(PROFILE)
 
 run: build
 	@PROFILE=$(PROFILE) scripts/run.sh

@@ -77,7 +77,10 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         );
     }
     // Tests of whole instances run the programs of this build.
-    step(root, &["build", "--workspace", "--bins", "--tests"])?;
+    step(
+        root,
+        &["build", "--workspace", "--bins", "--lib", "--tests"],
+    )?;
     if has(root, "nextest") {
         step(root, &["nextest", "run", "--workspace", "--profile", "ci"])?;
     } else {

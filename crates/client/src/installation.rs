@@ -31,6 +31,15 @@ pub fn confdir() -> PathBuf {
     below("FLUX_CONFDIR", "etc/flux")
 }
 
+/// The PMI library for C programs; `libpmi2.so` is beside it. In a tree that is not installed it is beside the programs.
+pub fn pmi_library() -> PathBuf {
+    let built = bindir().join("libpmi.so");
+    match built.exists() {
+        true => built,
+        false => prefix().join("lib/flux/libpmi.so"),
+    }
+}
+
 /// What `flux config builtin KEY` and `broker.conf-builtin` tell; `None` if there is no such key.
 ///
 /// ```
@@ -48,6 +57,7 @@ pub fn value(key: &str) -> Option<String> {
         "exec_path" => prefix().join("libexec/flux/cmd"),
         "connector_path" => prefix().join("lib/flux/connectors"),
         "module_path" => prefix().join("lib/flux/modules"),
+        "pmi_library_path" => pmi_library(),
         "python_path" => prefix().join("lib/flux/python3"),
         "broker_path" => std::env::var_os("FLUX_BROKER_PATH")
             .map_or_else(|| bindir().join("flux-broker"), PathBuf::from),

@@ -23,8 +23,14 @@ pub use process::Outcome;
 /// How long a command may take. Far more than any needs: it is there to end those that hang.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// The programs of an instance.
-const PROGRAMS: &[&str] = &["flux", "flux-broker", "flux-shell"];
+/// The programs of an instance, and the libraries its jobs load.
+const PROGRAMS: &[&str] = &[
+    "flux",
+    "flux-broker",
+    "flux-shell",
+    "libpmi.so",
+    "libpmi2.so",
+];
 
 /// The directory of the programs: tests run from `DIR/deps`, programs are in `DIR`.
 fn program_dir() -> PathBuf {
@@ -37,7 +43,7 @@ fn program_dir() -> PathBuf {
         assert!(
             dir.join(program).exists(),
             "{program} is not in {}: these tests run the built programs, so build them first: \
-             cargo build --workspace --bins",
+             cargo build --workspace --bins --lib",
             dir.display()
         );
     }
@@ -65,6 +71,12 @@ impl Site {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The directory of the programs and libraries under test.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Put a file into the directory of the test.

@@ -41,6 +41,8 @@ pub enum PmiError {
         len: usize,
         max: usize,
     },
+    #[error("PMI: {0}")]
+    Library(String),
     #[error("PMI: {what} {text:?} holds a newline or blank")]
     Text { what: &'static str, text: String },
 }
@@ -244,6 +246,32 @@ impl Client {
         }
     }
 
+    /// How many processes the program could have.
+    pub fn universe_size(&mut self) -> Result<u32, PmiError> {
+        let size = self.size;
+        self.number("get_universe_size", "universe_size", "size", size)
+    }
+
+    /// The number of the program among those that were started together.
+    pub fn appnum(&mut self) -> Result<u32, PmiError> {
+        self.number("get_appnum", "appnum", "appnum", 0)
+    }
+
+    fn number(
+        &mut self,
+        during: &'static str,
+        expect: &str,
+        key: &str,
+        singleton: u32,
+    ) -> Result<u32, PmiError> {
+        let Mode::Connected(c) = &mut self.mode else {
+            return Ok(singleton);
+        };
+        let line = c.call(during, LineBuilder::new(during), expect)?;
+        let number = Line::new(&line).number(key);
+        number.ok_or(PmiError::Response { during, line })
+    }
+
     /// Waits until all processes of the program have come here.
     pub fn barrier(&mut self) -> Result<(), PmiError> {
         self.simple("barrier_in", "barrier_out")
@@ -320,6 +348,10 @@ mod tests {
     fn a_singleton_answers_for_itself() {
         let mut pmi = Client::singleton();
         assert_eq!((pmi.rank(), pmi.size(), pmi.kvsname()), (0, 1, None));
+        assert_eq!(
+            (pmi.universe_size().unwrap(), pmi.appnum().unwrap()),
+            (1, 0)
+        );
         pmi.put("a", "b c").unwrap();
         pmi.barrier().unwrap();
         assert_eq!(pmi.get("a").unwrap().as_deref(), Some("b c"));

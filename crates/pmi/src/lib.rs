@@ -6,10 +6,17 @@
 //! * [`wire`]: one request or response as a line of text.
 //! * [`server`]: the process manager's side, a state machine without I/O.
 //! * [`client`]: the process's side, blocking; brokers boot with it.
+//! * [`c_api`]: what the libraries for C programs, `libpmi.so` and `libpmi2.so`, are made of.
+//! * [`process`]: what the two ways into a program have in common.
+//! * [`library`]: such libraries, ours or others', used through their C functions.
 
+pub mod c_api;
 pub mod client;
+pub mod library;
+pub mod process;
 pub mod server;
 pub mod wire;
 
 pub use client::Client;
+pub use process::Process;
 pub use server::{Action, Server};

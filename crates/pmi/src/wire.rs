@@ -20,6 +20,7 @@ pub mod rc {
     pub const FAIL: i32 = -1;
     pub const INVALID_KEY: i32 = 4;
     pub const INVALID_KEY_LENGTH: i32 = 5;
+    pub const INVALID_VAL: i32 = 6;
     pub const INVALID_VAL_LENGTH: i32 = 7;
     pub const INVALID_LENGTH: i32 = 8;
 }

@@ -4,7 +4,7 @@
 //! with SMT it is the nth set of sibling CPUs, ordered by package and first CPU. When R names a
 //! core the machine does not have (as in tests with made-up resources), nothing is bound.
 
-use crate::options::CpuAffinity;
+use crate::options::{Sharing, divide};
 use formats::Idset;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -46,7 +46,7 @@ impl Machine {
     }
 
     /// The CPUs of a set of cores; `None` when the machine lacks one of them.
-    fn cpus(&self, cores: &Idset) -> Option<Idset> {
+    pub fn cpus(&self, cores: &Idset) -> Option<Idset> {
         let each: Option<Vec<&Idset>> = cores.iter().map(|c| self.cores.get(c as usize)).collect();
         Some(
             each?
@@ -59,19 +59,21 @@ impl Machine {
 /// What to bind: the shell, and the tasks where theirs differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Binding {
-    /// `None` when the job has the whole machine.
-    pub shell: Option<Idset>,
+    /// The CPUs of the job's cores.
+    pub cpus: Idset,
+    /// The job has the whole machine, so the shell need not be bound.
+    pub all: bool,
     pub tasks: Vec<Idset>,
 }
 
 /// Works out the binding for `ntasks` tasks on `cores`.
 pub fn plan(
     machine: &Machine,
-    affinity: &CpuAffinity,
+    sharing: &Sharing,
     cores: &Idset,
     ntasks: u32,
 ) -> Result<Binding, String> {
-    if *affinity == CpuAffinity::Off {
+    if *sharing == Sharing::Off {
         return Ok(Binding::default());
     }
     let cpus = machine
@@ -82,50 +84,16 @@ pub fn plan(
         .cores
         .iter()
         .fold(Idset::new(), |all, c| all.union(c));
-    let shell = (cpus != all).then_some(cpus);
-    let tasks = match affinity {
-        CpuAffinity::Off | CpuAffinity::On => Vec::new(),
-        CpuAffinity::PerTask => {
-            let ncores = cores.len() as u32;
-            let part = |i: u32| -> Option<Idset> {
-                let first = i * ncores / ntasks;
-                let last = ((i + 1) * ncores / ntasks).max(first + 1);
-                machine.cpus(
-                    &(first..last)
-                        .filter_map(|n| cores.nth(n as usize))
-                        .collect(),
-                )
-            };
-            (0..ntasks).filter_map(part).collect()
-        }
-        CpuAffinity::Map(map) => {
-            let sets = map
-                .split(';')
-                .map(|text| parse_cpus(text.trim()).filter(|set| !set.is_empty()))
-                .collect::<Option<Vec<Idset>>>()
-                .ok_or_else(|| format!("cpu-affinity=map:{map}: bad list of CPU sets"))?;
-            sets.iter().cycle().take(ntasks as usize).cloned().collect()
-        }
+    let all = cpus == all;
+    let tasks = match sharing {
+        Sharing::Off | Sharing::On => Vec::new(),
+        Sharing::PerTask => divide(cores, ntasks)
+            .iter()
+            .filter_map(|part| machine.cpus(part))
+            .collect(),
+        Sharing::Map(sets) => sets.iter().cycle().take(ntasks as usize).cloned().collect(),
     };
-    Ok(Binding { shell, tasks })
-}
-
-/// A CPU set as a list (`0-3,8`) or a mask (`0xf0`).
-fn parse_cpus(text: &str) -> Option<Idset> {
-    let Some(mask) = text.strip_prefix("0x") else {
-        return text.parse().ok();
-    };
-    let mask = mask.replace(",0x", "").replace(',', "");
-    let mut set = Idset::new();
-    for (i, digit) in mask.chars().rev().enumerate() {
-        let bits = digit.to_digit(16)?;
-        set.extend(
-            (0..4)
-                .filter(|b| bits >> b & 1 == 1)
-                .map(|b| i as u32 * 4 + b),
-        );
-    }
-    Some(set)
+    Ok(Binding { cpus, all, tasks })
 }
 
 /// Binds this process; children that it starts inherit the binding.
@@ -181,26 +149,22 @@ mod tests {
     #[test]
     fn plans() {
         let m = machine(false);
-        let plan = |a: CpuAffinity, cores: &str, n| plan(&m, &a, &set(cores), n);
-        assert_eq!(plan(CpuAffinity::Off, "0-1", 1), Ok(Binding::default()));
-        assert_eq!(plan(CpuAffinity::On, "0-7", 2), Ok(Binding::default()));
-        let on = Binding {
-            shell: Some(set("2-3")),
-            tasks: vec![],
+        let plan = |a: Sharing, cores: &str, n| plan(&m, &a, &set(cores), n);
+        assert_eq!(plan(Sharing::Off, "0-1", 1), Ok(Binding::default()));
+        let on = |cpus, all| {
+            let (cpus, tasks) = (set(cpus), vec![]);
+            Ok(Binding { cpus, all, tasks })
         };
-        assert_eq!(plan(CpuAffinity::On, "2-3", 2), Ok(on));
+        assert_eq!(plan(Sharing::On, "0-7", 2), on("0-7", true));
+        assert_eq!(plan(Sharing::On, "2-3", 2), on("2-3", false));
         let tasks = |a, cores, n| plan(a, cores, n).unwrap().tasks;
+        assert_eq!(tasks(Sharing::PerTask, "1-5", 2), [set("1-2"), set("3-5")]);
         assert_eq!(
-            tasks(CpuAffinity::PerTask, "1-5", 2),
-            [set("1-2"), set("3-5")]
-        );
-        assert_eq!(
-            tasks(CpuAffinity::PerTask, "1-2", 4),
+            tasks(Sharing::PerTask, "1-2", 4),
             [set("1"), set("1"), set("2"), set("2")]
         );
-        let map = CpuAffinity::Map("0-1;0xf0".into());
+        let map = Sharing::Map(vec![set("0-1"), set("4-7")]);
         assert_eq!(tasks(map, "0-7", 3), [set("0-1"), set("4-7"), set("0-1")]);
-        assert!(plan(CpuAffinity::On, "7-8", 1).is_err());
-        assert!(plan(CpuAffinity::Map("x".into()), "0", 1).is_err());
+        assert!(plan(Sharing::On, "7-8", 1).is_err());
     }
 }

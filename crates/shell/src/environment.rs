@@ -5,12 +5,12 @@
 
 use crate::{
     info::JobInfo,
-    options::GpuAffinity,
+    options::{Sharing, divide},
     template::{Scope, TaskTag},
 };
 use formats::Idset;
 use serde_json::Value;
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, path::Path};
 
 /// Environment variables of a task.
 pub type Environment = BTreeMap<String, String>;
@@ -23,7 +23,9 @@ pub struct Facts<'a> {
     pub jobid_path: &'a str,
     pub hostname: &'a str,
     pub tmpdir: &'a str,
-    pub gpu_affinity: &'a GpuAffinity,
+    pub gpu_affinity: &'a Sharing,
+    /// The library of tasks that do not speak PMI themselves; none where they are not served.
+    pub pmi_library: Option<&'a Path>,
 }
 
 /// Whether this process may print characters beyond ASCII.
@@ -82,10 +84,20 @@ pub fn for_job(info: &JobInfo, facts: &Facts) -> Environment {
     if env.contains_key("HOSTNAME") {
         env.insert("HOSTNAME".into(), facts.hostname.to_owned());
     }
-    if *facts.gpu_affinity != GpuAffinity::Off {
+    if let Some(library) = facts.pmi_library {
+        let dir = library.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        let path = match env.get("LD_LIBRARY_PATH") {
+            Some(rest) if !rest.is_empty() => format!("{dir}:{rest}"),
+            _ => dir.into_owned(),
+        };
+        env.insert("LD_LIBRARY_PATH".into(), path);
+        let library = library.to_string_lossy().into_owned();
+        env.insert("FLUX_PMI_LIBRARY_PATH".into(), library);
+    }
+    if *facts.gpu_affinity != Sharing::Off {
         // Tasks without GPUs of their own must not find those of others.
         let gpus = &info.here().gpus;
-        let all = *facts.gpu_affinity == GpuAffinity::On && !gpus.is_empty();
+        let all = *facts.gpu_affinity == Sharing::On && !gpus.is_empty();
         let visible = if all {
             plain_list(gpus)
         } else {
@@ -122,26 +134,12 @@ pub fn for_task(
 }
 
 /// The GPUs of each task where the option says so.
-pub fn gpus_per_task(affinity: &GpuAffinity, gpus: &Idset, ntasks: u32) -> Option<Vec<Idset>> {
-    match affinity {
-        GpuAffinity::Off | GpuAffinity::On => None,
-        GpuAffinity::PerTask => {
-            let each = gpus.len() as u32 / ntasks.max(1);
-            let part = |i: u32| {
-                gpus.iter()
-                    .skip((i * each) as usize)
-                    .take(each as usize)
-                    .collect()
-            };
-            Some((0..ntasks).map(part).collect())
-        }
-        GpuAffinity::Map(map) => {
-            let sets: Vec<Idset> = map
-                .split(';')
-                .filter_map(|s| s.trim().parse().ok())
-                .collect();
-            (!sets.is_empty()).then(|| sets.iter().cycle().take(ntasks as usize).cloned().collect())
-        }
+pub fn gpus_per_task(sharing: &Sharing, gpus: &Idset, ntasks: u32) -> Option<Vec<Idset>> {
+    match sharing {
+        Sharing::PerTask if gpus.is_empty() => None,
+        Sharing::Off | Sharing::On => None,
+        Sharing::PerTask => Some(divide(gpus, ntasks)),
+        Sharing::Map(sets) => Some(sets.iter().cycle().take(ntasks as usize).cloned().collect()),
     }
 }
 
@@ -160,6 +158,7 @@ mod tests {
                 ("A", "b"),
                 ("FLUX_PROXY_REMOTE", "x"),
                 ("HOSTNAME", "login"),
+                ("LD_LIBRARY_PATH", "/a"),
             ]);
         let info = info(job, &resources(&["0-1", "0-1"], None), 4);
         let facts = Facts {
@@ -168,7 +167,8 @@ mod tests {
             jobid_path: "/",
             hostname: "n1",
             tmpdir: "/run/tmp",
-            gpu_affinity: &GpuAffinity::On,
+            gpu_affinity: &Sharing::On,
+            pmi_library: Some(Path::new("/lib/flux/libpmi.so")),
         };
         let env = for_job(&info, &facts);
         let task = TaskTag { rank: 3, index: 1 };
@@ -196,10 +196,12 @@ mod tests {
             ("FLUX_JOB_SIZE", "4"),
             ("FLUX_JOB_TMPDIR", "/run/tmp"),
             ("FLUX_KVS_NAMESPACE", "job-1234"),
+            ("FLUX_PMI_LIBRARY_PATH", "/lib/flux/libpmi.so"),
             ("FLUX_TASK_LOCAL_ID", "1"),
             ("FLUX_TASK_RANK", "3"),
             ("FLUX_URI", "local:///x"),
             ("HOSTNAME", "n1"),
+            ("LD_LIBRARY_PATH", "/lib/flux:/a"),
             ("R", "r3"),
         ];
         let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -209,14 +211,19 @@ mod tests {
     #[test]
     fn gpus() {
         let gpus: Idset = "0-3".parse().unwrap();
-        let show = |a: GpuAffinity, n| {
+        let show = |a: Sharing, n| {
             gpus_per_task(&a, &gpus, n)
                 .map(|v| v.iter().map(Idset::to_string).collect::<Vec<_>>().join(";"))
         };
-        assert_eq!(show(GpuAffinity::On, 2), None);
-        assert_eq!(show(GpuAffinity::PerTask, 2).as_deref(), Some("0-1;2-3"));
+        assert_eq!(show(Sharing::On, 2), None);
+        assert_eq!(gpus_per_task(&Sharing::PerTask, &Idset::new(), 2), None);
+        assert_eq!(show(Sharing::PerTask, 2).as_deref(), Some("0-1;2-3"));
         assert_eq!(
-            show(GpuAffinity::Map("3;1-2".into()), 3).as_deref(),
+            show(
+                Sharing::Map(vec!["3".parse().unwrap(), "1-2".parse().unwrap()]),
+                3
+            )
+            .as_deref(),
             Some("3;1-2;3")
         );
     }

@@ -33,6 +33,8 @@ pub struct JobInfo {
     pub tasks: Vec<u32>,
     /// When the job's resources expire; 0 is never.
     pub expiration: f64,
+    /// This node's cores are not all that R names: what the user should know of it.
+    pub adjusted: Option<String>,
 }
 
 /// Slots the job holds, and the cores of each.
@@ -170,12 +172,16 @@ impl JobInfo {
             && request.is_some_and(|c| c.nnodes > 0 && !c.exclusive)
             && places.len() > 1
             && slots.count > ntasks;
+        let named = places[shell_rank as usize].cores.clone();
         if uneven {
             for (place, n) in places.iter_mut().zip(taskmap.counts()) {
                 place.cores = keep_first(&place.cores, n * slots.cores);
                 place.gpus = keep_first(&place.gpus, n * slots.gpus);
             }
         }
+        let Place { host, cores, .. } = &places[shell_rank as usize];
+        let adjusted =
+            (*cores != named).then(|| format!("{host}: adjusted cores from {named} to {cores}"));
         let tasks = taskmap.task_ids(shell_rank).iter().collect();
         let expiration = r.expiration;
         Ok(JobInfo {
@@ -187,6 +193,7 @@ impl JobInfo {
             taskmap,
             tasks,
             expiration,
+            adjusted,
         })
     }
 

@@ -15,9 +15,6 @@ use tokio::{
 };
 use wire::RpcError;
 
-/// Bytes of standard input a job may receive through the KVS.
-const LIMIT: usize = 10 << 20;
-
 /// The events that open the `input` log.
 pub fn opening_events(input: &InputOptions) -> Vec<(&'static str, Value)> {
     let header = json!({
@@ -54,19 +51,22 @@ pub fn check(input: &InputOptions) -> Result<(), Fatal> {
 
 /// The standard inputs of local tasks, and on the leader which tasks are still open to input.
 pub struct Input {
-    /// Queues are unbounded: what they hold is bounded by [`LIMIT`].
+    /// Queues are unbounded: what they hold is bounded by `limit`.
     tasks: HashMap<u32, UnboundedSender<Vec<u8>>>,
     open: Idset,
     received: usize,
+    /// Bytes the job may receive through the KVS.
+    limit: usize,
 }
 
 impl Input {
-    pub fn new(info: &JobInfo) -> Input {
+    pub fn new(info: &JobInfo, limit: usize) -> Input {
         let open = Idset::from_range(0, info.ntasks - 1);
         Input {
             tasks: HashMap::new(),
             open,
             received: 0,
+            limit,
         }
     }
 
@@ -111,8 +111,11 @@ impl Input {
         if !ranks.is_subset(&self.open) {
             return Err(closed());
         }
-        if self.received + io.data.len() > LIMIT {
-            let text = "standard input exceeds 10M; use --input=FILE or redirect in the command";
+        if self.received + io.data.len() > self.limit {
+            let text = format!(
+                "standard input exceeds {} bytes; use --input=FILE, redirect in the command, or set -o input.limit",
+                self.limit
+            );
             return Err(RpcError::new(libc::EFBIG, text));
         }
         self.received += io.data.len();
@@ -149,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn reaches_the_addressed_tasks() {
         let job = JobspecBuilder::new(["a"]).slots(3, 1, 0, None, false);
-        let mut input = Input::new(&info(job, &resources(&["0-2"], None), 3));
+        let mut input = Input::new(&info(job, &resources(&["0-2"], None), 3), 1000);
         let mut cats = Vec::new();
         for rank in 0..3 {
             let mut cat = tokio::process::Command::new("cat")
@@ -184,10 +187,10 @@ mod tests {
     #[test]
     fn refuses_bad_requests() {
         let job = JobspecBuilder::new(["a"]).slots(3, 1, 0, None, false);
-        let mut input = Input::new(&info(job, &resources(&["0-2"], None), 3));
+        let mut input = Input::new(&info(job, &resources(&["0-2"], None), 3), 1000);
         let mut errno = |io| input.accept(&io).unwrap_err().errno;
         assert_eq!(errno(io("3", "x", false)), libc::EPIPE);
         assert_eq!(errno(io("x", "x", false)), libc::EINVAL);
-        assert_eq!(errno(io("all", &"x".repeat(LIMIT + 1), false)), libc::EFBIG);
+        assert_eq!(errno(io("all", &"x".repeat(1001), false)), libc::EFBIG);
     }
 }

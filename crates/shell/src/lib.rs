@@ -16,6 +16,7 @@ pub mod affinity;
 pub mod barrier;
 pub mod environment;
 pub mod files;
+pub mod hwloc;
 pub mod info;
 pub mod input;
 pub mod kvslog;

@@ -215,10 +215,10 @@ impl Output {
             limits: Vec::new(),
         };
         for (stream, conf) in [
-            (Stream::Stdout, &options.stdout),
-            (Stream::Stderr, &options.stderr),
+            (Stream::Stdout, &options.output.stdout),
+            (Stream::Stderr, &options.output.stderr),
         ] {
-            let max = options.output_limit.unwrap_or(default_limit);
+            let max = options.output.limit.unwrap_or(default_limit);
             let limit = Rc::new(Limit::new(max));
             out.limits.push((stream, limit.clone()));
             for (i, task) in tasks.iter().enumerate() {
@@ -300,7 +300,10 @@ pub fn opening_events(options: &Options, scope: Scope) -> Vec<(&'static str, Val
         "options": {},
     });
     let mut events = vec![("header", header)];
-    for (stream, conf) in [("stdout", &options.stdout), ("stderr", &options.stderr)] {
+    for (stream, conf) in [
+        ("stdout", &options.output.stdout),
+        ("stderr", &options.output.stderr),
+    ] {
         if let Some(path) = &conf.path {
             // Tags of single nodes or tasks stay unrendered: the event speaks for all.
             let path = Scope {

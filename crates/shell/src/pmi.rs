@@ -4,7 +4,12 @@
 //! leader answers all of them with the union. The requests go to the leader's `pmi-exchange`
 //! method; a shell makes the next one only after the answer to the one before.
 
-use crate::{environment::show_id, info::JobInfo, options::Options};
+use crate::{
+    environment::show_id,
+    info::JobInfo,
+    log::{Level, Logger},
+    options::Options,
+};
 use pmi::{Action, Server, server::Program};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -32,23 +37,25 @@ pub enum Outcome {
 pub struct Pmi {
     server: Server,
     clients: HashMap<u32, OwnedWriteHalf>,
+    logger: Logger,
 }
 
 impl Pmi {
-    pub fn new(info: &JobInfo, options: &Options) -> Pmi {
+    pub fn new(info: &JobInfo, options: &Options, logger: Logger) -> Pmi {
         let mut server = Server::new(Program {
             kvsname: show_id(info),
             appnum: 0,
             size: info.ntasks,
             local_size: info.tasks.len() as u32,
         });
-        if options.pmi_map {
+        if options.pmi.map {
             server.preput("PMI_process_mapping", &info.taskmap.to_pmi());
             server.preput("flux.taskmap", &info.taskmap.to_wrapped().to_string());
         }
         Pmi {
             server,
             clients: HashMap::new(),
+            logger,
         }
     }
 
@@ -92,6 +99,10 @@ impl Pmi {
         for action in actions {
             match action {
                 Action::Reply { client, line } => {
+                    if self.logger.is_on(Level::Trace) {
+                        let text = format!("{client}: S: {}", line.trim_end());
+                        self.logger.log(Level::Trace, &text).await;
+                    }
                     // A client awaits one answer at a time, so the socket has room for it; one
                     // that is gone needs none.
                     if let Some(writer) = self.clients.get_mut(&client)
@@ -196,7 +207,7 @@ mod tests {
         let options = Options::read(&info).unwrap();
         let local = tokio::task::LocalSet::new();
         let work = async {
-            let mut pmi = Pmi::new(&info, &options);
+            let mut pmi = Pmi::new(&info, &options, Logger::default());
             pmi.set_instance(Some("0"), Some("network"));
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (lines, mut seen) = tokio::sync::mpsc::unbounded_channel();

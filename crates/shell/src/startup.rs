@@ -6,12 +6,12 @@
 use crate::{
     Fatal, affinity,
     environment::{self, Environment, Facts},
-    files,
+    files, hwloc,
     info::JobInfo,
     input,
     kvslog::KvsLog,
     log::{Level, Logger, os_error},
-    options::Options,
+    options::{Options, Sharing},
     output::{self, Output, Route, Sink},
     remote::Remote,
     rlimit,
@@ -146,20 +146,33 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
     })
 }
 
-/// The job's directory below the broker's run directory, or below TMPDIR where that is not
+/// The directory for temporary files that the job's environment names, made if it is not there yet.
+fn temporary(info: &JobInfo) -> Result<&str, String> {
+    let named = info.jobspec.environment().find(|(k, _)| *k == "TMPDIR");
+    let Some((_, path)) = named else {
+        return Ok("/tmp");
+    };
+    if Path::new(path).is_dir() {
+        return Ok(path);
+    }
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    made.map(|()| path).map_err(|e| {
+        format!(
+            "TMPDIR={path} cannot be created ({}): tasks get TMPDIR=/tmp",
+            os_error(&e)
+        )
+    })
+}
+
+/// The job's directory below the broker's run directory, or below `tmp` where that is not
 /// allowed (a guest in a system instance).
-fn make_tmpdir(info: &JobInfo, rundir: Option<&str>) -> Result<TmpDir, Fatal> {
+fn make_tmpdir(info: &JobInfo, rundir: Option<&str>, tmp: &str) -> Result<TmpDir, Fatal> {
     let name = format!("jobtmp-{}-{}", info.shell_rank, environment::show_id(info));
     if let Some(rundir) = rundir
         && let Ok(dir) = TmpDir::create(Path::new(rundir).join(&name))
     {
         return Ok(dir);
     }
-    let tmp = info
-        .jobspec
-        .environment()
-        .find(|(k, _)| *k == "TMPDIR")
-        .map_or("/tmp", |(_, v)| v);
     let path = Path::new(tmp).join(&name);
     TmpDir::create(path.clone())
         .map_err(|e| fatal(&format!("creating {}", path.display()), os_error(&e)))
@@ -181,27 +194,44 @@ async fn enter_cwd(info: &JobInfo, logger: &Logger) -> Result<(), Fatal> {
 
 /// Binds the shell to its cores and returns the bindings of the tasks that differ.
 async fn bind(info: &JobInfo, options: &Options, logger: &Logger) -> Vec<Idset> {
-    if options.cpu_affinity == crate::options::CpuAffinity::Off {
+    let affinity = &options.cpu_affinity;
+    if affinity.sharing == Sharing::Off {
         return Vec::new();
     }
     let Some(machine) = affinity::Machine::read(Path::new("/sys/devices/system/cpu")) else {
         return Vec::new();
     };
-    let ntasks = info.tasks.len() as u32;
-    let plan = affinity::plan(&machine, &options.cpu_affinity, &info.here().cores, ntasks);
-    let complaint = match plan {
-        Ok(binding) => {
-            let bound = binding.shell.as_ref().map_or(Ok(()), affinity::bind);
-            match bound {
-                Ok(()) => return binding.tasks,
-                Err(e) => format!("cannot bind to the job's cores: {}", e.desc()),
-            }
+    let plan = affinity::plan(
+        &machine,
+        &affinity.sharing,
+        &info.here().cores,
+        info.tasks.len() as u32,
+    );
+    let binding = match plan {
+        Ok(binding) => binding,
+        Err(complaint) => {
+            // Made-up resources are common in tests: not worth a message to every user.
+            logger.log(Level::Debug, &complaint).await;
+            return Vec::new();
         }
-        Err(complaint) => complaint,
     };
-    // Made-up resources are common in tests: not worth a message to every user.
-    logger.log(Level::Debug, &complaint).await;
-    Vec::new()
+    if affinity.verbose {
+        let say = async |text: String| logger.log(Level::Notice, &text).await;
+        say(format!("cpu-affinity: cpus: {}", binding.cpus)).await;
+        for (task, cpus) in info.tasks.iter().zip(&binding.tasks) {
+            say(format!("cpu-affinity: task {task}: cpus: {cpus}")).await;
+        }
+    }
+    if affinity.dry_run {
+        return Vec::new();
+    }
+    if !binding.all
+        && let Err(e) = affinity::bind(&binding.cpus)
+    {
+        let text = format!("cannot bind to the job's cores: {}", e.desc());
+        logger.log(Level::Debug, &text).await;
+    }
+    binding.tasks
 }
 
 /// Bytes of a stream the KVS takes by default: in an instance of one's own more than in one
@@ -237,7 +267,9 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     let log = info
         .is_leader()
         .then(|| KvsLog::start(handle.clone(), namespace.clone()));
-    let tmpdir = make_tmpdir(&info, answers.rundir.as_deref())?;
+    let temporary = temporary(&info);
+    let parent = *temporary.as_ref().unwrap_or(&"/tmp");
+    let tmpdir = make_tmpdir(&info, answers.rundir.as_deref(), parent)?;
     let tmp = tmpdir.path().to_string_lossy().into_owned();
     enter_cwd(&info, logger).await?;
     input::check(&options.input)?;
@@ -271,6 +303,11 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
         }
     };
     let limit = default_limit(answers.owner, uid);
+    // These may be about where output goes, so they do not go there.
+    let remarks = options.remarks.iter().chain(&info.adjusted);
+    for remark in remarks.chain(temporary.as_ref().err()) {
+        logger.log(Level::Warning, remark).await;
+    }
     let output = Output::open(&options, scope, &tasks, &route, limit)?;
     logger.set_output(&output);
 
@@ -298,7 +335,9 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
         |h| h.to_string_lossy().into_owned(),
     );
     let uri = env::var("FLUX_URI").unwrap_or_default();
+    let pmi_library = client::installation::pmi_library();
     let facts = Facts {
+        pmi_library: options.pmi.serve.then_some(pmi_library.as_path()),
         uri: &uri,
         namespace: &namespace,
         jobid_path: &answers.jobid_path,
@@ -306,7 +345,21 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
         tmpdir: &tmp,
         gpu_affinity: &options.gpu_affinity,
     };
-    let env = environment::for_job(&info, &facts);
+    let mut env = environment::for_job(&info, &facts);
+    if temporary.is_err() {
+        env.insert("TMPDIR".into(), "/tmp".into());
+    }
+    if options.hwloc.xmlfile {
+        let path = hwloc::export(
+            &handle,
+            &info.here().cores,
+            options.hwloc.restrict,
+            tmpdir.path(),
+        )
+        .await?;
+        env.remove("HWLOC_COMPONENTS");
+        env.insert("HWLOC_XMLFILE".into(), path);
+    }
     Ok(Shell {
         handle,
         inbox,

@@ -7,9 +7,13 @@
 use crate::{environment::Environment, options::InputOptions};
 use formats::Idset;
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::{AccessFlags, access},
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+        stat::Mode,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{AccessFlags, Pid, access, write},
 };
 use std::{
     fs::File,
@@ -37,6 +41,10 @@ pub struct Spec<'a> {
     /// The task's PMI rank and size, when it gets PMI.
     pub pmi: Option<(u32, u32)>,
     pub cpus: Option<&'a Idset>,
+    /// The task's `oom_score_adj`.
+    pub oom_adjust: Option<i32>,
+    /// Leave the task stopped before its program's first instruction.
+    pub stopped: bool,
 }
 
 /// An output stream of a task.
@@ -81,6 +89,53 @@ pub fn resolve(command: &str, path: Option<&str>) -> io::Result<PathBuf> {
     Err(error)
 }
 
+/// Writes this process's `oom_score_adj`. Fewer privileges than a low score needs are no reason not to run.
+fn set_oom_score(text: &str) -> io::Result<()> {
+    let (flags, mode) = (OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+    if let Ok(file) = open(c"/proc/self/oom_score_adj", flags, mode) {
+        let _ = write(file, text.as_bytes());
+    }
+    Ok(())
+}
+
+/// Makes this process's parent its tracer, so that it stops in exec.
+fn be_traced() -> io::Result<()> {
+    // SAFETY: the request takes no other arguments.
+    match unsafe { libc::ptrace(libc::PTRACE_TRACEME) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a traced child has come to its exec, and lets it go as one that SIGSTOP has stopped: a debugger can
+/// attach to it, and SIGCONT has it run.
+fn leave_stopped(pid: i32) -> io::Result<()> {
+    let stopped = waitpid(Pid::from_raw(pid), None)?;
+    if !matches!(stopped, WaitStatus::Stopped(..)) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: the child is stopped, and this thread, which started it, is its tracer.
+    let detached = unsafe {
+        let nowhere = std::ptr::null_mut::<libc::c_void>();
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            pid,
+            nowhere,
+            libc::SIGSTOP as usize as *mut libc::c_void,
+        )
+    };
+    match detached {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the task has this `oom_score_adj`. One that has ended needs none.
+pub fn has_oom_score(pid: i32, adjust: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+    text.map_or(true, |text| text.trim().parse() == Ok(adjust))
+}
+
 /// Starts a task. Must be called within a tokio runtime.
 pub fn start(mut spec: Spec) -> io::Result<Started> {
     let name = spec.argv.first().map_or("", String::as_str);
@@ -112,6 +167,15 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             command.arg0(name);
         }
         command.env_clear().envs(&spec.env);
+        if let Some(adjust) = spec.oom_adjust {
+            let text = adjust.to_string();
+            // SAFETY: only open, write and close are called between fork and exec.
+            unsafe { command.pre_exec(move || set_oom_score(&text)) };
+        }
+        if spec.stopped {
+            // SAFETY: only one system call is made between fork and exec.
+            unsafe { command.pre_exec(be_traced) };
+        }
         match spec.terminal {
             // The task leads a session then, and so a process group.
             Some(terminal) => terminal.give_to(&mut command)?,
@@ -141,6 +205,9 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
     // The child has not been waited for, so its id is known.
     let pid = child.id().ok_or_else(gone)? as i32;
+    if spec.stopped {
+        leave_stopped(pid)?;
+    }
     Ok(Started {
         pid,
         stdin: child.stdin.take(),
@@ -192,6 +259,8 @@ mod tests {
             process_group: true,
             pmi,
             cpus: None,
+            oom_adjust: Some(777),
+            stopped: false,
         };
         let mut started = start(spec).unwrap();
         let mut text = String::new();
@@ -203,6 +272,20 @@ mod tests {
             .await
             .unwrap();
         (text, started.child.wait().await.unwrap().into_raw())
+    }
+
+    #[tokio::test]
+    async fn the_oom_score_is_set_before_the_program_runs() {
+        let (text, _) = run(&["cat", "/proc/self/oom_score_adj"], None).await;
+        assert_eq!(text, "777\n");
+        let ours = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let pid = std::process::id() as i32;
+        assert!(has_oom_score(pid, ours.trim().parse().unwrap()));
+        assert!(!has_oom_score(pid, -1000));
+        assert!(
+            has_oom_score(i32::MAX, 5),
+            "a task that has ended needs none"
+        );
     }
 
     #[tokio::test]

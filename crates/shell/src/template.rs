@@ -4,6 +4,7 @@
 //! rendering can still fill it.
 
 use crate::info::JobInfo;
+use serde_json::json;
 
 /// The task a template is rendered for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,12 @@ impl Scope<'_> {
                 "cores" => place.cores.to_string(),
                 "ncores" => place.cores.len().to_string(),
                 "gpus" => place.gpus.to_string(),
+                "resources" => json!({
+                    "ncores": place.cores.len(),
+                    "cores": place.cores.to_string(),
+                    "gpus": place.gpus.to_string(),
+                })
+                .to_string(),
                 _ => return None,
             });
         }
@@ -122,6 +129,10 @@ mod tests {
                 "1:n1:2-3:0-1",
             ),
             ("{{tmpdir}}/script", "/tmp/x/script"),
+            (
+                "{{node.resources}}",
+                r#"{"ncores":2,"cores":"0-1","gpus":""}"#,
+            ),
             (
                 "{{nope}} {{id.x}} {{ a {b} }}",
                 "{{nope}} {{id.x}} {{ a {b} }}",

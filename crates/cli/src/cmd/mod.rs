@@ -33,6 +33,7 @@ mod module_trace;
 mod overlay;
 mod pgrep;
 mod ping;
+mod pmi;
 mod proxy;
 mod pstree;
 mod python;
@@ -105,6 +106,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("pgrep", "find jobs by name or id", pgrep::pgrep),
     command("ping", "measure round trips to a service", ping::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
+    command("pmi", "try the process management interface", pmi::run),
     command("proxy", "run a command in another instance", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
     command("python", "run Python with the module path of this instance", python::run),

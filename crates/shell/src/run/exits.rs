@@ -1,7 +1,7 @@
 //! The ends of tasks: what is recorded of them, and what they mean for the others.
 
 use super::{Event, Running};
-use crate::Fatal;
+use crate::{Fatal, log::Level};
 use client::Node;
 use formats::{fsd, job::WaitStatus};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ impl Running {
         task.status = Some(status);
         self.terminals.server.exited(task.tag.rank, status);
         let wait = WaitStatus(status);
+        let ended = format!("task {} complete status={status}", task.tag.rank);
         let report = json!({
             "localid": task.tag.index,
             "rank": task.tag.rank,
@@ -31,6 +32,7 @@ impl Running {
             "signaled": wait.signal().unwrap_or(0),
             "exitcode": wait.exit_code(),
         });
+        self.shell.logger.log(Level::Debug, &ended).await;
         if !self.exit_reported {
             if self.is_leader() {
                 self.first_task_exit(report).await?;

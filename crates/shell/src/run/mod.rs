@@ -147,8 +147,12 @@ impl Running {
         Ok(Running {
             processes,
             terminals: Terminals::new(&shell),
-            input: Input::new(info),
-            pmi: shell.options.pmi.then(|| Pmi::new(info, &shell.options)),
+            input: Input::new(info, shell.options.input_limit),
+            pmi: shell
+                .options
+                .pmi
+                .serve
+                .then(|| Pmi::new(info, &shell.options, shell.logger.clone())),
             pmi_informed: false,
             gather: Gather::new(info),
             tasks: Vec::new(),
@@ -281,6 +285,8 @@ impl Running {
                 process_group: !shell.options.nosetpgrp,
                 pmi: self.pmi.as_ref().map(|_| (tag.rank, info.ntasks)),
                 cpus: shell.bindings.get(index),
+                oom_adjust: shell.options.oom_adjust,
+                stopped: shell.options.stop_in_exec,
             })
             .map_err(|e| Fatal {
                 // What command interpreters use: not permitted, not found.
@@ -298,6 +304,12 @@ impl Running {
                     os_error(&e)
                 ),
             })?;
+            if let Some(adjust) = shell.options.oom_adjust
+                && !task::has_oom_score(started.pid, adjust)
+            {
+                let text = format!("oom.adjust={adjust} is not permitted");
+                let _ = self.events.send(Event::Complaint(text));
+            }
             self.tasks.push(Task {
                 tag,
                 pid: started.pid,
@@ -334,10 +346,10 @@ impl Running {
             };
             let options = &shell.options;
             if let Some(stdout) = captured.flatten().or(started.stdout) {
-                pump(Stream::Stdout, stdout, options.stdout.line_buffered);
+                pump(Stream::Stdout, stdout, options.output.stdout.line_buffered);
             }
             if let Some(stderr) = started.stderr {
-                pump(Stream::Stderr, stderr, options.stderr.line_buffered);
+                pump(Stream::Stderr, stderr, options.output.stderr.line_buffered);
             }
             let events = self.events.clone();
             let mut child = started.child;
@@ -414,7 +426,11 @@ impl Running {
                 outcome?;
                 self.started = true;
                 if let Some(log) = &self.shell.log {
-                    let context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
+                    let mut context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
+                    if self.shell.options.stop_in_exec {
+                        // Debuggers wait for this before they attach.
+                        context["sync"] = json!(true);
+                    }
                     log.append("exec.eventlog", "shell.start", context).await;
                 }
                 for (index, status) in std::mem::take(&mut self.early_exits) {

@@ -22,6 +22,7 @@ use crate::{
 };
 use client::Node;
 use formats::IoData;
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 use tokio::task::spawn_local;
@@ -30,11 +31,8 @@ use wire::{Message, RpcError};
 impl Running {
     pub(super) async fn message(&mut self, message: Message) -> Result<(), Fatal> {
         if message.is_event() {
-            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0)
-                && let Ok(payload) = message.json::<Value>()
-                && let Some(signum) = payload.get("signum").and_then(Value::as_i64)
-            {
-                self.kill_tasks(signum as i32);
+            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0) {
+                self.kill_event(&message).await;
             }
             return Ok(());
         }
@@ -46,6 +44,20 @@ impl Running {
                 Ok(())
             }
         }
+    }
+
+    async fn kill_event(&mut self, message: &Message) {
+        let payload = message.json::<Value>().unwrap_or_default();
+        let signum = payload.get("signum").and_then(Value::as_i64);
+        let complaint = match signum.map(i32::try_from) {
+            None => format!("kill: ignoring malformed event without signum: {payload}"),
+            Some(Ok(signum)) if Signal::try_from(signum).is_ok() => return self.kill_tasks(signum),
+            Some(_) => {
+                let text = wire::strerror(libc::EINVAL);
+                format!("kill: signal {}: {text}", signum.unwrap_or(0))
+            }
+        };
+        self.shell.logger.log(Level::Warning, &complaint).await;
     }
 
     async fn request(&mut self, message: Message) -> Result<(), Fatal> {

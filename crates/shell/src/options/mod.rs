@@ -1,21 +1,17 @@
 //! Shell options (`flux run -o KEY=VALUE`), read once into types.
 
-use crate::{Fatal, info::JobInfo, pty, stage_in::StageIn, template};
+mod affinity;
+mod output;
+mod pmi;
+
+pub use affinity::{CpuAffinity, Sharing, divide};
+pub use output::{OutputOptions, StreamOptions};
+pub use pmi::PmiOptions;
+
+use crate::{Fatal, info::JobInfo, pty, stage_in::StageIn};
 use formats::fsd;
 use serde_json::Value;
 use std::time::Duration;
-
-/// Where a stream of the tasks goes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StreamOptions {
-    /// The template of a file's path; without one the stream goes to the KVS.
-    pub path: Option<String>,
-    /// The path differs by node or task, so every shell writes its own files.
-    pub per_shell: bool,
-    pub label: bool,
-    pub append: bool,
-    pub line_buffered: bool,
-}
 
 /// Where standard input comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,27 +19,6 @@ pub enum InputOptions {
     /// The `stdin` service.
     Service,
     File(String),
-}
-
-/// How tasks are bound to cores.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CpuAffinity {
-    Off,
-    /// All tasks to all cores of the node's share.
-    On,
-    /// Each task to its part of the cores.
-    PerTask,
-    /// Explicit CPU sets, used in turn.
-    Map(String),
-}
-
-/// How tasks see GPUs.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GpuAffinity {
-    Off,
-    On,
-    PerTask,
-    Map(String),
 }
 
 /// The warning signal before the job's time is up.
@@ -57,20 +32,18 @@ pub struct Warning {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     pub verbose: i64,
-    pub stdout: StreamOptions,
-    pub stderr: StreamOptions,
-    /// Bytes of each stream the KVS takes; `None` is the default.
-    pub output_limit: Option<u64>,
+    pub output: OutputOptions,
     pub input: InputOptions,
-    /// Serve PMI-1 to the tasks.
-    pub pmi: bool,
-    /// Tell the tasks where all tasks run.
-    pub pmi_map: bool,
+    /// Bytes of standard input the KVS takes.
+    pub input_limit: usize,
+    pub pmi: PmiOptions,
     pub cpu_affinity: CpuAffinity,
-    pub gpu_affinity: GpuAffinity,
+    pub gpu_affinity: Sharing,
     /// Seconds other tasks may go on after the first has exited; `None` is forever.
     pub exit_timeout: Option<f64>,
     pub exit_on_error: bool,
+    /// Leave the tasks stopped, for a debugger.
+    pub stop_in_exec: bool,
     /// Leave the tasks in the shell's process group.
     pub nosetpgrp: bool,
     pub signal: Option<Warning>,
@@ -78,10 +51,24 @@ pub struct Options {
     /// How long processes beside the tasks have to end when the tasks have ended, before they are killed.
     pub rexec_shutdown: Duration,
     pub stage_in: Option<StageIn>,
+    /// The tasks' `oom_score_adj`, proc(5).
+    pub oom_adjust: Option<i32>,
+    pub hwloc: Hwloc,
+    /// What the user should know of how the options are understood.
+    pub remarks: Vec<String>,
 }
 
-/// The greatest `output.limit`.
-const OUTPUT_LIMIT_MAX: u64 = 1 << 30;
+/// Option `hwloc`: the topology of the node as a file for the tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hwloc {
+    pub xmlfile: bool,
+    /// Only what the job has of the node.
+    pub restrict: bool,
+}
+
+/// What [`Options::input_limit`] is by default, and its greatest value.
+const INPUT_LIMIT: usize = 10 << 20;
+const INPUT_LIMIT_MAX: usize = 32 << 20;
 
 /// What [`Options::rexec_shutdown`] is by default.
 const REXEC_SHUTDOWN: Duration = Duration::from_secs(60);
@@ -90,20 +77,6 @@ pub(crate) fn bad(option: &str, value: &Value, want: &str) -> Fatal {
     Fatal::new(format!(
         "shell option {option}={value} is invalid: must be {want}"
     ))
-}
-
-/// A size such as `10M`.
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale: u64 = match &text[digits.len()..] {
-        "" => 1,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
-        _ => return None,
-    };
-    let number: f64 = digits.parse().ok().filter(|n| *n >= 0.)?;
-    Some((number * scale as f64) as u64)
 }
 
 /// Seconds, as a number or as RFC 23 has them.
@@ -131,41 +104,14 @@ impl Options {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(other) => Err(bad(path, other, "a string")),
         };
-        let append = match text("output.mode")? {
-            None | Some("truncate") => false,
-            Some("append") => true,
-            Some(other) => {
-                return Err(bad(
-                    "output.mode",
-                    &other.into(),
-                    "\"truncate\" or \"append\"",
-                ));
+        for path in ["input.batch-timeout", "output.batch-timeout"] {
+            // Events are stored long before the times that are usual here are over.
+            if let Some(value) = get(path).filter(|value| duration(value).is_none()) {
+                return Err(bad(path, value, "a duration"));
             }
-        };
-        let stdout = StreamOptions {
-            path: None,
-            per_shell: false,
-            label: false,
-            append,
-            line_buffered: true,
-        };
-        let stdout = stream(info, "stdout", stdout)?;
-        // What is said of stdout holds for stderr too, except how it is buffered.
-        let stderr = StreamOptions {
-            line_buffered: false,
-            ..stdout.clone()
-        };
-        let stderr = stream(info, "stderr", stderr)?;
-        let output_limit = match get("output.limit") {
-            None => None,
-            Some(value) => {
-                let size = value
-                    .as_u64()
-                    .or_else(|| value.as_str().and_then(parse_size));
-                let valid = size.filter(|n| (1..=OUTPUT_LIMIT_MAX).contains(n));
-                Some(valid.ok_or_else(|| bad("output.limit", value, "a size from 1 to 1G"))?)
-            }
-        };
+        }
+        let mut remarks = Vec::new();
+        let output = output::read(info, &mut remarks)?;
         let input = match text("input.stdin.type")? {
             None | Some("service") => InputOptions::Service,
             Some("file") => {
@@ -181,13 +127,6 @@ impl Options {
                 ));
             }
         };
-        let pmi = text("pmi")?.is_none_or(|list| {
-            list.split(',')
-                .any(|n| ["simple", "pmi1", "pmi2"].contains(&n))
-        });
-        let cpu = text("cpu-affinity")?.unwrap_or("on");
-        let cpu = cpu.trim_start_matches("verbose").trim_start_matches(',');
-        let gpu = text("gpu-affinity")?.unwrap_or("on");
         let exit_timeout = match get("exit-timeout") {
             None => Some(30.),
             Some(Value::String(s)) if s.eq_ignore_ascii_case("none") => None,
@@ -217,78 +156,74 @@ impl Options {
                 })
             }
         };
+        let integer = |path: &'static str| match get(path) {
+            None => Ok(None),
+            Some(value) => value
+                .as_i64()
+                .map(Some)
+                .ok_or_else(|| bad(path, value, "a number")),
+        };
         Ok(Options {
-            verbose: get("verbose").and_then(Value::as_i64).unwrap_or(0),
-            stdout,
-            stderr,
-            output_limit,
+            verbose: integer("verbose")?.unwrap_or(0),
+            output,
             input,
-            pmi,
-            pmi_map: !flag(get("pmi-simple.nomap")),
-            cpu_affinity: match cpu {
-                "off" => CpuAffinity::Off,
-                "per-task" => CpuAffinity::PerTask,
-                other => match other.strip_prefix("map:") {
-                    Some(map) => CpuAffinity::Map(map.to_owned()),
-                    None => CpuAffinity::On,
-                },
-            },
-            gpu_affinity: match gpu {
-                "off" => GpuAffinity::Off,
-                "per-task" => GpuAffinity::PerTask,
-                other => match other.strip_prefix("map:") {
-                    Some(map) => GpuAffinity::Map(map.to_owned()),
-                    None => GpuAffinity::On,
-                },
-            },
+            input_limit: get("input.limit").map_or(Ok(INPUT_LIMIT), input_limit)?,
+            pmi: pmi::read(get("pmi"), get("pmi-simple"))?,
+            cpu_affinity: affinity::cpu(get("cpu-affinity"), &mut remarks)?,
+            gpu_affinity: affinity::gpu(get("gpu-affinity"), &mut remarks)?,
             exit_timeout,
             exit_on_error: flag(get("exit-on-error")),
-            nosetpgrp: flag(get("nosetpgrp")),
+            stop_in_exec: flag(get("stop-tasks-in-exec")),
+            nosetpgrp: integer("nosetpgrp")?.is_some_and(|n| n != 0),
             signal,
             pty: get("pty").map(pty::Options::read).transpose()?,
             rexec_shutdown: match get("rexec-shutdown-timeout") {
                 None => REXEC_SHUTDOWN,
-                Some(value) => duration(value)
+                Some(value) => value
+                    .as_str()
+                    .and_then(|text| fsd::parse(text).ok())
                     .and_then(|s| Duration::try_from_secs_f64(s).ok())
-                    .ok_or_else(|| bad("rexec-shutdown-timeout", value, "a duration"))?,
+                    .ok_or_else(|| {
+                        bad(
+                            "rexec-shutdown-timeout",
+                            value,
+                            "a duration such as \"30s\"",
+                        )
+                    })?,
             },
             stage_in: get("stage-in").map(StageIn::read).transpose()?,
+            oom_adjust: get("oom").map(oom_adjust).transpose()?.flatten(),
+            hwloc: Hwloc {
+                xmlfile: flag(get("hwloc.xmlfile")),
+                restrict: flag(get("hwloc.restrict")),
+            },
+            remarks,
         })
     }
 }
 
-fn stream(info: &JobInfo, name: &str, mut base: StreamOptions) -> Result<StreamOptions, Fatal> {
-    let Some(option) = info
-        .jobspec
-        .shell_option("output")
-        .and_then(|o| o.get(name))
-    else {
-        return Ok(base);
+fn input_limit(value: &Value) -> Result<usize, Fatal> {
+    let size = output::size(value).and_then(|n| usize::try_from(n).ok());
+    size.filter(|n| (1..=INPUT_LIMIT_MAX).contains(n))
+        .ok_or_else(|| bad("input.limit", value, "a size from 1 to 32M"))
+}
+
+/// Reads option `oom`.
+fn oom_adjust(option: &Value) -> Result<Option<i32>, Fatal> {
+    let fields = option
+        .as_object()
+        .ok_or_else(|| bad("oom", option, "an object"))?;
+    if let Some(key) = fields.keys().find(|key| *key != "adjust") {
+        return Err(Fatal::new(format!(
+            "shell option oom.{key} is unknown: there is adjust"
+        )));
+    }
+    let adjust = |value: &Value| {
+        let number = value.as_i64().filter(|n| (-1000..=1000).contains(n));
+        let number = number.and_then(|n| i32::try_from(n).ok());
+        number.ok_or_else(|| bad("oom.adjust", value, "a number from -1000 to 1000"))
     };
-    let place = |key: &str| format!("output.{name}.{key}");
-    let text = |key: &str| match option.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(other) => Err(bad(&place(key), other, "a string")),
-    };
-    if let Some(label) = option.get("label") {
-        base.label = flag(Some(label));
-    }
-    if let Some(kind) = option.get("buffer").and_then(|b| b.get("type")) {
-        base.line_buffered = match kind.as_str().map(str::to_ascii_lowercase).as_deref() {
-            Some("none") => false,
-            Some("line") => true,
-            _ => return Err(bad(&place("buffer.type"), kind, "\"none\" or \"line\"")),
-        };
-    }
-    if text("type")?.as_deref() == Some("kvs") {
-        base.path = None;
-        base.per_shell = false;
-    } else if let Some(path) = text("path")? {
-        base.per_shell = template::is_per_rank(info, &path);
-        base.path = Some(path);
-    }
-    Ok(base)
+    fields.get("adjust").map(adjust).transpose()
 }
 
 #[cfg(test)]
@@ -310,17 +245,17 @@ mod tests {
     fn defaults() {
         let o = read(json!({})).unwrap();
         assert_eq!(
-            (o.stdout.line_buffered, o.stderr.line_buffered),
+            (o.output.stdout.line_buffered, o.output.stderr.line_buffered),
             (true, false)
         );
         assert_eq!(
-            (o.stdout.path, o.input, o.exit_timeout),
+            (o.output.stdout.path, o.input, o.exit_timeout),
             (None, InputOptions::Service, Some(30.))
         );
-        assert!(o.pmi && o.pmi_map && !o.exit_on_error);
+        assert!(o.pmi.serve && o.pmi.map && !o.exit_on_error && !o.hwloc.xmlfile);
         assert_eq!(
-            (o.cpu_affinity, o.gpu_affinity),
-            (CpuAffinity::On, GpuAffinity::On)
+            (o.cpu_affinity.sharing, o.gpu_affinity),
+            (Sharing::On, Sharing::On)
         );
     }
 
@@ -328,11 +263,12 @@ mod tests {
     fn values() {
         let o = read(json!({
             "output": {"mode": "append", "limit": "2K", "stdout": {"type": "file", "path": "o.{{taskid}}", "label": true}},
-            "input.stdin": {"type": "file", "path": "in"}, "pmi": "off", "exit-timeout": "none",
+            "input.stdin": {"type": "file", "path": "in"}, "input.limit": "20M", "pmi": "off", "exit-timeout": "none",
             "exit-on-error": 1, "cpu-affinity": "per-task", "gpu-affinity": "map:0;1",
-            "signal": {"signum": 12, "timeleft": "2m"}
+            "signal": {"signum": 12, "timeleft": "2m"}, "oom": {"adjust": -5}
         }))
         .unwrap();
+        assert_eq!(o.input_limit, 20 << 20);
         let stdout = StreamOptions {
             path: Some("o.{{taskid}}".into()),
             per_shell: true,
@@ -341,20 +277,21 @@ mod tests {
             line_buffered: true,
         };
         assert_eq!(
-            o.stderr,
+            o.output.stderr,
             StreamOptions {
                 line_buffered: false,
                 ..stdout.clone()
             }
         );
-        assert_eq!(o.stdout, stdout);
+        assert_eq!(o.output.stdout, stdout);
         assert_eq!(
-            (o.output_limit, o.input),
+            (o.output.limit, o.input),
             (Some(2048), InputOptions::File("in".into()))
         );
-        assert!(!o.pmi && o.exit_on_error && o.exit_timeout.is_none());
-        assert_eq!(o.cpu_affinity, CpuAffinity::PerTask);
-        assert_eq!(o.gpu_affinity, GpuAffinity::Map("0;1".into()));
+        assert!(!o.pmi.serve && o.exit_on_error && o.exit_timeout.is_none());
+        assert_eq!(o.cpu_affinity.sharing, Sharing::PerTask);
+        assert_eq!(o.oom_adjust, Some(-5));
+        assert!(matches!(o.gpu_affinity, Sharing::Map(sets) if sets.len() == 2));
         assert_eq!(
             o.signal,
             Some(Warning {
@@ -362,7 +299,25 @@ mod tests {
                 timeleft: 120.
             })
         );
-        assert!(read(json!({"pmi": "cray,simple"})).unwrap().pmi);
+        assert!(read(json!({"pmi": "cray,simple"})).unwrap().pmi.serve);
+    }
+
+    #[test]
+    fn remarks() {
+        let o = read(json!({
+            "output": {"mode": "x", "stderr": {"buffer": {"type": "foobar"}}},
+            "cpu-affinity": 1, "gpu-affinity": "most"
+        }));
+        let remarks = o.unwrap().remarks;
+        assert_eq!(
+            remarks,
+            [
+                "ignoring invalid output.mode=x: files are truncated",
+                "output.stderr.buffer.type: invalid buffer type foobar: there are none and line",
+                "cpu-affinity: invalid option: 1; it counts as on",
+                "gpu-affinity: invalid option: most; it counts as on",
+            ]
+        );
     }
 
     #[test]
@@ -377,12 +332,32 @@ mod tests {
                 "shell option output.limit=\"2G\" is invalid: must be a size from 1 to 1G",
             ),
             (
-                json!({"output.mode": "x"}),
-                "shell option output.mode=\"x\" is invalid: must be \"truncate\" or \"append\"",
+                json!({"oom": {"adjust": 1001}}),
+                "shell option oom.adjust=1001 is invalid: must be a number from -1000 to 1000",
+            ),
+            (
+                json!({"output.batch-timeout": "x"}),
+                "shell option output.batch-timeout=\"x\" is invalid: must be a duration",
+            ),
+            (
+                json!({"input.limit": "64M"}),
+                "shell option input.limit=\"64M\" is invalid: must be a size from 1 to 32M",
+            ),
+            (
+                json!({"oom": {"score": 1}}),
+                "shell option oom.score is unknown: there is adjust",
+            ),
+            (
+                json!({"nosetpgrp": "x"}),
+                "shell option nosetpgrp=\"x\" is invalid: must be a number",
+            ),
+            (
+                json!({"rexec-shutdown-timeout": 1}),
+                "shell option rexec-shutdown-timeout=1 is invalid: must be a duration such as \"30s\"",
             ),
             (
                 json!({"pmi": 1}),
-                "shell option pmi=1 is invalid: must be a string",
+                "shell option pmi=1 is invalid: must be a list of kinds, such as \"simple\"",
             ),
             (
                 json!({"input.stdin.type": "file"}),
