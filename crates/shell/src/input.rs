@@ -98,7 +98,7 @@ impl Input {
 
     /// Judges a request of a user: on the leader, before the data is recorded and passed on.
     pub fn accept(&mut self, io: &IoData) -> Result<(), RpcError> {
-        let closed = || RpcError::new(libc::EPIPE, "standard input of the tasks is closed");
+        let closed = || RpcError::explained(libc::EPIPE, "standard input of the tasks is closed");
         if self.open.is_empty() {
             return Err(closed());
         }

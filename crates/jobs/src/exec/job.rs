@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use client::{Node, RpcStream};
 use formats::fsd;
 use formats::iodata::IoData;
+use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use wire::{Message, RpcError};
 
 use super::barrier::Barrier;
 use super::guest::Guest;
+use super::lost::Places;
 use super::{Control, Reporter, Site, mock};
 
 /// From SIGTERM to SIGKILL.
@@ -67,6 +69,7 @@ struct Job {
     guest: Guest,
     shells: HashMap<u32, Shell>,
     barrier: Barrier,
+    places: Places,
     started: bool,
     /// The shells were started before this service was.
     reattaches: bool,
@@ -114,6 +117,7 @@ pub(super) async fn run(
         report: report.clone(),
         shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
         barrier: Barrier::new(ranks.len()),
+        places: Places::new(&set, start.id, start.userid),
         guest,
         site,
         started: start.reattach,
@@ -223,6 +227,7 @@ impl Job {
                     Control::Cancel(signum) => self.signal_all(signum),
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
+                    Control::Critical(ranks) => self.places.set_critical(ranks),
                     },
                 },
                 () = until(expiration) => {
@@ -299,6 +304,16 @@ impl Job {
             }
             ShellEvent::Exited(status) => {
                 self.gone(rank, status);
+                // One that was told to end is not lost.
+                if let Some(signum) = WaitStatus(status).signal()
+                    && self.signal.is_none()
+                {
+                    let loss = self.places.killed(rank, signum);
+                    self.places.tell_leader(&self.site.handle, rank, &loss);
+                    if loss.severity == 0 {
+                        self.fail("exec", &loss.note);
+                    }
+                }
                 let context = json!({ "rank": rank, "wait_status": status });
                 let _ = self.guest.append(&[("shell-exit", context)]).await;
                 // From now on the eventlog knows: rexec need not.
@@ -306,6 +321,17 @@ impl Job {
                 self.site
                     .handle
                     .notify("rexec.wait", Node::Rank(rank), &request);
+            }
+            ShellEvent::Failed(e) if e.errno == libc::EHOSTUNREACH && self.started => {
+                let loss = self.places.unreachable(rank);
+                self.gone(rank, LOST);
+                self.places.tell_leader(&self.site.handle, rank, &loss);
+                match loss.severity {
+                    0 => self.fail("exec", &loss.note),
+                    severity => self
+                        .report
+                        .mild_exception("node-failure", severity, &loss.note),
+                }
             }
             ShellEvent::Failed(e) => {
                 let note = match e.errno {

@@ -126,7 +126,7 @@ async fn wait(time: Duration, control: &mut UnboundedReceiver<Control>) -> End {
         tokio::select! {
             () = &mut end => return End::Over,
             message = control.recv() => match message {
-                Some(Control::Barrier(_) | Control::Expiration(_)) => {}
+                Some(Control::Barrier(_) | Control::Expiration(_) | Control::Critical(_)) => {}
                 Some(Control::Cancel(_)) => return End::Cancelled,
                 None => return End::Left,
             },

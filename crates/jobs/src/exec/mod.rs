@@ -10,6 +10,7 @@
 mod barrier;
 mod guest;
 mod job;
+mod lost;
 mod mock;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use client::module::{Context, ModuleResult};
 use client::{Handle, Node};
+use formats::Idset;
 use formats::jobid::JobId;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use serde::Deserialize;
@@ -34,6 +36,8 @@ pub(crate) enum Control {
     Barrier(Message),
     /// The allocation ends at this time (seconds since 1970, 0 is never).
     Expiration(f64),
+    /// The job cannot go on without these of its shells.
+    Critical(Idset),
 }
 
 /// What all jobs have in common.
@@ -44,9 +48,15 @@ pub(crate) struct Site {
     shell: String,
 }
 
+/// A job that runs: the way to its task, and whose it is.
+struct Running {
+    control: UnboundedSender<Control>,
+    userid: u32,
+}
+
 struct Exec {
     site: Site,
-    jobs: HashMap<JobId, UnboundedSender<Control>>,
+    jobs: HashMap<JobId, Running>,
     tasks: FuturesUnordered<JoinHandle<JobId>>,
     /// The last `start` request: by whose connection requests come.
     manager: Option<Message>,
@@ -132,6 +142,7 @@ impl Exec {
             "start" => self.start(msg),
             "shell-barrier" => self.barrier(msg),
             "expiration" => self.expiration(msg),
+            "critical-ranks" => self.critical(msg),
             "stats-get" => {
                 self.site
                     .handle
@@ -155,7 +166,8 @@ impl Exec {
         let id = start.id;
         self.manager = Some(msg.clone());
         let (control, rx) = unbounded_channel();
-        self.jobs.insert(id, control);
+        let userid = start.userid;
+        self.jobs.insert(id, Running { control, userid });
         let (site, request) = (self.site.clone(), msg.clone());
         self.tasks.push(tokio::spawn(async move {
             job::run(site, request, start, rx).await;
@@ -174,8 +186,8 @@ impl Exec {
 
     fn control(&self, id: JobId, control: Control) -> Result<(), RpcError> {
         let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", id.f58()));
-        let tx = self.jobs.get(&id).ok_or_else(gone)?;
-        tx.send(control).map_err(|_| gone())
+        let job = self.jobs.get(&id).ok_or_else(gone)?;
+        job.control.send(control).map_err(|_| gone())
     }
 
     fn barrier(&mut self, msg: &Message) -> Result<(), RpcError> {
@@ -196,6 +208,21 @@ impl Exec {
         msg.require_owner()?;
         let Request { id, expiration } = msg.json()?;
         self.control(id, Control::Expiration(expiration))?;
+        self.site.handle.respond_ok(msg);
+        Ok(())
+    }
+
+    fn critical(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            id: JobId,
+            ranks: Idset,
+        }
+        let Request { id, ranks } = msg.json()?;
+        let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", id.f58()));
+        let job = self.jobs.get(&id).ok_or_else(gone)?;
+        msg.require_user(job.userid)?;
+        self.control(id, Control::Critical(ranks))?;
         self.site.handle.respond_ok(msg);
         Ok(())
     }
@@ -264,6 +291,12 @@ impl Reporter {
             "exception",
             json!({ "severity": 0, "type": kind, "note": note }),
         );
+    }
+
+    /// An exception that the job survives.
+    pub(crate) fn mild_exception(&self, kind: &str, severity: i64, note: &str) {
+        let data = json!({ "severity": severity, "type": kind, "note": note });
+        self.send("exception", data);
     }
 
     pub(crate) fn finished(&self, status: i32) {
