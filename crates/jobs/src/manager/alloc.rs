@@ -93,6 +93,10 @@ impl Manager {
         Ok(json!({ "count": count }))
     }
 
+    pub(super) fn has_scheduler(&self) -> bool {
+        self.sched.ready
+    }
+
     /// Put a job in SCHED state into the queue; tell the scheduler if it knows the job already.
     pub(super) fn enqueue(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -107,6 +111,10 @@ impl Manager {
             }
             return;
         }
+        if !self.queues.schedules(job.queue()) {
+            job.alloc = Alloc::None;
+            return;
+        }
         job.alloc = Alloc::Queued;
         if job.is_eligible() {
             self.pending.insert(job.queue_key());
@@ -116,7 +124,7 @@ impl Manager {
 
     /// Send alloc requests as far as the scheduler takes them.
     pub(super) fn schedule(&mut self) {
-        while self.sched.ready && self.queue.is_started() && self.sched.open < self.sched.limit {
+        while self.sched.ready && self.sched.open < self.sched.limit {
             let Some((_, id)) = self.pending.pop_first() else {
                 return;
             };

@@ -150,11 +150,9 @@ impl Manager {
     /// The active job `id`, or why there is none.
     pub(super) fn active(&self, id: JobId) -> Result<&super::Job, RpcError> {
         self.jobs.get(&id).ok_or_else(|| {
-            let known = id.0 <= self.max_id;
-            let what = if known {
-                "inactive or unknown"
-            } else {
-                "unknown"
+            let what = match self.past.get(id) {
+                Some(_) => "inactive",
+                None => "unknown",
             };
             RpcError::new(libc::ENOENT, format!("job {} is {what}", id.f58()))
         })

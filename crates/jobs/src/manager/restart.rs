@@ -11,6 +11,7 @@ use futures::stream::{self, StreamExt};
 use serde_json::Value;
 
 use super::job::{Alloc, Job};
+use super::past::Ended;
 use super::{Manager, depend};
 use crate::ingest::FLAG_WAITABLE;
 use crate::record::{self, Record, RecordError};
@@ -18,16 +19,16 @@ use crate::record::{self, Record, RecordError};
 /// What is in the store of one job.
 enum Found {
     Active(Record),
-    /// Nothing changes any more; its user.
-    Inactive(u32),
+    /// Nothing changes any more.
+    Inactive(Ended),
 }
 
 impl Job {
     /// The job that a record tells of.
     fn replay(record: Record) -> Job {
         let mut job = Job::new(record.id, 0, Arc::new(record.jobspec));
-        record.events.iter().for_each(|event| job.apply(event));
         job.r = record.r.map(Arc::new);
+        record.events.iter().for_each(|event| job.apply(event));
         job.events = record.events;
         job
     }
@@ -38,7 +39,7 @@ impl Manager {
     pub(super) async fn restore(&mut self) -> ModuleResult {
         let failed = |e| ModuleError::new("reading the jobs there are", e);
         let ids = record::ids(&self.handle).await.map_err(failed)?;
-        self.max_id = ids.last().map_or(0, |id| id.0);
+        self.max_id = self.max_id.max(ids.last().map_or(0, |id| id.0));
         let handle = self.handle.clone();
         let found = stream::iter(ids).map(|id| {
             let handle = handle.clone();
@@ -51,13 +52,14 @@ impl Manager {
             match found {
                 Ok(Found::Active(record)) => {
                     let job = Job::replay(record);
+                    self.singletons.enter(&job);
                     self.history.add(job.userid, id);
                     self.jobs.insert(id, job);
                     active.push(id);
                 }
-                Ok(Found::Inactive(userid)) => {
-                    self.history.add(userid, id);
-                    self.inactive += 1;
+                Ok(Found::Inactive(ended)) => {
+                    self.history.add(ended.userid, id);
+                    self.past.add(id, ended);
                 }
                 Err(e) if e.is_of_store() => {
                     return Err(ModuleError::new("reading the jobs there are", e));
@@ -69,12 +71,15 @@ impl Manager {
                 ),
             }
         }
-        if !active.is_empty() || self.inactive > 0 {
+        if !active.is_empty() || self.past.len() > 0 {
             let (running, all) = (self.running(), active.len());
             let text = format!("restart: {all} active jobs, {running} of them running");
             super::log(&self.handle, super::LOG_INFO, &text);
         }
         active.into_iter().for_each(|id| self.resume(id));
+        for id in self.singletons.due() {
+            self.settle(id, "singleton", depend::Verdict::Satisfied);
+        }
         Ok(())
     }
 
@@ -97,7 +102,11 @@ impl Manager {
                 if let Err(why) = self.depend_again(id) {
                     return self.raise(id, "dependency", 0, &why, self.owner(id), None);
                 }
+                let refusal = self.refusal_of(id);
                 self.post(id, "validate", Value::Null);
+                if let Some(why) = refusal {
+                    self.raise(id, "validate", 0, &why, self.owner(id), None);
+                }
             }
             JobState::Depend => match self.depend_again(id) {
                 Ok(()) => self.act(id),
@@ -143,9 +152,7 @@ impl Manager {
 async fn find(handle: &client::Handle, id: JobId) -> Result<Found, RecordError> {
     let events = record::events(handle, id).await?;
     if record::is_inactive(&events) {
-        let submit = events.iter().find(|event| event.name == "submit");
-        let userid = submit.and_then(|event| event.get("userid")?.as_u64());
-        return Ok(Found::Inactive(userid.unwrap_or(0) as u32));
+        return Ok(Found::Inactive(Ended::of(&events)));
     }
     record::load(handle, id, events).await.map(Found::Active)
 }
