@@ -12,6 +12,7 @@ use wire::{Message, RpcError};
 
 use super::Manager;
 use super::job::{Alloc, Job, update_annotations};
+use crate::ingest::FLAG_DEBUG;
 
 /// What the manager knows of the scheduler.
 #[derive(Debug, Default)]
@@ -57,6 +58,9 @@ impl Manager {
             if !job.freed.is_empty() {
                 item["free"] = job.freed.to_string().into();
             }
+            self.handle.respond(msg, &item);
+        }
+        for item in self.housekeeping.hello() {
             self.handle.respond(msg, &item);
         }
         Err(RpcError::errno(libc::ENODATA))
@@ -147,6 +151,9 @@ impl Manager {
             }
             job.alloc = Alloc::Requested;
             self.sched.open += 1;
+            if job.flags & FLAG_DEBUG != 0 {
+                self.post(id, "debug.alloc-request", Value::Null);
+            }
         }
     }
 
@@ -273,6 +280,7 @@ impl Manager {
                 all.merge(&set);
             }
         }
+        self.housekeeping.held().for_each(|set| all.merge(set));
         Ok(json!({ "allocated": all.to_value() }))
     }
 
@@ -296,7 +304,7 @@ impl Manager {
 }
 
 /// What a job holds: its R without the ranks released.
-fn held(job: &Job) -> Option<Value> {
+pub(super) fn held(job: &Job) -> Option<Value> {
     let r = job.r.as_deref()?;
     if job.freed.is_empty() {
         return Some(r.clone());

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use wire::{Message, RpcError};
 
-use super::{Manager, purge};
+use super::{Manager, housekeeping, perilog, purge};
 
 /// The table `job-manager` (flux-config-job-manager(5)); keys of plugins are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -23,6 +23,8 @@ pub(super) struct Table {
 pub(super) struct Config {
     pub(super) queues: Queues,
     pub(super) table: Table,
+    pub(super) perilogs: perilog::Config,
+    pub(super) housekeeping: Option<housekeeping::Config>,
 }
 
 impl Config {
@@ -32,7 +34,13 @@ impl Config {
             Some(table) => Table::deserialize(table).map_err(|e| format!("job-manager: {e}"))?,
             None => Table::default(),
         };
-        Ok(Self { queues, table })
+        let perilogs = perilog::parse(config)?;
+        Ok(Self {
+            queues,
+            table,
+            perilogs,
+            housekeeping: housekeeping::parse(config)?,
+        })
     }
 }
 
@@ -45,6 +53,8 @@ impl Manager {
         self.follow_queues();
         self.purge.limits = config.table.purge;
         self.keep_limits();
+        self.perilogs.config = config.perilogs;
+        self.housekeeping.config = config.housekeeping;
         Ok(Value::Null)
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) exec: Exec,
     pub(crate) started: bool,
     pub(crate) status: Option<i32>,
+    /// Prologs and epilogs that have begun and not finished.
+    pub(crate) perilogs: u32,
     /// Its user may not update it any more.
     immutable: bool,
     /// The first fatal exception: type and note.
@@ -90,6 +92,7 @@ impl Job {
             exec: Exec::None,
             started: false,
             status: None,
+            perilogs: 0,
             immutable: false,
             exception: None,
             events: Vec::new(),
@@ -153,6 +156,10 @@ impl Job {
                     self.state = JobState::Run;
                 }
                 self.alloc = Alloc::Granted;
+            }
+            JobEvent::PrologStart(_) | JobEvent::EpilogStart(_) => self.perilogs += 1,
+            JobEvent::PrologFinish(_) | JobEvent::EpilogFinish(_) => {
+                self.perilogs = self.perilogs.saturating_sub(1);
             }
             JobEvent::Start(_) => self.started = true,
             JobEvent::Finish(finish) => {

@@ -11,8 +11,10 @@ mod alloc;
 mod batch;
 mod checkpoint;
 mod config;
+mod crew;
 mod depend;
 mod history;
+mod housekeeping;
 mod idle;
 mod job;
 mod journal;
@@ -20,6 +22,8 @@ mod kill;
 mod lifetime;
 mod limits;
 mod past;
+mod perilog;
+mod procedure;
 mod purge;
 mod query;
 mod queues;
@@ -64,6 +68,14 @@ enum Done {
     Resources(Box<kvs::client::Watch>, Vec<u8>),
     /// A listener of the journal has been sent these inactive jobs.
     Told(Box<Listener>, HashSet<JobId>),
+    /// A command for a job has ended on a rank.
+    Ran(crew::Duty, JobId, u32, crew::End),
+    /// Nodes of a job that have ended housekeeping are not to wait for others any more.
+    Release(JobId),
+    /// A time limit of a prolog or epilog is over.
+    Limit(crew::Duty, JobId, perilog::Limit),
+    /// What a prolog or epilog has come to, and on which hosts it failed; they are drained.
+    Judged(JobId, String, Box<procedure::Verdict>),
     /// An inactive job may have become too old to be kept.
     Aged,
     Nothing,
@@ -91,6 +103,8 @@ pub(crate) struct Manager {
     history: history::History,
     past: past::Past,
     purge: purge::Purge,
+    perilogs: perilog::Perilogs,
+    housekeeping: housekeeping::Housekeeping,
     singletons: singleton::Singletons,
     /// Jobs taken from the store that ingest may still announce.
     unannounced: HashSet<JobId>,
@@ -125,9 +139,13 @@ pub async fn main(ctx: Context) -> ModuleResult {
         history: history::History::default(),
         past: past::Past::default(),
         purge: purge::Purge::default(),
+        perilogs: perilog::Perilogs::default(),
+        housekeeping: housekeeping::Housekeeping::default(),
         singletons: singleton::Singletons::default(),
         unannounced: HashSet::new(),
     };
+    manager.perilogs.config = config.perilogs;
+    manager.housekeeping.config = config.housekeeping;
     let stop = config.table.stop_queues_on_restart;
     manager.restore_queues(stop).await?;
     manager.restore().await?;
@@ -195,9 +213,13 @@ impl Manager {
         }
         self.journal.publish(&self.handle, job, &event);
         let reprioritized = event.name == "priority" && before == JobState::Sched;
-        let has_started = event.name == "start";
+        let (has_started, has_finished) = (event.name == "start", event.name == "finish");
         job.events.push(event);
-        if job.state != before || reprioritized {
+        if has_finished {
+            self.begin_epilog(id);
+        }
+        let state = self.jobs.get(&id).map_or(before, |job| job.state);
+        if state != before || reprioritized {
             self.pending.remove(&old_key);
             self.act(id);
         } else if before == JobState::Cleanup {
@@ -226,6 +248,7 @@ impl Manager {
             }
             JobState::Sched => self.enqueue(id),
             JobState::Run => {
+                self.begin_prolog(id);
                 // The resources must be stored before shells can look for them.
                 self.batch.after(After::Start(id));
             }
@@ -250,7 +273,7 @@ impl Manager {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        if job.exec == Exec::Requested {
+        if job.exec == Exec::Requested || job.perilogs > 0 {
             return;
         }
         if job.exec == Exec::None && restart::must_reattach(job) {
@@ -258,7 +281,7 @@ impl Manager {
             return self.start(id);
         }
         if job.alloc == Alloc::Granted {
-            self.free_all(id);
+            self.release(id);
             self.post(id, "free", Value::Null);
             return;
         }
@@ -304,6 +327,7 @@ impl Manager {
     fn follow(&mut self, after: Vec<After>) {
         for step in after {
             match step {
+                After::Start(id) if self.launch_perilog(id) => {}
                 After::Start(id) => self.start(id),
                 After::Purged(ids) => self.purged(&ids),
                 After::Respond(request, answer) if answer.is_null() => {
@@ -340,6 +364,26 @@ impl Manager {
             }
             Done::Told(listener, told) => {
                 self.told(*listener, &told);
+                Ok(())
+            }
+            Done::Ran(crew::Duty::Housekeeping, id, rank, _) => {
+                self.housekept(id, rank);
+                Ok(())
+            }
+            Done::Release(id) => {
+                self.release_ready(id);
+                Ok(())
+            }
+            Done::Ran(duty, id, rank, end) => {
+                self.perilog_ran(duty, id, rank, &end);
+                Ok(())
+            }
+            Done::Limit(duty, id, limit) => {
+                self.perilog_limit(duty, id, limit);
+                Ok(())
+            }
+            Done::Judged(id, hosts, verdict) => {
+                self.finish_perilog(id, &hosts, &verdict);
                 Ok(())
             }
             Done::Aged => {
@@ -391,6 +435,7 @@ impl Manager {
             "urgency" => self.urgency(msg).map(Some),
             "update" => self.update(msg),
             "memo" => self.memo(msg),
+            "housekeeping-kill" => self.housekeeping_kill(msg).map(Some),
             "purge" => self.purge_request(msg),
             "purge-id" => self.purge_id(msg),
             "wait" => self.waits.wait(msg),

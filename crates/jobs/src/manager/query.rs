@@ -73,8 +73,7 @@ impl Manager {
             "active_jobs": self.jobs.len(),
             "inactive_jobs": self.past.len(),
             "max_jobid": self.max_id,
-            // Housekeeping is not there yet, so nothing ever runs in it.
-            "housekeeping": { "running": {} },
+            "housekeeping": self.housekeeping.stats(),
         })
     }
 }

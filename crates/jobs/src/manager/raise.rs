@@ -52,6 +52,9 @@ impl Manager {
             .get(&id)
             .is_some_and(|job| job.state == JobState::Run);
         self.post(id, "exception", context);
+        if severity == 0 {
+            self.cancel_perilog(id);
+        }
         // Only the execution service listens, and it has running jobs only.
         if running {
             self.publish(

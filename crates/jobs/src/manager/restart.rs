@@ -96,6 +96,10 @@ impl Manager {
         if job.flags & FLAG_WAITABLE != 0 {
             self.waits.expect(id);
         }
+        let is_held = job.perilogs > 0;
+        if is_held {
+            return self.resume_perilog(id);
+        }
         match job.state {
             JobState::New => {
                 self.unannounced.insert(id);
