@@ -39,6 +39,7 @@ struct Pending {
 
 struct Scheduler {
     handle: Handle,
+    mode: Mode,
     pool: Pool,
     /// When the instance's own resources end; 0 is never.
     expiration: f64,
@@ -50,18 +51,60 @@ struct Scheduler {
     orphaned: bool,
 }
 
+/// How many jobs the manager offers at a time (RFC 27).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Unlimited,
+    Limited(u32),
+}
+
+impl Mode {
+    /// Module argument `mode=unlimited` or `mode=limited=N`.
+    fn from_args(args: &[String]) -> Result<Self, ModuleError> {
+        let mut mode = Self::Unlimited;
+        // What is logged is not up to this module.
+        for arg in args.iter().filter(|arg| !arg.starts_with("log-level=")) {
+            let Some(text) = arg.strip_prefix("mode=") else {
+                return Err(ModuleError::unknown_argument(arg));
+            };
+            let limit = text.strip_prefix("limited=").map(str::parse);
+            mode = match (text, limit) {
+                ("unlimited", _) => Self::Unlimited,
+                (_, Some(Ok(limit))) if limit > 0 => Self::Limited(limit),
+                _ => {
+                    let why = format!("{arg:?}: a mode is unlimited or limited=N");
+                    return Err(ModuleError::invalid(why));
+                }
+            };
+        }
+        Ok(mode)
+    }
+
+    /// What `sched-ready` says.
+    fn to_value(self) -> Value {
+        match self {
+            Self::Unlimited => json!({ "mode": "unlimited" }),
+            Self::Limited(limit) => json!({ "mode": "limited", "limit": limit }),
+        }
+    }
+}
+
 /// Wait before a job manager that is not there is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
-        handle, mut inbox, ..
+        handle,
+        mut inbox,
+        args,
+        ..
     } = ctx;
+    let mode = Mode::from_args(&args)?;
     let mut resources = handle.stream("resource.acquire", Node::Any, &json!({}));
     let mut early = Vec::new();
     let mut sched = tokio::select! {
-        started = start(&handle, &mut resources) => started?,
+        started = start(&handle, mode, &mut resources) => started?,
         // An instance may end before its resources are known.
         () = collect(&mut inbox, &mut early) => return Ok(()),
     };
@@ -122,7 +165,11 @@ fn ranks(text: &str, all: &ResourceSet) -> Result<Idset, ModuleError> {
         .map_err(|e| ModuleError::new("resource.acquire: ranks", e))
 }
 
-async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, ModuleError> {
+async fn start(
+    handle: &Handle,
+    mode: Mode,
+    resources: &mut RpcStream,
+) -> Result<Scheduler, ModuleError> {
     let first = match resources.next().await {
         Some(Ok(msg)) => msg.json::<Acquired>()?,
         Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
@@ -136,6 +183,7 @@ async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, 
     };
     Ok(Scheduler {
         handle: handle.clone(),
+        mode,
         expiration: all.expiration,
         pool: Pool::new(all, up),
         queue: BTreeMap::new(),
@@ -175,10 +223,9 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         }
         sched.pool.take(&set);
     }
-    let ready = json!({ "mode": "unlimited" });
     sched
         .handle
-        .rpc("job-manager.sched-ready", Node::Any, &ready)
+        .rpc("job-manager.sched-ready", Node::Any, &sched.mode.to_value())
         .await?;
     Ok(())
 }
@@ -414,4 +461,20 @@ fn parse(jobspec: Value) -> Result<(ResourceCounts, Option<Constraint>, f64), St
         None => None,
     };
     Ok((counts, constraint, jobspec.duration()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        let of = |arg: &str| Mode::from_args(&[arg.to_owned()]);
+        assert_eq!(of("mode=limited=3"), Ok(Mode::Limited(3)));
+        assert_eq!(of("mode=unlimited"), Ok(Mode::Unlimited));
+        assert_eq!(Mode::from_args(&[]), Ok(Mode::Unlimited));
+        for bad in ["mode=limited=0", "mode=limited", "mode=x", "x"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
 }

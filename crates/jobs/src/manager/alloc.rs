@@ -18,6 +18,8 @@ use crate::ingest::FLAG_DEBUG;
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
     ready: bool,
+    /// Its `sched-ready`: whose connection it came by.
+    said: Option<Message>,
     /// Largest number of open alloc requests.
     limit: usize,
     open: usize,
@@ -84,6 +86,7 @@ impl Manager {
             }
         };
         self.sched.ready = true;
+        self.sched.said = Some(msg.clone());
         self.sched.open = 0;
         let lost: Vec<JobId> = self
             .jobs
@@ -99,6 +102,14 @@ impl Manager {
 
     pub(super) fn has_scheduler(&self) -> bool {
         self.sched.ready
+    }
+
+    /// Somebody has gone; it may have been the scheduler.
+    pub(super) fn sched_disconnect(&mut self, msg: &Message) {
+        let said = &mut self.sched.said;
+        if said.take_if(|said| said.is_same_rpc(msg, None)).is_some() {
+            self.sched.ready = false;
+        }
     }
 
     /// Put a job in SCHED state into the queue; tell the scheduler if it knows the job already.

@@ -19,7 +19,6 @@ pub(super) fn check(queues: &Queues, jobspec: &Value) -> Result<(), String> {
     }
     let of = queue.map_or_else(String::new, |name| format!(" for queue {name}"));
     let duration = system("duration").and_then(Value::as_f64).unwrap_or(0.);
-    check_duration(limits.duration, duration, &of)?;
     let jobspec = Jobspec::from_value(jobspec.clone()).map_err(|e| e.to_string())?;
     let counts = jobspec.resource_counts().map_err(|e| e.to_string())?;
     let (max, min) = (limits.max, limits.min);
@@ -53,7 +52,7 @@ pub(super) fn check(queues: &Queues, jobspec: &Value) -> Result<(), String> {
             _ => {}
         }
     }
-    Ok(())
+    check_duration(limits.duration, duration, &of)
 }
 
 /// A duration of 0, of a job or as limit, is unlimited.

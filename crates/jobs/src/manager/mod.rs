@@ -463,6 +463,7 @@ impl Manager {
     fn disconnect(&mut self, msg: &Message) {
         self.journal.disconnect(msg);
         self.waits.disconnect(msg);
+        self.sched_disconnect(msg);
         self.idle_waiters.retain(|req| !req.is_same_rpc(msg, None));
     }
 }
