@@ -131,7 +131,8 @@ fn jobs_wait_for_a_time_and_for_their_turn() {
         flux jobs -no '{state} {dependencies}' $second
         flux cancel $first
         flux job attach $second && echo 0
-        flux submit --dependency=afterok:f1 true 2>&1 || true
+        flux job wait-event $second clean >/dev/null
+        flux submit --dependency=afterok:fzzzzz true 2>&1 || true
         flux submit --dependency=afternotok:$second true 2>&1 || true";
     let out = site.script(1, script).success();
     assert_eq!(out.lines()[..2], ["DEPEND singleton", "0"], "{out}");

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::RpcError;
 
-use super::{LOG_ERR, LOG_INFO, log};
+use super::{LOG_ERR, LOG_INFO, log, shown};
 
 /// What a command is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ fn environment(duty: Duty, id: JobId, userid: u32, ranks: &Idset) -> HashMap<Str
     let mut env: HashMap<String, String> = inherited.collect();
     let shown = match duty {
         Duty::Housekeeping => id.dec(),
-        Duty::Prolog | Duty::Epilog => id.f58(),
+        Duty::Prolog | Duty::Epilog => shown(id),
     };
     env.insert("FLUX_JOB_ID".to_owned(), shown);
     env.insert("FLUX_JOB_USERID".to_owned(), userid.to_string());
@@ -124,7 +124,7 @@ impl Order {
             Other,
         }
         let host = host(&handle, rank).await;
-        let name = format!("{}: {}: {host} (rank {rank})", self.id.f58(), self.duty);
+        let name = format!("{}: {}: {host} (rank {rank})", shown(self.id), self.duty);
         let mut stream = handle.stream("rexec.exec", Node::Rank(rank), &*self.request);
         let mut end = End::Lost(RpcError::errno(libc::ECONNRESET));
         while let Some(answer) = stream.next().await {

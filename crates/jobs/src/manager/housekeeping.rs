@@ -164,7 +164,7 @@ impl Housekeeping {
                 "pending": allocation.pending.to_string(),
                 "allocated": allocation.rest.ranks().to_string(),
             });
-            (id.f58(), entry)
+            (super::shown(*id), entry)
         });
         let running: Map<String, Value> = running.collect();
         let after = self.config.as_ref().and_then(|config| config.release_after);

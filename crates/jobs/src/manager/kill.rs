@@ -41,7 +41,7 @@ impl Manager {
         let job = self.active(id)?;
         msg.require_user(job.userid)?;
         if job.state != JobState::Run {
-            let text = format!("job {} is not running", id.f58());
+            let text = format!("job {} is not running", super::shown(id));
             return Err(RpcError::new(libc::EINVAL, text));
         }
         self.send_signal(id, signum);

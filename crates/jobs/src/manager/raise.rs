@@ -157,7 +157,7 @@ impl Manager {
                 Some(_) => "inactive",
                 None => "unknown",
             };
-            RpcError::new(libc::ENOENT, format!("job {} is {what}", id.f58()))
+            RpcError::new(libc::ENOENT, format!("job {} is {what}", super::shown(id)))
         })
     }
 }

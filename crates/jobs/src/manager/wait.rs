@@ -89,7 +89,10 @@ impl Waits {
             return Ok(Some(result));
         }
         if !self.active.contains(&id) || self.by_job.contains_key(&id) {
-            let text = format!("job {} is not waitable, or is waited for already", id.f58());
+            let text = format!(
+                "job {} is not waitable, or is waited for already",
+                super::shown(id)
+            );
             return Err(RpcError::new(libc::ECHILD, text));
         }
         self.by_job.insert(id, msg.clone());
