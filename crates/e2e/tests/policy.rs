@@ -178,3 +178,17 @@ fn a_pending_job_moves_to_another_queue() {
     let want = ["debug COMPLETED", "purged 1 inactive jobs, 0 remaining"];
     assert_eq!(out.lines(), want, "{out}");
 }
+
+#[test]
+fn a_queue_that_starts_begins_with_the_highest_priority() {
+    let site = Site::new();
+    let script = "flux queue stop --quiet
+        for urgency in 8 10 12; do
+            flux submit --quiet --urgency=$urgency -N1 --exclusive sh -c \"echo $urgency >>order\"
+        done
+        flux queue start --quiet
+        flux queue drain
+        cat order";
+    let out = site.script(1, script).success();
+    assert_eq!(out.lines(), ["12", "10", "8"], "{out}");
+}

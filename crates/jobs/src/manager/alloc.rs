@@ -126,6 +126,15 @@ impl Manager {
             }
             return;
         }
+        self.wait_for_turn(id);
+        self.schedule();
+    }
+
+    /// Put a job that the scheduler does not know into the queue, unless its queue is stopped.
+    pub(super) fn wait_for_turn(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if !self.queues.schedules(job.queue()) {
             job.alloc = Alloc::None;
             return;
@@ -134,7 +143,6 @@ impl Manager {
         if job.is_eligible() {
             self.pending.insert(job.queue_key());
         }
-        self.schedule();
     }
 
     /// Send alloc requests as far as the scheduler takes them.

@@ -316,14 +316,13 @@ impl Manager {
     pub(super) fn follow_queues(&mut self) {
         let waiting = |state| state == JobState::Sched;
         let jobs = self.jobs.values().filter(|job| waiting(job.state));
-        let mut ids: Vec<JobId> = jobs.map(|job| job.id).collect();
-        ids.sort_unstable();
+        let ids: Vec<JobId> = jobs.map(|job| job.id).collect();
         for id in ids {
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
             };
             match (self.queues.schedules(job.queue()), job.alloc) {
-                (true, Alloc::None) => self.enqueue(id),
+                (true, Alloc::None) => self.wait_for_turn(id),
                 (false, Alloc::Queued) => {
                     job.alloc = Alloc::None;
                     self.pending.remove(&job.queue_key());
@@ -332,6 +331,8 @@ impl Manager {
                 _ => {}
             }
         }
+        // All of them are in the queue: the first by priority come first.
+        self.schedule();
     }
 }
 

@@ -26,15 +26,14 @@ pub(crate) struct Waits {
 
 fn result(job: &Job) -> Value {
     let error = match (&job.exception, job.status) {
-        (Some((kind, note)), None) => format!("Fatal exception type={kind} {note}"),
-        (_, Some(status)) if status != 0 => match WaitStatus(status).signal() {
+        (Some((kind, note)), _) => format!("Fatal exception type={kind} {note}"),
+        (None, Some(status)) if status != 0 => match WaitStatus(status).signal() {
             Some(signal) => format!("task(s) terminated by signal {signal}"),
             None => format!(
                 "task(s) exited with exit code {}",
                 WaitStatus(status).exit_code()
             ),
         },
-        (Some((kind, note)), _) => format!("Fatal exception type={kind} {note}"),
         _ => String::new(),
     };
     json!({ "id": job.id, "success": error.is_empty(), "errstr": error.trim_end() })
