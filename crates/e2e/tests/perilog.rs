@@ -104,3 +104,30 @@ fn nodes_in_housekeeping_are_not_free() {
     let out = configured(&site, config, script).success();
     assert_eq!(out.lines(), ["0-1 2", "2"], "{out}");
 }
+
+#[test]
+fn a_prolog_runs_anew_when_the_job_manager_is_replaced() {
+    let site = Site::new();
+    let go = site.path().join("go");
+    let config = format!(
+        "[job-manager.prolog]\ncommand = [\"sh\", \"-c\", \"[ -e {} ] || exec sleep 1000\"]\n",
+        go.display()
+    );
+    let script = "touch go
+        flux run true
+        rm go
+        id=$(flux submit echo ran)
+        flux job wait-event $id prolog-start >/dev/null
+        touch go
+        flux module reload -f job-manager
+        flux job attach $id
+        flux job wait-event $id clean >/dev/null
+        flux job eventlog -f json $id | grep -o '\"name\":\"prolog-[a-z]*\"'";
+    let out = configured(&site, &config, script).success();
+    let want = [
+        "ran",
+        "\"name\":\"prolog-start\"",
+        "\"name\":\"prolog-finish\"",
+    ];
+    assert_eq!(out.lines(), want, "{out}");
+}

@@ -182,7 +182,7 @@ impl Module {
         let Ok(item) = msg.json::<JournalItem>() else {
             return;
         };
-        match item.id.as_u64().filter(|id| *id != u64::MAX) {
+        match item.id.as_u64() {
             Some(id) => {
                 self.table
                     .apply(id, &item.events, item.jobspec, item.resources);

@@ -99,7 +99,9 @@ impl Manager {
             memo: Map<String, Value>,
         }
         let Request { id, volatile, memo } = msg.json()?;
-        msg.require_user(self.active(id)?.userid)?;
+        let refused = "guests can only add a memo to their own jobs";
+        msg.require_user(self.active(id)?.userid)
+            .map_err(|_| RpcError::new(libc::EPERM, refused))?;
         if !volatile {
             self.post(id, "memo", Value::Object(memo));
             self.batch.after(After::Respond(msg.clone(), Value::Null));
