@@ -11,7 +11,7 @@ mod sign;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
-use client::{Handle, Node};
+use client::{Handle, Inbox, Node};
 use formats::Urgency;
 use formats::eventlog::{self, Event};
 use formats::job_schema::JobKey;
@@ -63,7 +63,12 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
         handle, mut inbox, ..
     } = ctx;
-    let epoch = epoch(&handle).await?;
+    let mut early = Vec::new();
+    let epoch = tokio::select! {
+        epoch = epoch(&handle) => epoch?,
+        // An instance may end before rank 0 has answered.
+        () = collect(&mut inbox, &mut early) => return Ok(()),
+    };
     let ids =
         Fluid::new(handle.rank(), 0).map_err(|e| ModuleError::new("cannot make job ids", e))?;
     let config: Value = handle
@@ -79,6 +84,8 @@ pub async fn main(ctx: Context) -> ModuleResult {
         waiting: Vec::new(),
         in_flight: None,
     };
+    early.into_iter().for_each(|msg| ingest.message(msg));
+    ingest.launch();
     loop {
         let flight = async {
             match &mut ingest.in_flight {
@@ -109,6 +116,13 @@ pub async fn main(ctx: Context) -> ModuleResult {
         ingest.launch();
     }
     Ok(())
+}
+
+/// Keep what arrives; returns when the inbox ends.
+async fn collect(inbox: &mut Inbox, into: &mut Vec<Message>) {
+    while let Some(msg) = inbox.recv().await {
+        into.push(msg);
+    }
 }
 
 /// Milliseconds since the epoch that job ids count from: rank 0 decides, so that ids of all ranks
