@@ -120,8 +120,8 @@ fn a_prolog_runs_anew_when_the_job_manager_is_replaced() {
         flux job wait-event $id prolog-start >/dev/null
         touch go
         flux module reload -f job-manager
-        flux job attach $id
         flux job wait-event $id clean >/dev/null
+        flux job attach $id
         flux job eventlog -f json $id | grep -o '\"name\":\"prolog-[a-z]*\"'";
     let out = configured(&site, &config, script).success();
     let want = [
