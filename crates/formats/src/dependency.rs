@@ -36,14 +36,16 @@ pub enum Requirement {
 /// How far another job must have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// `after`: it has started.
+    /// `after` and `afterstart`: it has started.
     After,
     /// `afterany`: it is inactive.
     AfterAny,
     /// `afterok`: it has succeeded.
     AfterOk,
-    /// `afternotok`: it has not.
+    /// `afternotok`: it has run, and not succeeded.
     AfterNotOk,
+    /// `afterexcept`: an exception has ended it.
+    AfterExcept,
 }
 
 /// The schemes `string` and `fluid`.
@@ -108,10 +110,11 @@ impl Dependency {
             Err(_) => Err(self.error(format!("'{}' is not a job id", self.value))),
         };
         match self.scheme.as_str() {
-            "after" => job(Condition::After),
+            "after" | "afterstart" => job(Condition::After),
             "afterany" => job(Condition::AfterAny),
             "afterok" => job(Condition::AfterOk),
             "afternotok" => job(Condition::AfterNotOk),
+            "afterexcept" => job(Condition::AfterExcept),
             "begin-time" => match self.value.parse::<f64>() {
                 Ok(time) if time.is_finite() && time >= 0. => Ok(Requirement::Time(time)),
                 _ => Err(self.error(format!("'{}' is not a time", self.value))),

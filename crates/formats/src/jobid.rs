@@ -62,6 +62,23 @@ impl JobId {
         self.f58_with_prefix("f")
     }
 
+    /// Base 58 with the prefix that the locale can show, from the variables of an environment: `ƒ` where it is UTF-8
+    /// or nothing, and `FLUX_F58_FORCE_ASCII` is not set.
+    pub fn f58_in(self, variable: impl Fn(&str) -> Option<String>) -> String {
+        let names = ["LC_ALL", "LC_CTYPE", "LANG"];
+        let locale = names
+            .iter()
+            .find_map(|n| variable(n).filter(|v| !v.is_empty()));
+        let is_utf8 = locale.is_none_or(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        });
+        match is_utf8 && variable("FLUX_F58_FORCE_ASCII").is_none() {
+            true => self.f58(),
+            false => self.f58_ascii(),
+        }
+    }
+
     fn f58_with_prefix(self, prefix: &str) -> String {
         let mut digits = [0u8; 11];
         let mut at = digits.len();
@@ -330,6 +347,25 @@ impl Fluid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locales() {
+        let with = |set: &[(&str, &str)]| {
+            let text = JobId(1).f58_in(|name| {
+                let found = set.iter().find(|(n, _)| *n == name)?;
+                Some(found.1.to_owned())
+            });
+            text == JobId(1).f58()
+        };
+        assert!(with(&[]));
+        assert!(with(&[("LANG", "en_US.UTF-8")]));
+        assert!(with(&[("LC_ALL", ""), ("LANG", "C.utf8")]));
+        assert!(!with(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
+        assert!(!with(&[
+            ("FLUX_F58_FORCE_ASCII", "1"),
+            ("LANG", "en_US.UTF-8")
+        ]));
+    }
     use proptest::prelude::*;
 
     #[test]

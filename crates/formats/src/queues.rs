@@ -62,8 +62,6 @@ pub struct Defaults {
     pub duration: Option<f64>,
     /// The default queue.
     pub queue: Option<String>,
-    /// The other attributes of `policy.jobspec.defaults.system`.
-    pub other: Map<String, Value>,
 }
 
 /// The largest and smallest jobs; nothing is no limit.
@@ -82,11 +80,34 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Size {
     /// Nodes.
-    pub nnodes: Option<u32>,
+    pub nnodes: Option<Bound>,
     /// Cores.
-    pub ncores: Option<u32>,
+    pub ncores: Option<Bound>,
     /// Gpus.
-    pub ngpus: Option<u32>,
+    pub ngpus: Option<Bound>,
+}
+
+/// A bound on a number of resources; -1 in the configuration lifts the one that would be inherited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub enum Bound {
+    /// Any number.
+    Unlimited,
+    /// This many.
+    At(u32),
+}
+
+impl TryFrom<i64> for Bound {
+    type Error = String;
+
+    fn try_from(n: i64) -> Result<Bound, String> {
+        match n {
+            -1 => Ok(Bound::Unlimited),
+            n => u32::try_from(n)
+                .map(Bound::At)
+                .map_err(|_| format!("a size is -1 (unlimited) or 0 to {}, found {n}", u32::MAX)),
+        }
+    }
 }
 
 /// Who may use a queue: everybody, or those that either list names.
@@ -202,8 +223,8 @@ impl Policy {
                     policy.defaults = Defaults {
                         duration: system.duration("duration")?,
                         queue: system.read("queue")?,
-                        other: system.map,
                     };
+                    system.end()?;
                 }
                 defaults.end()?;
             }
@@ -231,14 +252,11 @@ impl Policy {
             ncores: own.ncores.or(base.ncores),
             ngpus: own.ngpus.or(base.ngpus),
         };
-        let mut other = base.defaults.other.clone();
-        other.extend(self.defaults.other.clone());
         let restricts = self.access != Access::default();
         Policy {
             defaults: Defaults {
                 duration: self.defaults.duration.or(base.defaults.duration),
                 queue: self.defaults.queue.clone().or(base.defaults.queue.clone()),
-                other,
             },
             limits: Limits {
                 duration: self.limits.duration.or(base.limits.duration),
@@ -262,7 +280,11 @@ impl Queue {
             Some(policy) => Policy::from_table(policy)?,
             None => Policy::default(),
         };
-        let parent: Option<String> = table.read("parent")?;
+        let parent = match table.map.shift_remove("parent") {
+            None => None,
+            Some(Value::String(name)) => Some(name),
+            Some(_) => return Err(error(table.at("parent"), "must be a string")),
+        };
         let hosts: Option<String> = table.read("hosts")?;
         let requires: Option<Vec<String>> = table.read("requires")?;
         table.end()?;
@@ -278,17 +300,16 @@ impl Queue {
             let own = [("hosts", hosts.is_some()), ("requires", requires.is_some())];
             if let Some((key, _)) = own.into_iter().find(|(_, there)| *there) {
                 let place = format!("{place}.{key}");
-                return Err(error(
-                    place,
-                    "a virtual queue has the resources of its parent",
-                ));
+                let what = format!(
+                    "a virtual queue must not set '{key}': it has the resources of its parent"
+                );
+                return Err(error(place, what));
             }
             if policy.scheduler.is_some() {
                 let place = format!("{place}.policy.scheduler");
-                return Err(error(
-                    place,
-                    "a virtual queue is scheduled as its parent is",
-                ));
+                let what = "a virtual queue must not set 'policy.scheduler': \
+                            it is scheduled as its parent is";
+                return Err(error(place, what));
             }
         }
         let members = match (hosts, requires) {
@@ -343,16 +364,15 @@ impl Queues {
                 continue;
             };
             let place = format!("queues.{name}.parent");
-            match queues.named.get(parent) {
-                None => return Err(error(place, format!("there is no queue '{parent}'"))),
+            let what = match queues.named.get(parent) {
+                None => format!("parent queue '{parent}' is not configured"),
+                Some(_) if parent == name => "the parent queue is itself".to_owned(),
                 Some(queue) if queue.parent.is_some() => {
-                    return Err(error(
-                        place,
-                        format!("'{parent}' is a virtual queue itself"),
-                    ));
+                    format!("parent queue '{parent}' is itself a virtual queue")
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            return Err(error(place, what));
         }
         if let Some(default) = &queues.policy.defaults.queue
             && !queues.named.contains_key(default)
@@ -413,7 +433,7 @@ mod tests {
     fn config() -> Value {
         json!({
             "policy": {
-                "jobspec": {"defaults": {"system": {"duration": "1h", "queue": "batch", "bank": "x"}}},
+                "jobspec": {"defaults": {"system": {"duration": "1h", "queue": "batch"}}},
                 "limits": {"duration": "4h", "job-size": {"max": {"nnodes": 8, "ngpus": 4}, "min": {"nnodes": 1}}},
                 "scheduler": {"depth": 4},
             },
@@ -434,14 +454,13 @@ mod tests {
         assert_eq!(debug.limits.duration, Some(1800.));
         assert_eq!(
             (debug.limits.max.nnodes, debug.limits.max.ngpus),
-            (Some(8), Some(4))
+            (Some(Bound::At(8)), Some(Bound::At(4)))
         );
         assert_eq!(debug.access.allow_user, Some(vec!["fred".into()]));
-        assert_eq!(debug.defaults.other["bank"], "x");
         let standby = queues.policy(Some("standby"));
         assert_eq!(
             (standby.limits.max.nnodes, standby.limits.duration),
-            (Some(2), Some(14400.))
+            (Some(Bound::At(2)), Some(14400.))
         );
         assert_eq!(queues.properties("standby"), ["+batch"]);
         assert_eq!(queues.properties("debug"), ["debug"]);
@@ -483,22 +502,22 @@ mod tests {
             (
                 "/queues/standby/parent",
                 json!("none"),
-                "queues.standby.parent: there is no queue 'none'",
+                "queues.standby.parent: parent queue 'none' is not configured",
             ),
             (
                 "/queues/debug/parent",
                 json!("batch"),
-                "queues.debug.requires: a virtual queue has the resources of its parent",
+                "queues.debug.requires: a virtual queue must not set 'requires': it has the resources of its parent",
             ),
             (
                 "/queues/standby/policy",
                 json!({"scheduler": {}}),
-                "queues.standby.policy.scheduler: a virtual queue is scheduled as its parent is",
+                "queues.standby.policy.scheduler: a virtual queue must not set 'policy.scheduler': it is scheduled as its parent is",
             ),
             (
                 "/queues/any",
                 json!({"parent": "standby"}),
-                "queues.any.parent: 'standby' is a virtual queue itself",
+                "queues.any.parent: parent queue 'standby' is itself a virtual queue",
             ),
             ("/queues/any/typo", json!(1), "queues.any.typo: unknown key"),
             (
@@ -510,6 +529,16 @@ mod tests {
                 "/policy/limits/job-size",
                 json!({"max": {"nodes": 1}}),
                 "policy.limits.job-size.max: unknown field `nodes`, expected one of `nnodes`, `ncores`, `ngpus`",
+            ),
+            (
+                "/policy/limits/job-size",
+                json!({"max": {"nnodes": -2}}),
+                "policy.limits.job-size.max: a size is -1 (unlimited) or 0 to 4294967295, found -2",
+            ),
+            (
+                "/policy/jobspec/defaults/system/bank",
+                json!("x"),
+                "policy.jobspec.defaults.system.bank: unknown key",
             ),
             (
                 "/policy/jobspec/defaults/system/queue",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use client::module::{Context, ModuleError, ModuleResult};
+use client::services::job_manager::Presence;
 use client::{Handle, Inbox, Node, RpcStream};
 use formats::constraint::Constraint;
 use formats::eventlog;
@@ -39,15 +40,52 @@ struct Pending {
 
 struct Scheduler {
     handle: Handle,
+    mode: Mode,
     pool: Pool,
     /// When the instance's own resources end; 0 is never.
     expiration: f64,
     queue: BTreeMap<Key, Pending>,
     keys: BTreeMap<JobId, Key>,
-    /// The last request of the job manager's: whose connection it came by.
-    manager: Option<Message>,
     /// That manager is gone: its next life has to be told of this scheduler.
     orphaned: bool,
+}
+
+/// How many jobs the manager offers at a time (RFC 27).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Unlimited,
+    Limited(u32),
+}
+
+impl Mode {
+    /// Module argument `mode=unlimited` or `mode=limited=N`.
+    fn from_args(args: &[String]) -> Result<Self, ModuleError> {
+        let mut mode = Self::Unlimited;
+        // What is logged is not up to this module.
+        for arg in args.iter().filter(|arg| !arg.starts_with("log-level=")) {
+            let Some(text) = arg.strip_prefix("mode=") else {
+                return Err(ModuleError::unknown_argument(arg));
+            };
+            let limit = text.strip_prefix("limited=").map(str::parse);
+            mode = match (text, limit) {
+                ("unlimited", _) => Self::Unlimited,
+                (_, Some(Ok(limit))) if limit > 0 => Self::Limited(limit),
+                _ => {
+                    let why = format!("{arg:?}: a mode is unlimited or limited=N");
+                    return Err(ModuleError::invalid(why));
+                }
+            };
+        }
+        Ok(mode)
+    }
+
+    /// What `sched-ready` says.
+    fn to_value(self) -> Value {
+        match self {
+            Self::Unlimited => json!({ "mode": "unlimited" }),
+            Self::Limited(limit) => json!({ "mode": "limited", "limit": limit }),
+        }
+    }
 }
 
 /// Wait before a job manager that is not there is asked again.
@@ -56,28 +94,37 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
-        handle, mut inbox, ..
+        handle,
+        mut inbox,
+        args,
+        ..
     } = ctx;
+    let mode = Mode::from_args(&args)?;
     let mut resources = handle.stream("resource.acquire", Node::Any, &json!({}));
     let mut early = Vec::new();
     let mut sched = tokio::select! {
-        started = start(&handle, &mut resources) => started?,
+        started = start(&handle, mode, &mut resources) => started?,
         // An instance may end before its resources are known.
         () = collect(&mut inbox, &mut early) => return Ok(()),
     };
     hello(&mut sched).await?;
+    let mut manager = Presence::watch(&handle);
     early.iter().for_each(|msg| sched.message(msg));
     sched.schedule();
     loop {
         if sched.orphaned {
             match hello(&mut sched).await {
-                Ok(()) => sched.orphaned = false,
+                Ok(()) => {
+                    sched.orphaned = false;
+                    manager = Presence::watch(&handle);
+                }
                 Err(e) if e.errno == libc::ENOSYS => {}
                 Err(e) => return Err(e),
             }
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN), if sched.orphaned => {}
+            () = manager.gone(), if !sched.orphaned => sched.orphan(&mut inbox),
             msg = inbox.recv() => match msg {
                 Some(msg) => {
                     sched.message(&msg);
@@ -122,7 +169,11 @@ fn ranks(text: &str, all: &ResourceSet) -> Result<Idset, ModuleError> {
         .map_err(|e| ModuleError::new("resource.acquire: ranks", e))
 }
 
-async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, ModuleError> {
+async fn start(
+    handle: &Handle,
+    mode: Mode,
+    resources: &mut RpcStream,
+) -> Result<Scheduler, ModuleError> {
     let first = match resources.next().await {
         Some(Ok(msg)) => msg.json::<Acquired>()?,
         Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
@@ -136,11 +187,11 @@ async fn start(handle: &Handle, resources: &mut RpcStream) -> Result<Scheduler, 
     };
     Ok(Scheduler {
         handle: handle.clone(),
+        mode,
         expiration: all.expiration,
         pool: Pool::new(all, up),
         queue: BTreeMap::new(),
         keys: BTreeMap::new(),
-        manager: None,
         orphaned: false,
     })
 }
@@ -175,10 +226,9 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         }
         sched.pool.take(&set);
     }
-    let ready = json!({ "mode": "unlimited" });
     sched
         .handle
-        .rpc("job-manager.sched-ready", Node::Any, &ready)
+        .rpc("job-manager.sched-ready", Node::Any, &sched.mode.to_value())
         .await?;
     Ok(())
 }
@@ -210,9 +260,6 @@ impl Scheduler {
         if !msg.is_request() {
             return;
         }
-        if matches!(msg.topic(), "sched.alloc" | "sched.free" | "sched.cancel") {
-            self.manager = Some(msg.clone());
-        }
         let result = match msg.topic() {
             "sched.alloc" => self.enqueue(msg),
             "sched.free" => self.free(msg),
@@ -237,10 +284,6 @@ impl Scheduler {
                 self.handle.respond_result(msg, self.feasible(msg));
                 Ok(())
             }
-            "sched.disconnect" => {
-                self.disconnect(msg);
-                Ok(())
-            }
             topic if topic.ends_with(".disconnect") => Ok(()),
             _ => Err(RpcError::errno(libc::ENOSYS)),
         };
@@ -249,13 +292,18 @@ impl Scheduler {
         }
     }
 
-    /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells.
-    fn disconnect(&mut self, msg: &Message) {
-        if self.manager.take_if(|m| m.is_same_rpc(msg, None)).is_some() {
-            self.queue.clear();
-            self.keys.clear();
-            self.orphaned = true;
+    /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells. All it has
+    /// asked is in the inbox by now, since messages keep their order.
+    fn orphan(&mut self, inbox: &mut Inbox) {
+        while let Some(msg) = inbox.try_recv() {
+            let is_managers = matches!(msg.method(), "alloc" | "free" | "cancel" | "prioritize");
+            if !(msg.service() == "sched" && is_managers) {
+                self.message(&msg);
+            }
         }
+        self.queue.clear();
+        self.keys.clear();
+        self.orphaned = true;
     }
 
     fn answer(&self, request: &Message, id: JobId, kind: u32, key: &str, value: Value) {
@@ -414,4 +462,20 @@ fn parse(jobspec: Value) -> Result<(ResourceCounts, Option<Constraint>, f64), St
         None => None,
     };
     Ok((counts, constraint, jobspec.duration()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        let of = |arg: &str| Mode::from_args(&[arg.to_owned()]);
+        assert_eq!(of("mode=limited=3"), Ok(Mode::Limited(3)));
+        assert_eq!(of("mode=unlimited"), Ok(Mode::Unlimited));
+        assert_eq!(Mode::from_args(&[]), Ok(Mode::Unlimited));
+        for bad in ["mode=limited=0", "mode=limited", "mode=x", "x"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
 }

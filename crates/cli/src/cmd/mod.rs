@@ -22,6 +22,7 @@ mod fsck;
 mod gc;
 mod help;
 mod hostlist;
+mod housekeeping;
 pub(crate) mod job;
 pub(crate) mod jobs;
 mod kvs;
@@ -94,6 +95,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("gc", "remove what the key-value store does not refer to any more", gc::run),
     command("getattr", "print a broker attribute", attr::get),
     command("hostlist", "combine and show lists of hosts", hostlist::run),
+    command("housekeeping", "look at what runs on the nodes of jobs that are over", housekeeping::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),

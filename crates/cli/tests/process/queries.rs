@@ -102,11 +102,11 @@ fn mistakes_are_one_line_with_upstreams_exit_codes() {
     job eventlog f1: 1
     flux-kvs: nope: No such file or directory
     kvs get nope: 1
-    flux-queue: status: queue "nosuch" does not exist
+    flux-queue: status: 'nosuch' is not a valid queue
     queue status nosuch: 1
     flux-resource: Invalid resource state x specified
     resource list -s x: 1
-    flux-cancel: ƒ1: job ƒ1 is inactive or unknown
+    flux-cancel: ƒ1: unknown job id
     cancel f1: 1
     flux-job: missing <ID>...
     job status: 1

@@ -16,6 +16,7 @@
 pub mod attr;
 pub mod broker;
 pub mod event;
+pub mod job_manager;
 pub mod log;
 pub mod service;
 pub mod state_machine;

@@ -17,7 +17,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use client::module::{Context, ModuleResult};
-use client::{Handle, Node};
+use client::services::job_manager::Presence;
+use client::{Handle, Inbox, Node};
 use formats::Idset;
 use formats::jobid::JobId;
 use futures::stream::{self, FuturesUnordered, StreamExt};
@@ -58,8 +59,6 @@ struct Exec {
     site: Site,
     jobs: HashMap<JobId, Running>,
     tasks: FuturesUnordered<JoinHandle<JobId>>,
-    /// The last `start` request: by whose connection requests come.
-    manager: Option<Message>,
     /// That manager is gone: its next life has to be told of this service.
     orphaned: bool,
 }
@@ -84,25 +83,29 @@ pub async fn main(ctx: Context) -> ModuleResult {
     } = ctx;
     handle.subscribe("job-exception").await?;
     hello(&handle).await?;
+    let mut manager = Presence::watch(&handle);
     let shell = handle.getattr("conf.shell_path").await?;
     let site = Site { handle, shell };
     let mut exec = Exec {
         site,
         jobs: HashMap::new(),
         tasks: FuturesUnordered::new(),
-        manager: None,
         orphaned: false,
     };
     loop {
         if exec.orphaned && exec.tasks.is_empty() {
             match hello(&exec.site.handle).await {
-                Ok(()) => exec.orphaned = false,
+                Ok(()) => {
+                    exec.orphaned = false;
+                    manager = Presence::watch(&exec.site.handle);
+                }
                 Err(e) if e.errno == libc::ENOSYS => {}
                 Err(e) => return Err(e.into()),
             }
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN), if exec.orphaned => {}
+            () = manager.gone(), if !exec.orphaned => exec.orphan(&mut inbox),
             msg = inbox.recv() => match msg {
                 Some(msg) => exec.message(&msg),
                 None => break,
@@ -149,10 +152,7 @@ impl Exec {
                     .respond(msg, &json!({ "jobs": self.jobs.len() }));
                 Ok(())
             }
-            "disconnect" => {
-                self.disconnect(msg);
-                Ok(())
-            }
+            "disconnect" => Ok(()),
             _ => Err(RpcError::errno(libc::ENOSYS)),
         };
         if let Err(e) = result {
@@ -164,7 +164,6 @@ impl Exec {
         msg.require_owner()?;
         let start: job::Start = msg.json()?;
         let id = start.id;
-        self.manager = Some(msg.clone());
         let (control, rx) = unbounded_channel();
         let userid = start.userid;
         self.jobs.insert(id, Running { control, userid });
@@ -176,12 +175,16 @@ impl Exec {
         Ok(())
     }
 
-    /// Without the job manager that asked there is nobody to report to; its next life asks again.
-    fn disconnect(&mut self, msg: &Message) {
-        if self.manager.take_if(|m| m.is_same_rpc(msg, None)).is_some() {
-            self.jobs.clear();
-            self.orphaned = true;
+    /// Without the job manager that asked there is nobody to report to; its next life asks again. All it has asked is in
+    /// the inbox by now, since messages keep their order: what was not begun is not begun.
+    fn orphan(&mut self, inbox: &mut Inbox) {
+        while let Some(msg) = inbox.try_recv() {
+            if msg.method() != "start" {
+                self.message(&msg);
+            }
         }
+        self.jobs.clear();
+        self.orphaned = true;
     }
 
     fn control(&self, id: JobId, control: Control) -> Result<(), RpcError> {

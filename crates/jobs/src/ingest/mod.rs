@@ -3,19 +3,21 @@
 //! A request is decoded and validated once. Valid jobs get their id here; all that have arrived
 //! while an earlier batch was on its way form the next batch: one KVS commit with their records,
 //! then one announcement to the manager. A submitter is answered after both, so what is
-//! acknowledged is stored.
+//! acknowledged is stored. Jobs that the manager refuses leave no record.
 
+mod policy;
 mod sign;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
-use client::{Handle, Node};
+use client::{Handle, Inbox, Node};
 use formats::Urgency;
 use formats::eventlog::{self, Event};
 use formats::job_schema::JobKey;
 use formats::jobid::{Fluid, JobId};
 use formats::jobspec::Jobspec;
+use formats::queues::Queues;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,6 +53,7 @@ struct Ingest {
     /// Milliseconds since 1970 that job ids count from.
     epoch: u64,
     ids: Fluid,
+    queues: Queues,
     waiting: Vec<Accepted>,
     in_flight: Option<BoxFuture<'static, Outcome>>,
 }
@@ -60,16 +63,29 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
         handle, mut inbox, ..
     } = ctx;
-    let epoch = epoch(&handle).await?;
+    let mut early = Vec::new();
+    let epoch = tokio::select! {
+        epoch = epoch(&handle) => epoch?,
+        // An instance may end before rank 0 has answered.
+        () = collect(&mut inbox, &mut early) => return Ok(()),
+    };
     let ids =
         Fluid::new(handle.rank(), 0).map_err(|e| ModuleError::new("cannot make job ids", e))?;
+    let config: Value = handle
+        .call("config.get", Node::Any, &json!({}))
+        .await
+        .unwrap_or_default();
+    let queues = Queues::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?;
     let mut ingest = Ingest {
         handle,
         epoch,
         ids,
+        queues,
         waiting: Vec::new(),
         in_flight: None,
     };
+    early.into_iter().for_each(|msg| ingest.message(msg));
+    ingest.launch();
     loop {
         let flight = async {
             match &mut ingest.in_flight {
@@ -100,6 +116,13 @@ pub async fn main(ctx: Context) -> ModuleResult {
         ingest.launch();
     }
     Ok(())
+}
+
+/// Keep what arrives; returns when the inbox ends.
+async fn collect(inbox: &mut Inbox, into: &mut Vec<Message>) {
+    while let Some(msg) = inbox.recv().await {
+        into.push(msg);
+    }
 }
 
 /// Milliseconds since the epoch that job ids count from: rank 0 decides, so that ids of all ranks
@@ -150,9 +173,20 @@ impl Ingest {
                 let answer = json!({ "timestamp": self.now(), "epoch": self.epoch });
                 self.handle.respond(&msg, &answer);
             }
+            "job-ingest.config-reload" => match self.reload(&msg) {
+                Ok(()) => self.handle.respond_ok(&msg),
+                Err(e) => self.handle.respond_error(&msg, &e),
+            },
             topic if topic.ends_with(".disconnect") => {}
             _ => self.handle.respond_enosys(&msg),
         }
+    }
+
+    fn reload(&mut self, msg: &Message) -> Result<(), RpcError> {
+        msg.require_owner()?;
+        self.queues = Queues::from_config(&msg.json()?)
+            .map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        Ok(())
     }
 
     fn accept(&mut self, msg: &Message) -> Result<Accepted, RpcError> {
@@ -182,8 +216,10 @@ impl Ingest {
             return Err(RpcError::new(libc::EINVAL, text));
         }
         let text = sign::unwrap(&signed, msg.userid())?;
-        let jobspec: Value = serde_json::from_str(&text)
+        let mut jobspec: Value = serde_json::from_str(&text)
             .map_err(|e| RpcError::new(libc::EINVAL, format!("jobspec: {e}")))?;
+        policy::complete(&self.queues, &mut jobspec)
+            .map_err(|why| RpcError::new(libc::EINVAL, why))?;
         if flags & FLAG_NOVALIDATE == 0 {
             let invalid = |e: &dyn std::fmt::Display| RpcError::new(libc::EINVAL, e.to_string());
             let parsed = Jobspec::from_value(jobspec.clone()).map_err(|e| invalid(&e))?;
@@ -317,6 +353,14 @@ async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
         Err(e) => return all_failed(requests, e),
     };
     let refused = |id: JobId| errors.iter().find(|(bad, _)| *bad == id.0);
+    if !errors.is_empty() {
+        let mut txn = kvs::Txn::new();
+        for (id, _) in &errors {
+            txn.unlink(&JobId(*id).kvs_path());
+        }
+        // A record that stays is refused again when it is met.
+        let _ = kvs::client::commit(&handle, Some(kvs::PRIMARY), &txn).await;
+    }
     requests
         .into_iter()
         .map(|(request, id)| match refused(id) {

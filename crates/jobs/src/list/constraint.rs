@@ -1,6 +1,7 @@
 //! Which jobs a listing wants: an expression of operators over attributes (RFC 31 syntax).
 
 use formats::job::{ACTIVE, JobState, state_mask};
+use formats::queues::{Queue, Queues};
 use formats::{Hostlist, Idset, JobResult};
 use serde_json::Value;
 
@@ -142,6 +143,25 @@ impl Constraint {
                 None => error(format!("unknown constraint operator: {op}")),
             },
         }
+    }
+
+    /// A queue stands for its virtual queues as well.
+    pub fn with_virtual_queues(mut self, queues: &Queues) -> Self {
+        match &mut self {
+            Constraint::And(all) | Constraint::Or(all) | Constraint::Not(all) => {
+                let inner = std::mem::take(all).into_iter();
+                *all = inner.map(|c| c.with_virtual_queues(queues)).collect();
+            }
+            Constraint::Queue(names) => {
+                let is_child =
+                    |queue: &Queue| queue.parent.as_ref().is_some_and(|p| names.contains(p));
+                let children = queues.named.iter().filter(|(_, queue)| is_child(queue));
+                let children: Vec<String> = children.map(|(name, _)| name.clone()).collect();
+                names.extend(children);
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Whether the job is wanted.
@@ -309,6 +329,24 @@ mod tests {
         ));
         job.apply(&event(11.0, "validate", json!({})));
         job
+    }
+
+    #[test]
+    fn a_queue_stands_for_its_virtual_queues() {
+        let config = json!({"queues": {"batch": {}, "late": {"parent": "batch"}, "x": {}}});
+        let queues = Queues::from_config(&config).unwrap();
+        let of = |name: &str| {
+            let parsed = Constraint::parse(&json!({"and": [{"queue": [name]}]})).unwrap();
+            match parsed.with_virtual_queues(&queues) {
+                Constraint::And(mut all) => match all.remove(0) {
+                    Constraint::Queue(names) => names,
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of("batch"), ["batch", "late"]);
+        assert_eq!(of("late"), ["late"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError, RpcStream};
 use formats::job::ACTIVE;
 use formats::job_schema::JobKey;
+use formats::queues::Queues;
 use formats::{Event, JobId, JobState};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -65,6 +66,7 @@ struct Module {
     stats_changed: bool,
     /// Guests see their own jobs only.
     private: bool,
+    queues: Queues,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
@@ -78,6 +80,7 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
         .unwrap_or_default();
     let mut module = Module {
         private: config["access"]["private-mode"].as_bool().unwrap_or(false),
+        queues: Queues::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?,
         handle: ctx.handle,
         table: Table::default(),
         ready: false,
@@ -179,7 +182,7 @@ impl Module {
         let Ok(item) = msg.json::<JournalItem>() else {
             return;
         };
-        match item.id.as_u64().filter(|id| *id != u64::MAX) {
+        match item.id.as_u64() {
             Some(id) => {
                 self.table
                     .apply(id, &item.events, item.jobspec, item.resources);
@@ -204,7 +207,7 @@ impl Module {
             return;
         }
         let method = msg.topic().strip_prefix("job-list.").unwrap_or_default();
-        if !self.ready && !matches!(method, "disconnect" | "stats-get") {
+        if !self.ready && !matches!(method, "disconnect" | "stats-get" | "config-reload") {
             self.deferred.push(msg);
             return;
         }
@@ -217,6 +220,7 @@ impl Module {
                 self.handle.respond(&msg, &json!({ "attrs": names }));
                 Ok(())
             }
+            "config-reload" => self.reload(&msg).map(|()| self.handle.respond_ok(&msg)),
             "job-stats" => {
                 self.handle.respond(&msg, &self.table.stats());
                 if msg.is_streaming() {
@@ -261,6 +265,15 @@ impl Module {
         }
     }
 
+    fn reload(&mut self, msg: &Message) -> Result<(), RpcError> {
+        msg.require_owner()?;
+        let config: Value = msg.json()?;
+        self.queues =
+            Queues::from_config(&config).map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        self.private = config["access"]["private-mode"].as_bool().unwrap_or(false);
+        Ok(())
+    }
+
     fn handle_purge(&mut self, msg: &Message) {
         #[derive(Deserialize)]
         struct Purge {
@@ -288,7 +301,8 @@ impl Module {
         let attrs =
             attrs::parse(&req.attrs).map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
         let constraint = Constraint::parse(&combined(&req))
-            .map_err(|e| invalid(&format!("constraint object invalid: {e}")))?;
+            .map_err(|e| invalid(&format!("constraint object invalid: {e}")))?
+            .with_virtual_queues(&self.queues);
         let jobs: Vec<View<'_>> = self
             .table
             .list(&constraint, req.since, if self.private { 0 } else { max })

@@ -12,11 +12,14 @@ use wire::{Message, RpcError};
 
 use super::Manager;
 use super::job::{Alloc, Job, update_annotations};
+use crate::ingest::FLAG_DEBUG;
 
 /// What the manager knows of the scheduler.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
     ready: bool,
+    /// Its `sched-ready`: whose connection it came by.
+    said: Option<Message>,
     /// Largest number of open alloc requests.
     limit: usize,
     open: usize,
@@ -59,6 +62,9 @@ impl Manager {
             }
             self.handle.respond(msg, &item);
         }
+        for item in self.housekeeping.hello() {
+            self.handle.respond(msg, &item);
+        }
         Err(RpcError::errno(libc::ENODATA))
     }
 
@@ -80,6 +86,7 @@ impl Manager {
             }
         };
         self.sched.ready = true;
+        self.sched.said = Some(msg.clone());
         self.sched.open = 0;
         let lost: Vec<JobId> = self
             .jobs
@@ -91,6 +98,18 @@ impl Manager {
         lost.into_iter().for_each(|id| self.enqueue(id));
         self.schedule();
         Ok(json!({ "count": count }))
+    }
+
+    pub(super) fn has_scheduler(&self) -> bool {
+        self.sched.ready
+    }
+
+    /// Somebody has gone; it may have been the scheduler.
+    pub(super) fn sched_disconnect(&mut self, msg: &Message) {
+        let said = &mut self.sched.said;
+        if said.take_if(|said| said.is_same_rpc(msg, None)).is_some() {
+            self.sched.ready = false;
+        }
     }
 
     /// Put a job in SCHED state into the queue; tell the scheduler if it knows the job already.
@@ -107,16 +126,28 @@ impl Manager {
             }
             return;
         }
+        self.wait_for_turn(id);
+        self.schedule();
+    }
+
+    /// Put a job that the scheduler does not know into the queue, unless its queue is stopped.
+    pub(super) fn wait_for_turn(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if !self.queues.schedules(job.queue()) {
+            job.alloc = Alloc::None;
+            return;
+        }
         job.alloc = Alloc::Queued;
         if job.is_eligible() {
             self.pending.insert(job.queue_key());
         }
-        self.schedule();
     }
 
     /// Send alloc requests as far as the scheduler takes them.
     pub(super) fn schedule(&mut self) {
-        while self.sched.ready && self.queue.is_started() && self.sched.open < self.sched.limit {
+        while self.sched.ready && self.sched.open < self.sched.limit {
             let Some((_, id)) = self.pending.pop_first() else {
                 return;
             };
@@ -139,6 +170,9 @@ impl Manager {
             }
             job.alloc = Alloc::Requested;
             self.sched.open += 1;
+            if job.flags & FLAG_DEBUG != 0 {
+                self.post(id, "debug.alloc-request", Value::Null);
+            }
         }
     }
 
@@ -265,6 +299,7 @@ impl Manager {
                 all.merge(&set);
             }
         }
+        self.housekeeping.held().for_each(|set| all.merge(set));
         Ok(json!({ "allocated": all.to_value() }))
     }
 
@@ -288,7 +323,7 @@ impl Manager {
 }
 
 /// What a job holds: its R without the ranks released.
-fn held(job: &Job) -> Option<Value> {
+pub(super) fn held(job: &Job) -> Option<Value> {
     let r = job.r.as_deref()?;
     if job.freed.is_empty() {
         return Some(r.clone());

@@ -20,6 +20,8 @@ pub(crate) enum After {
     Start(JobId),
     /// Answer a request.
     Respond(Message, Value),
+    /// Tell everybody that the records of these jobs are gone.
+    Purged(Vec<JobId>),
 }
 
 /// Records to store.
@@ -28,6 +30,10 @@ pub(crate) struct Batch {
     /// Eventlog text by job.
     events: BTreeMap<JobId, String>,
     resources: Vec<(JobId, Arc<Value>)>,
+    /// Jobs whose records go.
+    removed: Vec<JobId>,
+    /// Other keys.
+    values: BTreeMap<&'static str, Value>,
     after: Vec<After>,
 }
 
@@ -40,12 +46,26 @@ impl Batch {
         self.resources.push((id, r));
     }
 
+    /// Remove the record of a job.
+    pub(crate) fn remove(&mut self, id: JobId) {
+        self.removed.push(id);
+    }
+
+    /// Give a key its value; the last one counts.
+    pub(crate) fn set(&mut self, key: &'static str, value: Value) {
+        self.values.insert(key, value);
+    }
+
     pub(crate) fn after(&mut self, after: After) {
         self.after.push(after);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.resources.is_empty() && self.after.is_empty()
+        self.events.is_empty()
+            && self.resources.is_empty()
+            && self.removed.is_empty()
+            && self.values.is_empty()
+            && self.after.is_empty()
     }
 
     /// The transaction, and what follows it.
@@ -57,6 +77,12 @@ impl Batch {
         }
         for (id, text) in batch.events {
             txn.append(&id.key(JobKey::Eventlog), text.as_bytes());
+        }
+        for id in batch.removed {
+            txn.unlink(&id.kvs_path());
+        }
+        for (key, value) in batch.values {
+            txn.put_raw(key, value.to_string().as_bytes());
         }
         (txn, batch.after)
     }

@@ -61,6 +61,13 @@ impl History {
         list.truncate(LIMIT);
     }
 
+    /// Forget a job.
+    pub(crate) fn remove(&mut self, userid: u32, id: JobId) {
+        if let Some(list) = self.by_user.get_mut(&userid) {
+            list.retain(|known| *known != id);
+        }
+    }
+
     pub(crate) fn get(&self, msg: &Message) -> Result<Value, RpcError> {
         #[derive(Deserialize)]
         struct Request {

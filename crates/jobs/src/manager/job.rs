@@ -14,6 +14,9 @@ use formats::job_event::JobEvent;
 use formats::jobid::JobId;
 use serde_json::{Map, Value};
 
+use super::singleton::Member;
+use crate::info::set_path;
+
 /// Where a job is with the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Alloc {
@@ -60,6 +63,10 @@ pub(crate) struct Job {
     pub(crate) exec: Exec,
     pub(crate) started: bool,
     pub(crate) status: Option<i32>,
+    /// Prologs and epilogs that have begun and not finished.
+    pub(crate) perilogs: u32,
+    /// Its user may not update it any more.
+    immutable: bool,
     /// The first fatal exception: type and note.
     pub(crate) exception: Option<(String, String)>,
     /// All events so far, for the journal.
@@ -85,6 +92,8 @@ impl Job {
             exec: Exec::None,
             started: false,
             status: None,
+            perilogs: 0,
+            immutable: false,
             exception: None,
             events: Vec::new(),
         }
@@ -102,6 +111,21 @@ impl Job {
                 self.userid = submit.userid;
                 self.urgency = submit.urgency;
                 self.flags = submit.flags as i32;
+            }
+            JobEvent::JobspecUpdate(update) => {
+                set_paths(Arc::make_mut(&mut self.jobspec), &update.extra);
+                if self.state == JobState::Sched {
+                    self.state = JobState::Priority;
+                }
+            }
+            JobEvent::ResourceUpdate(update) => {
+                if let Some(r) = &mut self.r {
+                    let end = update.expiration.into();
+                    set_path(Arc::make_mut(r), "execution.expiration", end);
+                }
+            }
+            JobEvent::SetFlags(set) => {
+                self.immutable |= set.flags.iter().any(|flag| flag == "immutable");
             }
             JobEvent::Validate(_) if self.state == JobState::New => self.state = JobState::Depend,
             JobEvent::DependencyAdd(added) => drop(self.dependencies.insert(added.description)),
@@ -132,6 +156,10 @@ impl Job {
                     self.state = JobState::Run;
                 }
                 self.alloc = Alloc::Granted;
+            }
+            JobEvent::PrologStart(_) | JobEvent::EpilogStart(_) => self.perilogs += 1,
+            JobEvent::PrologFinish(_) | JobEvent::EpilogFinish(_) => {
+                self.perilogs = self.perilogs.saturating_sub(1);
             }
             JobEvent::Start(_) => self.started = true,
             JobEvent::Finish(finish) => {
@@ -167,6 +195,39 @@ impl Job {
         }
     }
 
+    fn system(&self, key: &str) -> Option<&Value> {
+        self.jobspec.get("attributes")?.get("system")?.get(key)
+    }
+
+    /// The name it was given.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.system("job")?.get("name")?.as_str()
+    }
+
+    /// Which singletons it belongs to.
+    pub(crate) fn member(&self) -> Option<Member> {
+        Some((self.userid, self.name()?.to_owned()))
+    }
+
+    /// Whether only the instance's owner may update it.
+    pub(crate) fn is_immutable(&self) -> bool {
+        self.immutable
+    }
+
+    /// Whether its constraints are these properties and nothing else.
+    pub(crate) fn has_only_properties(&self, properties: &[String]) -> bool {
+        let constraints = self.system("constraints").and_then(Value::as_object);
+        match constraints.filter(|constraints| !constraints.is_empty()) {
+            None => properties.is_empty(),
+            Some(found) => found.len() == 1 && found.get("properties") == Some(&properties.into()),
+        }
+    }
+
+    /// The queue the job is in, if it has a name.
+    pub(crate) fn queue(&self) -> Option<&str> {
+        self.system("queue")?.as_str()
+    }
+
     /// The priority that the urgency stands for without a priority plugin (RFC 30).
     pub(crate) fn default_priority(&self) -> i64 {
         self.urgency.default_priority().into()
@@ -181,10 +242,12 @@ impl Job {
     pub(crate) fn queue_key(&self) -> (std::cmp::Reverse<i64>, JobId) {
         (std::cmp::Reverse(self.priority), self.id)
     }
+}
 
-    /// Whether the job has succeeded: it ended with status 0 and without fatal exception.
-    pub(crate) fn succeeded(&self) -> bool {
-        self.exception.is_none() && self.status == Some(0)
+/// Set values in a jobspec by their dotted paths.
+pub(crate) fn set_paths(jobspec: &mut Value, updates: &Map<String, Value>) {
+    for (path, value) in updates {
+        set_path(jobspec, path, value.clone());
     }
 }
 
@@ -257,7 +320,42 @@ mod tests {
             (job.userid, job.status, job.exec, job.alloc),
             (5, Some(256), Exec::Done, Alloc::None)
         );
-        assert!(!job.succeeded());
+    }
+
+    #[test]
+    fn updates_change_the_job() {
+        let mut job = replay(&[
+            ("validate", Value::Null),
+            ("depend", Value::Null),
+            ("priority", json!({"priority": 16})),
+            (
+                "jobspec-update",
+                json!({"attributes.system.duration": 5.0, "attributes.system.queue": "x"}),
+            ),
+            ("set-flags", json!({"flags": ["immutable"]})),
+        ]);
+        assert_eq!((job.state, job.queue()), (JobState::Priority, Some("x")));
+        assert!(job.is_immutable());
+        job.r = Some(Arc::new(json!({"execution": {"expiration": 1.0}})));
+        job.apply(&Event::new(1.0, "resource-update").with_context(json!({"expiration": 2.0})));
+        assert_eq!(
+            job.r.as_deref(),
+            Some(&json!({"execution": {"expiration": 2.0}}))
+        );
+    }
+
+    #[test]
+    fn constraints_of_queues_are_told_from_others() {
+        let job = |constraints: Value| {
+            let jobspec = json!({"attributes": {"system": {"constraints": constraints}}});
+            Job::new(JobId(1), 0, Arc::new(jobspec))
+        };
+        let batch = ["batch".to_owned()];
+        assert!(job(json!({"properties": ["batch"]})).has_only_properties(&batch));
+        assert!(job(json!({})).has_only_properties(&[]));
+        assert!(!job(json!({})).has_only_properties(&batch));
+        let both = json!({"properties": ["batch"], "hostlist": ["n1"]});
+        assert!(!job(both).has_only_properties(&batch));
     }
 
     #[test]

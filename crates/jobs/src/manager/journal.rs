@@ -17,8 +17,8 @@ use super::job::Job;
 use super::{Done, Manager};
 use crate::record::{self, Record, RecordError};
 
-/// Job id of the message that ends the history (upstream's FLUX_JOBID_ANY).
-const SENTINEL: u64 = u64::MAX;
+/// Job id of the message that ends the history (upstream's FLUX_JOBID_ANY, as a signed number).
+const SENTINEL: i64 = -1;
 
 #[derive(Deserialize)]
 struct Request {

@@ -16,10 +16,7 @@ fn check_signal(signum: i32) -> Result<(), RpcError> {
     if (1..=64).contains(&signum) {
         return Ok(());
     }
-    Err(RpcError::new(
-        libc::EINVAL,
-        format!("{signum} is not a signal number"),
-    ))
+    Err(RpcError::new(libc::EINVAL, "Invalid signal number"))
 }
 
 impl Manager {
@@ -39,10 +36,11 @@ impl Manager {
         let Request { id, signum } = msg.json()?;
         check_signal(signum)?;
         let job = self.active(id)?;
-        msg.require_user(job.userid)?;
+        let refused = "guests may only send signals to their own jobs";
+        msg.require_user(job.userid)
+            .map_err(|_| RpcError::new(libc::EPERM, refused))?;
         if job.state != JobState::Run {
-            let text = format!("job {} is not running", id.f58());
-            return Err(RpcError::new(libc::EINVAL, text));
+            return Err(RpcError::new(libc::EINVAL, "job is not running"));
         }
         self.send_signal(id, signum);
         Ok(Value::Null)
@@ -62,7 +60,8 @@ impl Manager {
             signum,
         } = msg.json()?;
         check_signal(signum)?;
-        let ids = self.select(msg, userid, JobState::Run.bit())?;
+        let refused = "guests can only kill their own jobs";
+        let ids = self.select(msg, userid, JobState::Run.bit(), refused)?;
         if !dry_run {
             ids.iter().for_each(|id| self.send_signal(*id, signum));
         }
@@ -76,9 +75,11 @@ impl Manager {
             urgency: Urgency,
         }
         let Request { id, urgency } = msg.json()?;
-        check_urgency(urgency, msg.is_owner())?;
         let job = self.active(id)?;
         msg.require_user(job.userid)?;
+        if urgency > job.urgency {
+            check_urgency(urgency, msg.is_owner())?;
+        }
         if matches!(job.state, JobState::Run | JobState::Cleanup) {
             let text = "urgency cannot be changed once resources are allocated";
             return Err(RpcError::new(libc::EINVAL, text));
@@ -98,7 +99,9 @@ impl Manager {
             memo: Map<String, Value>,
         }
         let Request { id, volatile, memo } = msg.json()?;
-        msg.require_user(self.active(id)?.userid)?;
+        let refused = "guests can only add a memo to their own jobs";
+        msg.require_user(self.active(id)?.userid)
+            .map_err(|_| RpcError::new(libc::EPERM, refused))?;
         if !volatile {
             self.post(id, "memo", Value::Object(memo));
             self.batch.after(After::Respond(msg.clone(), Value::Null));

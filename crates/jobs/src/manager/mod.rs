@@ -9,17 +9,31 @@
 
 mod alloc;
 mod batch;
+mod checkpoint;
+mod config;
+mod crew;
 mod depend;
 mod history;
+mod housekeeping;
+mod idle;
 mod job;
 mod journal;
 mod kill;
+mod lifetime;
+mod limits;
+mod past;
+mod perilog;
+mod procedure;
+mod purge;
 mod query;
-mod queue;
+mod queues;
 mod raise;
+mod release;
 mod restart;
+mod singleton;
 mod start;
 mod submit;
+mod update;
 mod wait;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -44,10 +58,26 @@ type QueueKey = (std::cmp::Reverse<i64>, JobId);
 /// Outcomes of asynchronous work.
 enum Done {
     Committed(Vec<After>, Result<(), RpcError>),
-    /// Eventlog of a job that others depend on and that is not active.
-    Looked(JobId, Result<Vec<u8>, RpcError>),
+    /// The time has come that a job's dependency of this description names.
+    Due(JobId, String),
+    /// The scheduler's answer to this question about a change.
+    Asked(Box<update::Change>, &'static str, Result<(), RpcError>),
+    /// The execution service does not take a job's new end.
+    Unexpired(JobId, RpcError),
+    /// The resources of the instance are these now; what follows them.
+    Resources(Box<kvs::client::Watch>, Vec<u8>),
     /// A listener of the journal has been sent these inactive jobs.
     Told(Box<Listener>, HashSet<JobId>),
+    /// A command for a job has ended on a rank.
+    Ran(crew::Duty, JobId, u32, crew::End),
+    /// Nodes of a job that have ended housekeeping are not to wait for others any more.
+    Release(JobId),
+    /// A time limit of a prolog or epilog is over.
+    Limit(crew::Duty, JobId, perilog::Limit),
+    /// What a prolog or epilog has come to, and on which hosts it failed; they are drained.
+    Judged(JobId, String, Box<procedure::Verdict>),
+    /// An inactive job may have become too old to be kept.
+    Aged,
     Nothing,
 }
 
@@ -65,13 +95,17 @@ pub(crate) struct Manager {
     pending: BTreeSet<QueueKey>,
     sched: alloc::Scheduler,
     exec: start::ExecService,
-    queue: queue::Queue,
+    queues: queues::Queues,
+    /// When the instance ends: 0 is never, nothing is not known.
+    expiration: Option<f64>,
     waits: wait::Waits,
     idle_waiters: Vec<Message>,
     history: history::History,
-    inactive: u64,
-    /// Inactive jobs of the store that are so new that ingest may announce them again.
-    just_ended: HashSet<JobId>,
+    past: past::Past,
+    purge: purge::Purge,
+    perilogs: perilog::Perilogs,
+    housekeeping: housekeeping::Housekeeping,
+    singletons: singleton::Singletons,
 }
 
 /// Entry point.
@@ -79,6 +113,11 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
         handle, mut inbox, ..
     } = ctx;
+    let config: Value = handle
+        .call("config.get", client::Node::Any, &json!({}))
+        .await
+        .unwrap_or_default();
+    let config = config::Config::parse(&config).map_err(ModuleError::invalid)?;
     let mut manager = Manager {
         handle,
         jobs: HashMap::new(),
@@ -91,14 +130,25 @@ pub async fn main(ctx: Context) -> ModuleResult {
         pending: BTreeSet::new(),
         sched: alloc::Scheduler::default(),
         exec: start::ExecService::default(),
-        queue: queue::Queue::default(),
+        queues: queues::Queues::new(config.queues),
+        expiration: None,
         waits: wait::Waits::default(),
         idle_waiters: Vec::new(),
         history: history::History::default(),
-        inactive: 0,
-        just_ended: HashSet::new(),
+        past: past::Past::default(),
+        purge: purge::Purge::default(),
+        perilogs: perilog::Perilogs::default(),
+        housekeeping: housekeeping::Housekeeping::default(),
+        singletons: singleton::Singletons::default(),
     };
+    manager.perilogs.config = config.perilogs;
+    manager.housekeeping.config = config.housekeeping;
+    let stop = config.table.stop_queues_on_restart;
+    manager.restore_queues(stop).await?;
     manager.restore().await?;
+    manager.watch_lifetime();
+    manager.purge.limits = config.table.purge;
+    manager.keep_limits();
     loop {
         tokio::select! {
             msg = inbox.recv() => match msg {
@@ -114,6 +164,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         }
         manager.flush();
     }
+    manager.save_queues();
     // What has been posted is stored before the module ends.
     while manager.committing || !manager.batch.is_empty() {
         manager.flush();
@@ -130,6 +181,11 @@ const LOG_INFO: u8 = libc::LOG_INFO as u8;
 
 fn log(handle: &Handle, severity: u8, text: &str) {
     handle.say("job-manager", severity, text);
+}
+
+/// A job id for people: in the locale of the instance.
+fn shown(id: JobId) -> String {
+    id.f58_in(|name| std::env::var(name).ok())
 }
 
 fn now() -> f64 {
@@ -159,12 +215,20 @@ impl Manager {
         }
         self.journal.publish(&self.handle, job, &event);
         let reprioritized = event.name == "priority" && before == JobState::Sched;
+        let (has_started, has_finished) = (event.name == "start", event.name == "finish");
         job.events.push(event);
-        if job.state != before || reprioritized {
+        if has_finished {
+            self.begin_epilog(id);
+        }
+        let state = self.jobs.get(&id).map_or(before, |job| job.state);
+        if state != before || reprioritized {
             self.pending.remove(&old_key);
             self.act(id);
         } else if before == JobState::Cleanup {
             self.act_cleanup(id);
+        }
+        if has_started {
+            self.progress(id, depend::Progress::Started);
         }
     }
 
@@ -186,9 +250,9 @@ impl Manager {
             }
             JobState::Sched => self.enqueue(id),
             JobState::Run => {
+                self.begin_prolog(id);
                 // The resources must be stored before shells can look for them.
                 self.batch.after(After::Start(id));
-                self.progress(id, depend::Progress::Started);
             }
             JobState::Cleanup => self.act_cleanup(id),
             JobState::Inactive => self.retire(id),
@@ -211,7 +275,7 @@ impl Manager {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        if job.exec == Exec::Requested {
+        if job.exec == Exec::Requested || job.perilogs > 0 {
             return;
         }
         if job.exec == Exec::None && restart::must_reattach(job) {
@@ -219,7 +283,7 @@ impl Manager {
             return self.start(id);
         }
         if job.alloc == Alloc::Granted {
-            self.free_all(id);
+            self.release(id);
             self.post(id, "free", Value::Null);
             return;
         }
@@ -231,44 +295,14 @@ impl Manager {
         let Some(job) = self.jobs.remove(&id) else {
             return;
         };
-        self.inactive += 1;
-        let progress = if job.succeeded() {
-            depend::Progress::Succeeded
-        } else {
-            depend::Progress::Failed
-        };
-        self.progress(id, progress);
+        let ended = past::Ended::of(&job.events);
+        self.past.add(id, ended);
+        self.progress(id, depend::Progress::Ended(ended.outcome));
+        self.next_singleton(&job);
         self.waits.ended(&self.handle, &job);
         self.journal.retired(job);
         self.check_idle();
-    }
-
-    /// Tell the dependents of `id` how far it has come.
-    fn progress(&mut self, id: JobId, progress: depend::Progress) {
-        for (dependent, dependency, verdict) in self.waiting.decide(id, progress) {
-            self.settle(dependent, &dependency, verdict);
-        }
-    }
-
-    fn settle(&mut self, id: JobId, dependency: &depend::Dependency, verdict: depend::Verdict) {
-        match verdict {
-            depend::Verdict::Wait => {}
-            depend::Verdict::Satisfied => {
-                let context = json!({ "description": dependency.description });
-                self.post(id, "dependency-remove", context);
-                if self
-                    .jobs
-                    .get(&id)
-                    .is_some_and(|job| job.state == JobState::Depend)
-                {
-                    self.act(id);
-                }
-            }
-            depend::Verdict::Never => {
-                let note = format!("dependency {} cannot be satisfied", dependency.description);
-                self.raise(id, "dependency", 0, &note, self.owner(id), None);
-            }
-        }
+        self.keep_limits();
     }
 
     fn owner(&self, id: JobId) -> u32 {
@@ -295,7 +329,9 @@ impl Manager {
     fn follow(&mut self, after: Vec<After>) {
         for step in after {
             match step {
+                After::Start(id) if self.launch_perilog(id) => {}
                 After::Start(id) => self.start(id),
+                After::Purged(ids) => self.purged(&ids),
                 After::Respond(request, answer) if answer.is_null() => {
                     self.handle.respond_ok(&request);
                 }
@@ -312,12 +348,48 @@ impl Manager {
                 Ok(())
             }
             Done::Committed(_, Err(e)) => Err(ModuleError::new("cannot store job events", e)),
-            Done::Looked(target, log) => {
-                self.looked(target, log);
+            Done::Due(id, description) => {
+                self.settle(id, &description, depend::Verdict::Satisfied);
+                Ok(())
+            }
+            Done::Asked(change, topic, answer) => {
+                self.asked(*change, topic, answer);
+                Ok(())
+            }
+            Done::Unexpired(id, e) => {
+                self.unexpired(id, &e);
+                Ok(())
+            }
+            Done::Resources(watch, text) => {
+                self.resources(*watch, &text);
                 Ok(())
             }
             Done::Told(listener, told) => {
                 self.told(*listener, &told);
+                Ok(())
+            }
+            Done::Ran(crew::Duty::Housekeeping, id, rank, _) => {
+                self.housekept(id, rank);
+                Ok(())
+            }
+            Done::Release(id) => {
+                self.release_ready(id);
+                Ok(())
+            }
+            Done::Ran(duty, id, rank, end) => {
+                self.perilog_ran(duty, id, rank, &end);
+                Ok(())
+            }
+            Done::Limit(duty, id, limit) => {
+                self.perilog_limit(duty, id, limit);
+                Ok(())
+            }
+            Done::Judged(id, hosts, verdict) => {
+                self.finish_perilog(id, &hosts, &verdict);
+                Ok(())
+            }
+            Done::Aged => {
+                self.aged();
                 Ok(())
             }
             Done::Nothing => Ok(()),
@@ -363,7 +435,11 @@ impl Manager {
             "kill" => self.kill(msg).map(Some),
             "killall" => self.kill_all(msg).map(Some),
             "urgency" => self.urgency(msg).map(Some),
+            "update" => self.update(msg),
             "memo" => self.memo(msg),
+            "housekeeping-kill" => self.housekeeping_kill(msg).map(Some),
+            "purge" => self.purge_request(msg),
+            "purge-id" => self.purge_id(msg),
             "wait" => self.waits.wait(msg),
             "history.get" => self.history.get(msg).map(Some),
             "list" => self.list(msg).map(Some),
@@ -371,10 +447,11 @@ impl Manager {
             "resource-status" => self.resource_status().map(Some),
             "alloc-query" => Ok(Some(self.alloc_query())),
             "stats-get" => Ok(Some(self.stats())),
-            "queue-list" => Ok(Some(json!({ "queues": [] }))),
-            "queue-status" => self.queue.status(msg).map(Some),
+            "queue-list" => Ok(Some(self.queue_list())),
+            "queue-status" => self.queue_status(msg).map(Some),
             "queue-enable" => self.queue_enable(msg).map(Some),
             "queue-start" => self.queue_start(msg).map(Some),
+            "config-reload" => self.reload(msg).map(Some),
             "drain" => self.idle(msg, false),
             "idle" => self.idle(msg, true),
             "disconnect" => {
@@ -388,6 +465,7 @@ impl Manager {
     fn disconnect(&mut self, msg: &Message) {
         self.journal.disconnect(msg);
         self.waits.disconnect(msg);
+        self.sched_disconnect(msg);
         self.idle_waiters.retain(|req| !req.is_same_rpc(msg, None));
     }
 }

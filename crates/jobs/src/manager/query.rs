@@ -71,10 +71,9 @@ impl Manager {
         json!({
             "journal": { "listeners": self.journal.len(), "events": 0 },
             "active_jobs": self.jobs.len(),
-            "inactive_jobs": self.inactive,
+            "inactive_jobs": self.past.len(),
             "max_jobid": self.max_id,
-            // Housekeeping is not there yet, so nothing ever runs in it.
-            "housekeeping": { "running": {} },
+            "housekeeping": self.housekeeping.stats(),
         })
     }
 }

@@ -52,6 +52,9 @@ impl Manager {
             .get(&id)
             .is_some_and(|job| job.state == JobState::Run);
         self.post(id, "exception", context);
+        if severity == 0 {
+            self.cancel_perilog(id);
+        }
         // Only the execution service listens, and it has running jobs only.
         if running {
             self.publish(
@@ -114,7 +117,8 @@ impl Manager {
             note,
         } = msg.json()?;
         check(severity, &kind)?;
-        let ids = self.select(msg, userid, states)?;
+        let refused = "guests can only raise exceptions on their own jobs";
+        let ids = self.select(msg, userid, states, refused)?;
         if !dry_run {
             for id in &ids {
                 let note = note.as_deref().unwrap_or("");
@@ -124,18 +128,19 @@ impl Manager {
         Ok(json!({ "count": ids.len(), "errors": 0 }))
     }
 
-    /// Active jobs of `userid` in one of `states`, which the sender may act on.
+    /// Active jobs of `userid` in one of `states`, which the sender may act on; otherwise `refused` says why not.
     pub(super) fn select(
         &self,
         msg: &Message,
         userid: u32,
         states: u32,
+        refused: &str,
     ) -> Result<Vec<JobId>, RpcError> {
-        if userid == ANY_USER {
-            msg.require_owner()?;
-        } else {
-            msg.require_user(userid)?;
-        }
+        let may = match userid {
+            ANY_USER => msg.require_owner(),
+            userid => msg.require_user(userid),
+        };
+        may.map_err(|_| RpcError::new(libc::EPERM, refused))?;
         let mut ids: Vec<JobId> = self
             .jobs
             .values()
@@ -149,14 +154,9 @@ impl Manager {
 
     /// The active job `id`, or why there is none.
     pub(super) fn active(&self, id: JobId) -> Result<&super::Job, RpcError> {
-        self.jobs.get(&id).ok_or_else(|| {
-            let known = id.0 <= self.max_id;
-            let what = if known {
-                "inactive or unknown"
-            } else {
-                "unknown"
-            };
-            RpcError::new(libc::ENOENT, format!("job {} is {what}", id.f58()))
+        self.jobs.get(&id).ok_or_else(|| match self.past.get(id) {
+            Some(_) => RpcError::new(libc::EINVAL, "job is inactive"),
+            None => RpcError::new(libc::ENOENT, "unknown job id"),
         })
     }
 }

@@ -11,29 +11,24 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::job::{Alloc, Job};
-use super::{Manager, depend, now};
+use super::past::Ended;
+use super::{Manager, depend};
 use crate::ingest::{FLAG_DEBUG, FLAG_WAITABLE};
 use crate::record::{self, Record, RecordError};
-
-/// Seconds for which ingest may go on announcing a job: more than it tries.
-const ANNOUNCED: f64 = 60.0;
 
 /// What is in the store of one job.
 enum Found {
     Active(Record),
     /// Nothing changes any more.
-    Inactive {
-        userid: u32,
-        t_submit: f64,
-    },
+    Inactive(Ended),
 }
 
 impl Job {
     /// The job that a record tells of.
     fn replay(record: Record) -> Job {
         let mut job = Job::new(record.id, 0, Arc::new(record.jobspec));
-        record.events.iter().for_each(|event| job.apply(event));
         job.r = record.r.map(Arc::new);
+        record.events.iter().for_each(|event| job.apply(event));
         job.events = record.events;
         job
     }
@@ -44,7 +39,7 @@ impl Manager {
     pub(super) async fn restore(&mut self) -> ModuleResult {
         let failed = |e| ModuleError::new("reading the jobs there are", e);
         let ids = record::ids(&self.handle).await.map_err(failed)?;
-        self.max_id = ids.last().map_or(0, |id| id.0);
+        self.max_id = self.max_id.max(ids.last().map_or(0, |id| id.0));
         let handle = self.handle.clone();
         let found = stream::iter(ids).map(|id| {
             let handle = handle.clone();
@@ -57,16 +52,14 @@ impl Manager {
             match found {
                 Ok(Found::Active(record)) => {
                     let job = Job::replay(record);
+                    self.singletons.enter(&job);
                     self.history.add(job.userid, id);
                     self.jobs.insert(id, job);
                     active.push(id);
                 }
-                Ok(Found::Inactive { userid, t_submit }) => {
-                    self.history.add(userid, id);
-                    if t_submit > now() - ANNOUNCED {
-                        self.just_ended.insert(id);
-                    }
-                    self.inactive += 1;
+                Ok(Found::Inactive(ended)) => {
+                    self.history.add(ended.userid, id);
+                    self.past.add(id, ended);
                 }
                 Err(e) if e.is_of_store() => {
                     return Err(ModuleError::new("reading the jobs there are", e));
@@ -74,16 +67,19 @@ impl Manager {
                 Err(e) => super::log(
                     &self.handle,
                     super::LOG_ERR,
-                    &format!("job {}: {e}", id.f58()),
+                    &format!("job {}: {e}", super::shown(id)),
                 ),
             }
         }
-        if !active.is_empty() || self.inactive > 0 {
+        if !active.is_empty() || self.past.len() > 0 {
             let (running, all) = (self.running(), active.len());
             let text = format!("restart: {all} active jobs, {running} of them running");
             super::log(&self.handle, super::LOG_INFO, &text);
         }
         active.into_iter().for_each(|id| self.resume(id));
+        for id in self.singletons.due() {
+            self.settle(id, "singleton", depend::Verdict::Satisfied);
+        }
         Ok(())
     }
 
@@ -107,12 +103,20 @@ impl Manager {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
+        let is_held = job.perilogs > 0;
+        if is_held {
+            return self.resume_perilog(id);
+        }
         match job.state {
             JobState::New => {
                 if let Err(why) = self.depend_again(id) {
                     return self.raise(id, "dependency", 0, &why, self.owner(id), None);
                 }
+                let refusal = self.refusal_of(id);
                 self.post(id, "validate", Value::Null);
+                if let Some(why) = refusal {
+                    self.raise(id, "validate", 0, &why, self.owner(id), None);
+                }
             }
             JobState::Depend => match self.depend_again(id) {
                 Ok(()) => self.act(id),
@@ -158,12 +162,7 @@ impl Manager {
 async fn find(handle: &client::Handle, id: JobId) -> Result<Found, RecordError> {
     let events = record::events(handle, id).await?;
     if record::is_inactive(&events) {
-        let submit = events.iter().find(|event| event.name == "submit");
-        let userid = submit.and_then(|event| event.get("userid")?.as_u64());
-        return Ok(Found::Inactive {
-            userid: userid.unwrap_or(0) as u32,
-            t_submit: submit.map_or(0.0, |event| event.timestamp),
-        });
+        return Ok(Found::Inactive(Ended::of(&events)));
     }
     record::load(handle, id, events).await.map(Found::Active)
 }

@@ -21,7 +21,8 @@ pub(crate) struct ExecService {
 /// Whether the execution service has to do with a job: it holds resources and runs, or has begun to.
 fn is_to_run(job: &Job) -> bool {
     let ending = job.state == JobState::Cleanup && must_reattach(job);
-    job.alloc == Alloc::Granted && (job.state == JobState::Run || ending)
+    let runs = job.state == JobState::Run && job.perilogs == 0;
+    job.alloc == Alloc::Granted && (runs || ending)
 }
 
 #[derive(Deserialize)]

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use formats::Urgency;
-use formats::eventlog::{self, Event};
-use formats::job_schema::JobKey;
+use formats::eventlog::Event;
 use formats::jobid::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
-use super::depend::{self, Dependency, Progress, Verdict};
 use super::job::Job;
-use super::{Done, Manager};
-use crate::ingest::FLAG_WAITABLE;
+use super::{Manager, depend, limits};
+use crate::ingest::{FLAG_NOVALIDATE, FLAG_WAITABLE};
 
 #[derive(Deserialize)]
 struct NewJob {
@@ -57,15 +55,16 @@ impl Manager {
             t_submit,
             jobspec,
         } = new;
-        if self.jobs.contains_key(&id) || self.just_ended.contains(&id) {
+        if self.jobs.contains_key(&id) || self.past.get(id).is_some() {
             // It was in the store, or its announcement was not answered, when this manager came.
             return Ok(());
         }
-        if let Some(reason) = self.queue.refuses() {
-            return Err(reason);
-        }
         let dependencies = depend::parse(&jobspec)?;
         let job = Job::new(id, flags, Arc::new(jobspec));
+        if let Some(why) = self.refusal(&job) {
+            return Err(why);
+        }
+        self.check_dependencies(&job, userid, &dependencies)?;
         if flags & FLAG_WAITABLE != 0 {
             self.waits.expect(id);
         }
@@ -76,67 +75,25 @@ impl Manager {
         for dependency in dependencies {
             self.depend_on(id, dependency, false);
         }
+        if let Some(job) = self.jobs.get(&id) {
+            self.singletons.enter(job);
+        }
         self.post(id, "validate", Value::Null);
         Ok(())
     }
 
-    /// Let a job wait for a dependency; one that is known to have been added is not added again.
-    pub(super) fn depend_on(&mut self, id: JobId, dependency: Dependency, known: bool) {
-        if !known {
-            let context = json!({ "description": dependency.description });
-            self.post(id, "dependency-add", context);
-        }
-        let target = dependency.target;
-        let progress = |job: &Job| match job.started {
-            true => Progress::Started,
-            false => Progress::Waiting,
-        };
-        let active = self.jobs.get(&target).map(progress);
-        match active.map(|progress| depend::judge(dependency.condition, progress)) {
-            Some(Verdict::Satisfied) => {
-                let context = json!({ "description": dependency.description });
-                self.post(id, "dependency-remove", context);
-            }
-            Some(_) => self.waiting.add(id, dependency),
-            None => {
-                self.waiting.add(id, dependency);
-                self.look_up(target);
-            }
-        }
+    /// Why a new job is not taken, if it is not.
+    fn refusal(&self, job: &Job) -> Option<String> {
+        let is_checked = job.flags & FLAG_NOVALIDATE == 0;
+        self.queues.refusal(job.queue()).or_else(|| {
+            let limits = limits::check(self.queues.config(), &job.jobspec);
+            let checked = limits.and_then(|()| self.check_lifetime(&job.jobspec));
+            checked.err().filter(|_| is_checked)
+        })
     }
 
-    /// Find out what became of a job that is not active.
-    fn look_up(&mut self, target: JobId) {
-        let handle = self.handle.clone();
-        self.work.push(Box::pin(async move {
-            let key = target.key(JobKey::Eventlog);
-            Done::Looked(
-                target,
-                kvs::client::get(&handle, Some(kvs::PRIMARY), &key).await,
-            )
-        }));
-    }
-
-    pub(super) fn looked(&mut self, target: JobId, log: Result<Vec<u8>, RpcError>) {
-        if self.jobs.contains_key(&target) {
-            return;
-        }
-        let events = log
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|text| eventlog::decode(&text).ok());
-        // A job that never was cannot satisfy anything: it counts as failed for `afterok`, and the
-        // submitter learns of the unknown id through the same exception.
-        let mut job = Job::new(target, 0, Arc::new(Value::Null));
-        events.iter().flatten().for_each(|event| job.apply(event));
-        match events {
-            Some(_) if job.succeeded() => self.progress(target, Progress::Succeeded),
-            Some(_) => self.progress(target, Progress::Failed),
-            None => {
-                for (dependent, dependency, _) in self.waiting.decide(target, Progress::Failed) {
-                    self.settle(dependent, &dependency, Verdict::Never);
-                }
-            }
-        }
+    /// [`Manager::refusal`] of a job found in the store.
+    pub(super) fn refusal_of(&self, id: JobId) -> Option<String> {
+        self.refusal(self.jobs.get(&id)?)
     }
 }

@@ -26,15 +26,14 @@ pub(crate) struct Waits {
 
 fn result(job: &Job) -> Value {
     let error = match (&job.exception, job.status) {
-        (Some((kind, note)), None) => format!("Fatal exception type={kind} {note}"),
-        (_, Some(status)) if status != 0 => match WaitStatus(status).signal() {
+        (Some((kind, note)), _) => format!("Fatal exception type={kind} {note}"),
+        (None, Some(status)) if status != 0 => match WaitStatus(status).signal() {
             Some(signal) => format!("task(s) terminated by signal {signal}"),
             None => format!(
                 "task(s) exited with exit code {}",
                 WaitStatus(status).exit_code()
             ),
         },
-        (Some((kind, note)), _) => format!("Fatal exception type={kind} {note}"),
         _ => String::new(),
     };
     json!({ "id": job.id, "success": error.is_empty(), "errstr": error.trim_end() })
@@ -89,7 +88,10 @@ impl Waits {
             return Ok(Some(result));
         }
         if !self.active.contains(&id) || self.by_job.contains_key(&id) {
-            let text = format!("job {} is not waitable, or is waited for already", id.f58());
+            let text = format!(
+                "job {} is not waitable, or is waited for already",
+                super::shown(id)
+            );
             return Err(RpcError::new(libc::ECHILD, text));
         }
         self.by_job.insert(id, msg.clone());

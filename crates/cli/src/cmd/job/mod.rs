@@ -11,6 +11,7 @@ mod submit;
 mod taskmap;
 mod wait;
 
+pub(crate) use kill::signal;
 pub(crate) use wait::ended;
 
 use clap::{Parser, Subcommand};
