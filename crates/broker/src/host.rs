@@ -437,7 +437,8 @@ impl Host {
     /// A module takes messages now; the request to load it, to be answered.
     pub(crate) fn running(&mut self, id: &EndpointId) -> Option<Message> {
         let entry = self.loaded.values_mut().find(|m| m.id == *id)?;
-        if entry.status == Status::Init {
+        // One that is being ended because it had not begun has not.
+        if entry.status == Status::Init && !entry.stopping {
             entry.status = Status::Running;
         }
         entry.loader.take()

@@ -204,6 +204,19 @@ async fn what_does_not_end_is_ended() {
 }
 
 #[tokio::test]
+async fn a_module_that_is_ended_before_it_has_begun_ends_well() {
+    let mut b = Broker::new();
+    b.load("echo", None, &[]).unwrap();
+    // It reports that it runs, and is ended before anybody has heard of it.
+    let News::Running(id) = b.news.recv().await.unwrap() else {
+        panic!("it has not begun");
+    };
+    b.host.unload("echo", None, false).unwrap();
+    b.host.running(&id);
+    assert_eq!(b.ended().await.result, Ok(()));
+}
+
+#[tokio::test]
 async fn messages_can_be_kept_back() {
     let mut b = Broker::new();
     b.load("echo", None, &[]).unwrap();
