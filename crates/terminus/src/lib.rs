@@ -1,7 +1,7 @@
 //! Terminal sessions over messages: programs on a pseudo terminal that clients attach to from anywhere in the instance.
 //!
 //! `flux terminus` runs a [`Server`] as a program of its own, the job shell one for tasks that want a terminal (shell
-//! option `pty`); `flux terminus attach` and `flux job attach` are the other end, [`attach::Client`]. [`protocol`] holds
+//! option `pty`); `flux terminus attach` and `flux job attach` are the other end, [`attach::attach`]. [`protocol`] holds
 //! the messages, [`pty`] a pseudo terminal.
 //!
 //! Invariants: only the user who runs the server gets in; what a session writes goes to each attached client once and in
