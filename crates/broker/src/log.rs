@@ -323,11 +323,7 @@ impl LogRing {
 
     /// A follower wants no more; the request to end it names its matchtag.
     pub(crate) fn cancel(&mut self, msg: &Message, handle: &Handle) {
-        #[derive(Deserialize)]
-        struct Request {
-            matchtag: u32,
-        }
-        let Ok(Request { matchtag }) = msg.json() else {
+        let Ok(matchtag) = msg.cancelled() else {
             return;
         };
         let ended = |req: &mut Message| req.is_same_rpc(msg, Some(matchtag));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -305,12 +305,8 @@ impl Server {
             return;
         }
         if self.service.cancel.as_deref() == Some(name) {
-            #[derive(Deserialize)]
-            struct Cancel {
-                matchtag: u32,
-            }
             // Nobody hears of a malformed cancellation: it has no response.
-            if let Ok(Cancel { matchtag }) = request.json() {
+            if let Ok(matchtag) = request.cancelled() {
                 let why = RpcError::errno(libc::ECANCELED);
                 self.stop(|open| open.is_same_rpc(&request, Some(matchtag)), Some(why));
             }

@@ -93,6 +93,16 @@ impl BlobRef {
         Ok(BlobRef { alg, digest })
     }
 
+    /// The blob that a request names by its raw digest.
+    #[cfg(feature = "module")]
+    pub(crate) fn of_request(
+        alg: HashAlg,
+        msg: &client::Message,
+    ) -> Result<Self, client::RpcError> {
+        let raw = msg.payload().map_or(&[][..], |p| &p[..]);
+        Self::from_raw(alg, raw).map_err(|e| client::RpcError::explained(libc::EPROTO, e))
+    }
+
     /// The raw digest.
     pub fn raw(&self) -> &[u8] {
         &self.digest[..self.alg.digest_len()]

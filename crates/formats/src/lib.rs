@@ -28,6 +28,7 @@ pub mod resource_set;
 pub mod shape;
 pub mod signals;
 pub mod signed;
+pub mod subprocess;
 pub mod taskmap;
 pub mod urgency;
 

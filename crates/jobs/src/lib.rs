@@ -10,3 +10,4 @@ pub mod ingest;
 pub mod list;
 pub mod manager;
 mod record;
+mod rexec;

@@ -11,7 +11,7 @@
 use formats::{Idset, Taskmap};
 use protocol::{
     Client,
-    c_api::{self, ERR_INVALID_ARG, FAIL, SUCCESS, Slot, checked, returned, store},
+    c_api::{self, ERR_INVALID_ARG, SUCCESS, Slot, checked, returned, store},
     wire::{KEY_MAX, KVSNAME_MAX, VALUE_MAX, rc},
 };
 use std::ffi::{c_char, c_int, c_void};
@@ -182,17 +182,7 @@ pub extern "C" fn PMI_Barrier() -> c_int {
     CLIENT.with(|pmi| checked(pmi.barrier()))
 }
 
-/// Functions that are refused. C passes more arguments, which nobody looks at.
-macro_rules! refused {
-    ($($name:ident)*) => {$(
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $name() -> c_int {
-            FAIL
-        }
-    )*};
-}
-
-refused! {
+protocol::refused! {
     PMI_KVS_Create PMI_KVS_Destroy PMI_KVS_Iter_first PMI_KVS_Iter_next PMI_Spawn_multiple PMI_Publish_name
     PMI_Unpublish_name PMI_Lookup_name PMI_Parse_option PMI_Args_to_keyval PMI_Get_options
 }

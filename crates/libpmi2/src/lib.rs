@@ -227,17 +227,7 @@ pub unsafe extern "C" fn PMI2_Info_GetJobAttr(
     })
 }
 
-/// Functions that are refused. C passes arguments, which nobody looks at.
-macro_rules! refused {
-    ($($name:ident)*) => {$(
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $name() -> c_int {
-            FAIL
-        }
-    )*};
-}
-
-refused! {
+protocol::refused! {
     PMI2_Job_Spawn PMI2_Job_Connect PMI2_Job_Disconnect PMI2_Nameserv_publish PMI2_Nameserv_lookup
     PMI2_Nameserv_unpublish PMI2_Info_GetNodeAttrIntArray PMI2_Info_GetJobAttrIntArray
 }

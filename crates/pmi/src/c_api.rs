@@ -12,6 +12,17 @@ pub const ERR_INVALID_ARG: c_int = 3;
 pub const SUCCESS: c_int = rc::SUCCESS;
 pub const FAIL: c_int = rc::FAIL;
 
+/// Exports functions that are refused: they return [`FAIL`]. C passes arguments, which nobody looks at.
+#[macro_export]
+macro_rules! refused {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name() -> std::ffi::c_int {
+            $crate::c_api::FAIL
+        }
+    )*};
+}
+
 /// Success, or the code that is returned instead.
 pub type Outcome = Result<(), c_int>;
 

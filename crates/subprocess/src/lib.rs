@@ -1,7 +1,7 @@
-//! Remote process execution (RFC 42): the `rexec` service and what its clients need.
+//! Remote process execution (RFC 42): the `rexec` service, and servers of others.
 //!
-//! Purpose: start, feed, signal and watch processes on any broker. [`protocol`] holds the messages;
-//! [`process`] runs one process; [`server`] answers requests, and [`module`] is the broker's service made of it.
+//! Purpose: start, feed, signal and watch processes on any broker. [`formats::subprocess`]
+//! holds the messages; [`process`] runs one process; [`server`] answers requests, and [`module`] is the broker's service made of it.
 //!
 //! Invariants: a process started for a streaming request ends with a `finished` response and
 //! ENODATA, after all its output; when the requester goes away its processes are killed. Signals go
@@ -9,7 +9,6 @@
 
 mod module;
 mod process;
-pub mod protocol;
 pub mod server;
 
 pub use module::main;

@@ -7,14 +7,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use formats::subprocess;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use wire::RpcError;
-
-use crate::protocol;
 
 const READ_CHUNK: usize = 16 * 1024;
 
@@ -87,7 +86,7 @@ impl Process {
 }
 
 /// Why it did not start: errno and text.
-fn spawn_error(cmd: &protocol::Command, e: &std::io::Error) -> RpcError {
+fn spawn_error(cmd: &subprocess::Command, e: &std::io::Error) -> RpcError {
     let errno = e.raw_os_error().unwrap_or(libc::EIO);
     let name = cmd.cmdline.first().map_or("", String::as_str);
     if let Some(dir) = cmd
@@ -106,7 +105,7 @@ fn spawn_error(cmd: &protocol::Command, e: &std::io::Error) -> RpcError {
 /// Start `cmd`; what follows is reported under `key`.
 pub(crate) fn start(
     key: u64,
-    cmd: &protocol::Command,
+    cmd: &subprocess::Command,
     manner: Manner,
     reports: Reports,
 ) -> Result<Process, RpcError> {
@@ -351,7 +350,7 @@ mod tests {
         input: Option<&'static [u8]>,
         wanted: &Stream,
     ) -> (Vec<u8>, i32) {
-        let cmd = protocol::Command {
+        let cmd = subprocess::Command {
             cmdline: words.iter().map(|w| (*w).to_owned()).collect(),
             env: std::env::vars().collect(),
             channels: channels.iter().map(|c| (*c).to_owned()).collect(),
@@ -399,12 +398,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_start_says_why() {
-        let cmd = |line: &[&str], cwd: Option<&str>| protocol::Command {
+        let cmd = |line: &[&str], cwd: Option<&str>| subprocess::Command {
             cmdline: line.iter().map(|w| (*w).to_owned()).collect(),
             cwd: cwd.map(str::to_owned),
             ..Default::default()
         };
-        let fail = |c: protocol::Command| {
+        let fail = |c: subprocess::Command| {
             let (tx, _rx) = channel(1);
             start(1, &c, Manner::default(), tx).err().unwrap()
         };

@@ -12,17 +12,17 @@ use bytes::Bytes;
 use client::Handle;
 use formats::iodata::IoData;
 use formats::job::WaitStatus;
+use formats::subprocess::{
+    AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
+    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, OUTLIVES_CLIENT,
+    Target, WaitResponse, WriteRequest,
+};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
-use crate::protocol::{
-    AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
-    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, OUTLIVES_CLIENT,
-    Target, WaitResponse, WriteRequest,
-};
 
 /// Bytes of input that may be on their way to one process, unless the command's option
 /// `stdin_BUFSIZE` says otherwise.

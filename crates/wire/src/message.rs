@@ -305,6 +305,15 @@ impl Message {
         self.require_owner()
     }
 
+    /// The matchtag that a request to cancel another names: `{"matchtag"}` (RFC 6).
+    pub fn cancelled(&self) -> Result<u32, RpcError> {
+        #[derive(serde::Deserialize)]
+        struct Cancel {
+            matchtag: u32,
+        }
+        Ok(self.json::<Cancel>()?.matchtag)
+    }
+
     /// Matchtag of a request or response, 0 otherwise.
     pub fn matchtag(&self) -> u32 {
         match self.kind {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Message, Node, RpcStream};
 use formats::fsd;
-use formats::iodata::IoData;
+use formats::subprocess::{ExecResponse, FLAG_STDERR, FLAG_STDOUT};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -25,8 +25,8 @@ use crate::{now, seconds};
 
 /// How long after a synchronisation event a command may still be run at once, in seconds.
 const EPSILON: f64 = 0.015;
-/// stdout and stderr, of `rexec.exec`.
-const OUTPUT: u32 = 3;
+/// What commands write is wanted.
+const OUTPUT: u32 = FLAG_STDOUT | FLAG_STDERR;
 
 /// What came of a running command.
 enum Done {
@@ -341,26 +341,11 @@ impl Cron {
     }
 
     fn response(&mut self, id: u64, stream: RpcStream, msg: &Message) {
-        #[derive(Deserialize)]
-        #[serde(tag = "type", rename_all = "lowercase")]
-        enum Response {
-            Started {
-                pid: i32,
-            },
-            Output {
-                io: IoData,
-            },
-            Finished {
-                status: i32,
-            },
-            #[serde(other)]
-            Other,
-        }
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         match msg.json() {
-            Ok(Response::Started { pid }) => {
+            Ok(ExecResponse::Started { pid }) => {
                 entry.running(pid, now());
                 if let Some(timeout) = entry.timeout.filter(|t| *t > 0.) {
                     self.tasks.push(Box::pin(async move {
@@ -369,7 +354,7 @@ impl Cron {
                     }));
                 }
             }
-            Ok(Response::Output { io }) => {
+            Ok(ExecResponse::Output { io, .. }) => {
                 let level = match io.stream.as_str() {
                     "stderr" => libc::LOG_ERR,
                     _ => libc::LOG_INFO,
@@ -382,8 +367,8 @@ impl Cron {
                 let lines: Vec<String> = lines.collect();
                 lines.iter().for_each(|line| self.say(level, line));
             }
-            Ok(Response::Finished { status }) => return self.ended(id, Ok(status)),
-            Ok(Response::Other) => {}
+            Ok(ExecResponse::Finished { status }) => return self.ended(id, Ok(status)),
+            Ok(_) => {}
             Err(e) => return self.ended(id, Err(&e)),
         }
         self.tasks.push(Box::pin(next(id, stream)));

@@ -190,13 +190,8 @@ impl<'a, S: Backing> Server<'a, S> {
         }
     }
 
-    fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
-        let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::explained(libc::EPROTO, e))
-    }
-
     fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let blobref = self.digest(msg)?;
+        let blobref = BlobRef::of_request(self.alg, msg)?;
         self.loads.push(Load {
             request: msg.clone(),
             since: Instant::now(),
@@ -294,7 +289,7 @@ impl<'a, S: Backing> Server<'a, S> {
     }
 
     fn handle_validate(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let blobref = self.digest(msg)?;
+        let blobref = BlobRef::of_request(self.alg, msg)?;
         let (store, msg) = (self.store, msg.clone());
         self.work.push(Box::pin(async move {
             let found = match store.contains(blobref).await {

@@ -230,13 +230,8 @@ impl Module {
         }
     }
 
-    fn digest(&self, msg: &Message) -> Result<BlobRef, RpcError> {
-        let raw = msg.payload().map_or(&[][..], |p| &p[..]);
-        BlobRef::from_raw(self.alg, raw).map_err(|e| RpcError::explained(libc::EPROTO, e))
-    }
-
     fn handle_load(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let blobref = self.digest(msg)?;
+        let blobref = BlobRef::of_request(self.alg, msg)?;
         let dirty = || self.root.as_ref()?.dirty(&blobref);
         if let Some(data) = self.cache.get(&blobref).or_else(dirty) {
             self.respond_blob(msg, data);
@@ -392,7 +387,7 @@ impl Module {
     }
 
     fn handle_validate(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let blobref = self.digest(msg)?;
+        let blobref = BlobRef::of_request(self.alg, msg)?;
         let dirty = || self.root.as_ref()?.dirty(&blobref);
         let cached = self.cache.get(&blobref).or_else(dirty).is_some();
         if cached || self.files.find(&blobref).is_some() {

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::{Node, RpcStream};
 use formats::fsd;
-use formats::iodata::IoData;
 use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
+use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, OUTLIVES_CLIENT, Target};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use wire::{Message, RpcError};
@@ -19,11 +19,10 @@ use super::barrier::Barrier;
 use super::guest::Guest;
 use super::lost::Places;
 use super::{Control, Reporter, Site, mock};
+use crate::rexec;
 
 /// From SIGTERM to SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Ask rexec for the shells' stdout and stderr.
-const REXEC_FLAGS: u32 = 1 | 2;
 
 /// A `start` request (RFC 32).
 #[derive(Debug, Deserialize)]
@@ -193,8 +192,8 @@ impl Job {
         };
         let begun = self.guest.append(events);
         let (topic, request) = match start.reattach {
-            true => ("rexec.attach", attach(start.id)),
-            false => ("rexec.exec", self.command(start)),
+            true => ("rexec.attach", json!(attach(start.id))),
+            false => ("rexec.exec", json!(self.command(start))),
         };
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
@@ -257,28 +256,18 @@ impl Job {
         true
     }
 
-    fn command(&self, start: &Start) -> Value {
+    fn command(&self, start: &Start) -> ExecRequest {
         let shell = start
             .jobspec
             .pointer("/attributes/system/exec/job_shell")
             .and_then(Value::as_str)
             .unwrap_or(&self.site.shell);
-        let foreign = |name: &str| formats::job::VARIABLES.contains(&name);
-        let mut env: HashMap<String, String> = std::env::vars()
-            .filter(|(name, _)| !foreign(name))
-            .collect();
+        let mut env = rexec::environment();
         env.insert("FLUX_KVS_NAMESPACE".into(), self.guest.name().to_owned());
-        json!({
-            "cmd": {
-                "cmdline": [shell, start.id.dec()],
-                "env": env,
-                "opts": { OUTLIVES_CLIENT: "1" },
-                "channels": [],
-                "cwd": "/",
-                "label": label(start.id),
-            },
-            "flags": REXEC_FLAGS,
-        })
+        let cmdline = vec![shell.to_owned(), start.id.dec()];
+        // The shells stay when this service goes.
+        let opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
+        rexec::request(cmdline, env, label(start.id), opts)
     }
 
     async fn shell_event(&mut self, rank: u32, event: ShellEvent) {
@@ -317,7 +306,7 @@ impl Job {
                 let context = json!({ "rank": rank, "wait_status": status });
                 let _ = self.guest.append(&[("shell-exit", context)]).await;
                 // From now on the eventlog knows: rexec need not.
-                let request = target(self.report.id());
+                let request = Target::label(label(self.report.id()));
                 self.site
                     .handle
                     .notify("rexec.wait", Node::Rank(rank), &request);
@@ -385,55 +374,34 @@ impl Job {
     }
 }
 
-/// Option of rexec: the shells stay when this service goes.
-const OUTLIVES_CLIENT: &str = "outlives_client";
-
 /// What a job's shells are called in rexec.
 fn label(id: JobId) -> String {
     format!("shell-{}", id.dec())
 }
 
-/// How rexec knows a job's shell.
-fn target(id: JobId) -> Value {
-    json!({ "pid": -1, "label": label(id) })
-}
-
 /// The request that finds a shell again.
-fn attach(id: JobId) -> Value {
-    let mut request = target(id);
-    request["flags"] = REXEC_FLAGS.into();
-    request
+fn attach(id: JobId) -> AttachRequest {
+    AttachRequest {
+        target: Target::label(label(id)),
+        flags: rexec::OUTPUT,
+    }
 }
 
 /// Report what becomes of the shell on `rank`.
 async fn watch(rank: u32, mut stream: RpcStream, tx: UnboundedSender<(u32, ShellEvent)>) {
-    #[derive(Deserialize)]
-    #[serde(tag = "type", rename_all = "lowercase")]
-    enum Response {
-        #[serde(alias = "attached")]
-        Started {
-            pid: i32,
-        },
-        Output {
-            io: IoData,
-        },
-        Finished {
-            status: i32,
-        },
-        #[serde(other)]
-        Other,
-    }
     // The receiver lives as long as the job's task; after it nobody wants to know.
     let send = |event| drop(tx.send((rank, event)));
     let mut status = None;
     while let Some(answer) = stream.next().await {
         match answer.and_then(|msg| msg.json()) {
-            Ok(Response::Started { pid }) => send(ShellEvent::Started(pid)),
-            Ok(Response::Output { io }) if !io.data.is_empty() => {
+            Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
+                send(ShellEvent::Started(pid));
+            }
+            Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
                 let text = String::from_utf8_lossy(&io.data).into_owned();
                 send(ShellEvent::Output(text));
             }
-            Ok(Response::Finished { status: code }) => status = Some(code),
+            Ok(ExecResponse::Finished { status: code }) => status = Some(code),
             Ok(_) => {}
             Err(e) => return send(ShellEvent::Failed(e)),
         }

@@ -421,11 +421,7 @@ impl Module {
     }
 
     fn handle_stats_cancel(&mut self, msg: &Message) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            matchtag: u32,
-        }
-        let tag = msg.json::<Request>()?.matchtag;
+        let tag = msg.cancelled()?;
         let handle = &self.handle;
         self.stats_watchers.retain(|w| {
             let same = w.is_same_rpc(msg, Some(tag));

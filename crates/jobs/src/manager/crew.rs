@@ -9,14 +9,14 @@ use std::sync::Arc;
 use client::{Handle, Node};
 use formats::Hostlist;
 use formats::idset::Idset;
-use formats::iodata::IoData;
 use formats::job::WaitStatus;
 use formats::jobid::JobId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use formats::subprocess::{ExecRequest, ExecResponse, KillRequest, Target};
+use serde_json::{Map, Value};
 use wire::RpcError;
 
 use super::{LOG_ERR, LOG_INFO, log, shown};
+use crate::rexec;
 
 /// What a command is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub(super) enum End {
 pub(super) struct Order {
     pub(super) duty: Duty,
     pub(super) id: JobId,
-    request: Arc<Value>,
+    request: Arc<ExecRequest>,
 }
 
 /// The words of a `command` of the configuration.
@@ -70,9 +70,7 @@ fn label(duty: Duty, id: JobId) -> String {
 
 /// The environment of a command: that of the instance, and what it is run for.
 fn environment(duty: Duty, id: JobId, userid: u32, ranks: &Idset) -> HashMap<String, String> {
-    let foreign = |name: &str| formats::job::VARIABLES.contains(&name);
-    let inherited = std::env::vars().filter(|(name, _)| !foreign(name));
-    let mut env: HashMap<String, String> = inherited.collect();
+    let mut env = rexec::environment();
     let shown = match duty {
         Duty::Housekeeping => id.dec(),
         Duty::Prolog | Duty::Epilog => shown(id),
@@ -83,9 +81,6 @@ fn environment(duty: Duty, id: JobId, userid: u32, ranks: &Idset) -> HashMap<Str
     env
 }
 
-/// Ask rexec for stdout and stderr.
-const FLAGS: u32 = 1 | 2;
-
 impl Order {
     pub(super) fn new(
         duty: Duty,
@@ -94,42 +89,21 @@ impl Order {
         userid: u32,
         ranks: &Idset,
     ) -> Self {
-        let request = json!({
-            "cmd": {
-                "cmdline": command,
-                "env": environment(duty, id, userid, ranks),
-                "opts": {},
-                "channels": [],
-                "cwd": "/",
-                "label": label(duty, id),
-            },
-            "flags": FLAGS,
-        });
+        let env = environment(duty, id, userid, ranks);
+        let request = rexec::request(command.to_vec(), env, label(duty, id), Map::new());
         let request = Arc::new(request);
         Self { duty, id, request }
     }
 
     /// Run the command on a rank to its end.
     pub(super) async fn run(self, handle: Handle, rank: u32) -> End {
-        #[derive(Deserialize)]
-        #[serde(tag = "type", rename_all = "lowercase")]
-        enum Response {
-            Output {
-                io: IoData,
-            },
-            Finished {
-                status: i32,
-            },
-            #[serde(other)]
-            Other,
-        }
         let host = host(&handle, rank).await;
         let name = format!("{}: {}: {host} (rank {rank})", shown(self.id), self.duty);
         let mut stream = handle.stream("rexec.exec", Node::Rank(rank), &*self.request);
         let mut end = End::Lost(RpcError::errno(libc::ECONNRESET));
         while let Some(answer) = stream.next().await {
             match answer.and_then(|msg| msg.json()) {
-                Ok(Response::Output { io }) => {
+                Ok(ExecResponse::Output { io, .. }) => {
                     let stream = &io.stream;
                     let severity = match stream.as_str() {
                         "stderr" => LOG_ERR,
@@ -139,8 +113,8 @@ impl Order {
                         log(&handle, severity, &format!("{name}: {stream}: {line}"));
                     }
                 }
-                Ok(Response::Finished { status }) => end = End::Exited(status),
-                Ok(Response::Other) => {}
+                Ok(ExecResponse::Finished { status }) => end = End::Exited(status),
+                Ok(_) => {}
                 Err(e) => {
                     end = End::Lost(e);
                     break;
@@ -155,8 +129,8 @@ impl Order {
 
     /// Send a signal to the command where it runs.
     pub(super) fn kill(&self, handle: &Handle, ranks: &Idset, signum: i32) {
-        let label = label(self.duty, self.id);
-        let request = json!({ "pid": -1, "label": label, "signum": signum });
+        let target = Target::label(label(self.duty, self.id));
+        let request = KillRequest { target, signum };
         for rank in ranks.iter() {
             handle.notify("rexec.kill", Node::Rank(rank), &request);
         }
@@ -195,6 +169,7 @@ pub(super) async fn hosts(handle: &Handle, ranks: &Idset) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn commands_are_lists_of_words() {

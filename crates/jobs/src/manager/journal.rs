@@ -147,11 +147,7 @@ impl Journal {
 
     /// End the stream that `msg` cancels.
     pub(crate) fn cancel(&mut self, handle: &Handle, msg: &Message) {
-        #[derive(Deserialize)]
-        struct Cancel {
-            matchtag: u32,
-        }
-        let Ok(Cancel { matchtag }) = msg.json() else {
+        let Ok(matchtag) = msg.cancelled() else {
             return;
         };
         let is_it = |request: &Message| request.is_same_rpc(msg, Some(matchtag));
@@ -161,12 +157,21 @@ impl Journal {
         for request in followed.into_iter().chain(reading) {
             handle.respond_error(&request, &RpcError::errno(libc::ENODATA));
         }
+        self.forget();
+    }
+
+    /// What nobody reads up to any more need not be kept.
+    fn forget(&mut self) {
+        if self.reading.is_empty() {
+            self.retired.clear();
+        }
     }
 
     pub(crate) fn disconnect(&mut self, msg: &Message) {
         self.listeners.retain(|l| !l.request.is_same_rpc(msg, None));
         self.reading
             .retain(|request| !request.is_same_rpc(msg, None));
+        self.forget();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -219,9 +224,7 @@ impl Manager {
         for job in since.filter(|job| !past.contains(&job.id)) {
             listener.send_job(&self.handle, job);
         }
-        if self.journal.reading.is_empty() {
-            self.journal.retired.clear();
-        }
+        self.journal.forget();
         let mut active: Vec<&Job> = self.jobs.values().collect();
         active.sort_unstable_by_key(|job| job.id);
         for job in active {

@@ -229,7 +229,7 @@ impl Leader {
                 Ok(())
             }
             "journal-cancel" => {
-                self.log.remove_reader(msg, Some(matchtag(msg)?));
+                self.log.remove_reader(msg, Some(msg.cancelled()?));
                 Ok(())
             }
             _ => Err(RpcError::errno(libc::ENOSYS)),
@@ -410,7 +410,7 @@ impl Leader {
     }
 
     fn handle_acquire_cancel(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let tag = matchtag(msg)?;
+        let tag = msg.cancelled()?;
         if let Some(acquired) = self
             .acquired
             .take_if(|a| a.request.is_same_rpc(msg, Some(tag)))
@@ -715,14 +715,6 @@ struct DrainRequest {
 
 fn drain_error(e: DrainError) -> RpcError {
     RpcError::new(e.errno(), e.to_string())
-}
-
-fn matchtag(msg: &Message) -> Result<u32, RpcError> {
-    #[derive(Deserialize)]
-    struct Request {
-        matchtag: u32,
-    }
-    Ok(msg.json::<Request>()?.matchtag)
 }
 
 async fn read_set(path: &PathBuf, size: u32, force: bool) -> Result<ResourceSet, RpcError> {

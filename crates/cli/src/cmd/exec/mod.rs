@@ -14,6 +14,7 @@ use client::{Handle, Node, RpcStream};
 use formats::Idset;
 use formats::iodata::IoData;
 use formats::job::WaitStatus;
+use formats::subprocess::{ExecResponse, FLAG_CREDIT, FLAG_STDERR, FLAG_STDOUT, FLAG_WAITABLE};
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
 use serde::Deserialize;
@@ -26,10 +27,6 @@ use crate::error::{Failure, Outcome, rpc_text};
 use crate::output;
 use target::{Job, among};
 
-const FLAG_STDOUT: u32 = 1;
-const FLAG_STDERR: u32 = 2;
-const FLAG_CREDIT: u32 = 8;
-const FLAG_WAITABLE: u32 = 16;
 /// Keyboard interrupts closer together than this end the command.
 const INTERRUPT: Duration = Duration::from_secs(1);
 /// Input read at once.
@@ -91,28 +88,6 @@ struct Options {
     jobid: Option<String>,
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Response {
-    Started {
-        pid: i32,
-    },
-    Attached {
-        pid: i32,
-    },
-    Stopped,
-    Output {
-        io: IoData,
-    },
-    #[serde(rename = "add-credit")]
-    AddCredit {
-        channels: HashMap<String, i64>,
-    },
-    Finished {
-        status: i32,
-    },
 }
 
 /// A process somewhere.
@@ -452,24 +427,24 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn response(&mut self, rank: u32, response: Response) -> Result<(), Failure> {
+    fn response(&mut self, rank: u32, response: ExecResponse) -> Result<(), Failure> {
         let Some(process) = self.running.get_mut(&rank) else {
             return Ok(());
         };
         match response {
-            Response::Started { pid } => process.pid = Some(pid),
-            Response::Attached { pid } => {
+            ExecResponse::Started { pid } => process.pid = Some(pid),
+            ExecResponse::Attached { pid, .. } => {
                 process.pid = Some(pid);
                 if self.options.verbose > 0 {
                     self.say(&format!("attached to pid {pid} on rank {rank}"));
                 }
             }
-            Response::Stopped => {}
-            Response::AddCredit { channels } => {
+            ExecResponse::Stopped | ExecResponse::Other => {}
+            ExecResponse::AddCredit { channels } => {
                 let more = channels.get("stdin").copied().unwrap_or(0);
                 process.credit = Some(process.credit.unwrap_or(0) + more);
             }
-            Response::Output { io } => {
+            ExecResponse::Output { io, .. } => {
                 let which = usize::from(io.stream == "stderr");
                 let bytes = io.data;
                 if !self.options.label_io {
@@ -486,7 +461,7 @@ impl Session<'_> {
                     print_line(which, rank, &std::mem::take(partial));
                 }
             }
-            Response::Finished { status } => {
+            ExecResponse::Finished { status } => {
                 let status = WaitStatus(status);
                 let code = status.exit_code() as u8;
                 self.code = self.code.max(code);
@@ -519,9 +494,9 @@ mod tests {
 
     #[test]
     fn responses() {
-        let r: Response =
+        let r: ExecResponse =
             serde_json::from_str(r#"{"type":"add-credit","channels":{"stdin":9}}"#).unwrap();
-        assert!(matches!(r, Response::AddCredit { channels } if channels["stdin"] == 9));
+        assert!(matches!(r, ExecResponse::AddCredit { channels } if channels["stdin"] == 9));
         let io: IoData = serde_json::from_str(
             r#"{"stream":"stdout","rank":"0","data":"aGk=","encoding":"base64"}"#,
         )

@@ -4,7 +4,6 @@
 //! before the hold was granted, and storing a blob again lifts that.
 
 use client::{Handle, Message, RpcError};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -30,11 +29,7 @@ impl Holds {
 
     /// End the hold that `msg` cancels.
     pub(super) fn cancel(&mut self, handle: &Handle, msg: &Message) {
-        #[derive(Deserialize)]
-        struct Cancel {
-            matchtag: u32,
-        }
-        let Ok(Cancel { matchtag }) = msg.json() else {
+        let Ok(matchtag) = msg.cancelled() else {
             return;
         };
         let ended = |request: &mut Message| request.is_same_rpc(msg, Some(matchtag));

@@ -1,8 +1,8 @@
-//! Requests and responses of RFC 42.
+//! Processes on other brokers: requests and responses of RFC 42, of the broker's service `rexec` and of job shells.
 
 use std::collections::HashMap;
 
-use formats::iodata::IoData;
+use crate::iodata::IoData;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -56,12 +56,16 @@ pub struct ExecRequest {
     /// `FLAG_*`.
     pub flags: u32,
     /// `LOCAL_*`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub local_flags: u32,
 }
 
+fn is_zero(flags: &u32) -> bool {
+    *flags == 0
+}
+
 /// A process, by id or by label.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Process id; passed over if there is a label.
     #[serde(default)]
@@ -69,6 +73,14 @@ pub struct Target {
     /// Or its label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+}
+
+impl Target {
+    /// The process of that label.
+    pub fn label(label: impl Into<String>) -> Self {
+        let label = Some(label.into());
+        Self { pid: -1, label }
+    }
 }
 
 /// Request of `attach`.
@@ -95,6 +107,7 @@ pub enum ExecResponse {
         /// Its process id.
         pid: i32,
         /// What runs.
+        #[serde(default)]
         cmd: Command,
     },
     /// It was stopped by a signal.
@@ -118,6 +131,9 @@ pub enum ExecResponse {
         /// Wait status as of waitpid(2).
         status: i32,
     },
+    /// What later servers may say besides.
+    #[serde(other)]
+    Other,
 }
 
 /// Request of `write`.
@@ -170,6 +186,8 @@ mod tests {
             data: b"hi\n".to_vec(),
             eof: false,
         };
+        let later = r#"{"type":"later","x":1}"#;
+        assert_eq!(serde_json::from_str(later).ok(), Some(ExecResponse::Other));
         assert_eq!(
             json(&ExecResponse::Output { pid: 7, io }),
             r#"{"type":"output","pid":7,"io":{"stream":"stdout","rank":"3","data":"hi\n"}}"#
