@@ -184,7 +184,16 @@ fn allocations_are_annotated() {
 #[test]
 fn shells_may_warn_before_they_meet() {
     let site = Site::new();
-    let out = site.script(2, "flux run -N2 -o rlimit.nothing=1 echo done");
+    // The leader comes late: the other shell has something to say before anybody can hear it.
+    site.write(
+        "late-leader",
+        "#!/bin/sh\ntest $(flux getattr rank) = 1 || sleep 0.5\nexec flux-shell \"$@\"\n",
+    );
+    let out = site.script(
+        2,
+        "chmod +x late-leader
+         flux run -N2 --setattr=exec.job_shell=$PWD/late-leader -o rlimit.nothing=1 echo done",
+    );
     assert_eq!(out.clone().success().lines(), ["done", "done"]);
     let warned = |rank| out.stderr.contains(&format!("flux-shell[{rank}]:  WARN: "));
     assert!(warned(0) && warned(1), "{out}");

@@ -2,17 +2,22 @@
 //!
 //! One request to the leader's `write` method carries all entries that have gathered while the
 //! one before it was under way; the leader answers when it has stored them. The queue is
-//! bounded, so that tasks wait when the leader does not keep up.
+//! bounded, so that tasks wait when the leader does not keep up. A shell may have something to say
+//! before the leader has its service: until the leader has answered once, an absent one is asked
+//! again.
 
 use crate::queue;
 use client::{Handle, Node};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The bound of the queue.
 const QUEUE_BYTES: u32 = 1 << 20;
 /// Entries in one request.
 const BATCH: usize = 1024;
+/// How often, and after what pause, a leader that has never answered is asked again.
+const AGAIN: (u32, Duration) = (200, Duration::from_millis(50));
 /// What an entry takes besides its data.
 const ENTRY_BYTES: usize = 64;
 
@@ -25,6 +30,41 @@ enum Parcel {
     Flush(oneshot::Sender<()>),
 }
 
+/// The leader's method, as one shell calls it.
+struct Leader {
+    handle: Handle,
+    topic: String,
+    rank: u32,
+    /// How often it may still be absent: never again once it has answered.
+    tries: u32,
+}
+
+impl Leader {
+    async fn write(&mut self, request: &Value) {
+        loop {
+            let answer = self
+                .handle
+                .rpc(&self.topic, Node::Rank(self.rank), request)
+                .await;
+            match answer {
+                Err(e) if e.errno == libc::ENOSYS && self.tries > 0 => {
+                    self.tries -= 1;
+                    tokio::time::sleep(AGAIN.1).await;
+                    continue;
+                }
+                Err(e) => {
+                    let complaint =
+                        format!("flux-shell: ERROR: sending output to the leader shell: {e}");
+                    eprintln!("{complaint}");
+                }
+                Ok(_) => {}
+            }
+            self.tries = 0;
+            return;
+        }
+    }
+}
+
 /// The writing end.
 #[derive(Clone)]
 pub struct Remote {
@@ -35,6 +75,12 @@ impl Remote {
     /// Starts the task that sends to `topic` of the shell on broker rank `leader`.
     pub fn start(handle: Handle, topic: String, leader: u32, shell_rank: u32) -> Remote {
         let (queue, mut parcels) = queue::queue::<Parcel>(QUEUE_BYTES);
+        let mut leader = Leader {
+            handle,
+            topic,
+            rank: leader,
+            tries: AGAIN.0,
+        };
         tokio::spawn(async move {
             while let Some(first) = parcels.recv().await {
                 let mut batch = vec![first];
@@ -55,9 +101,7 @@ impl Remote {
                 }
                 if !entries.is_empty() {
                     let request = json!({"shell_rank": shell_rank, "entries": entries});
-                    if let Err(e) = handle.rpc(&topic, Node::Rank(leader), &request).await {
-                        eprintln!("flux-shell: ERROR: sending output to the leader shell: {e}");
-                    }
+                    leader.write(&request).await;
                 }
                 for done in flushes {
                     // Whoever gave up waiting does not need to know.
