@@ -2,17 +2,17 @@
 //!
 //! A KVS commit stores tens of small blobs at once; one request saves the cost of a message for
 //! each. The payload is a list of parts, each behind its length (32 bits, little endian). The
-//! first part is the KVS root that the batch makes, as JSON, or empty; the others are the blobs.
+//! first part is the KVS roots that the batch makes, as [`crate::roots::Roots`] encodes them; the others are the blobs.
 //! Digests are computed by both sides, so the response carries nothing.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The payload for these blobs.
-pub fn encode<'a>(root: &[u8], blobs: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
-    let size = 4 + root.len() + blobs.clone().map(|b| 4 + b.len()).sum::<usize>();
+pub fn encode<'a>(roots: &[u8], blobs: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let size = 4 + roots.len() + blobs.clone().map(|b| 4 + b.len()).sum::<usize>();
     let mut out = BytesMut::with_capacity(size);
-    out.put_u32_le(root.len() as u32);
-    out.put_slice(root);
+    out.put_u32_le(roots.len() as u32);
+    out.put_slice(roots);
     for b in blobs {
         out.put_u32_le(b.len() as u32);
         out.put_slice(b);
@@ -20,14 +20,14 @@ pub fn encode<'a>(root: &[u8], blobs: impl Iterator<Item = &'a Bytes> + Clone) -
     out.freeze()
 }
 
-/// Root and blobs of a payload, sharing its memory; `None` if it is malformed.
+/// Roots and blobs of a payload, sharing its memory; `None` if it is malformed.
 pub fn decode(mut payload: Bytes) -> Option<(Bytes, Vec<Bytes>)> {
-    let root = part(&mut payload)?;
+    let roots = part(&mut payload)?;
     let mut blobs = Vec::new();
     while payload.has_remaining() {
         blobs.push(part(&mut payload)?);
     }
-    Some((root, blobs))
+    Some((roots, blobs))
 }
 
 fn part(payload: &mut Bytes) -> Option<Bytes> {

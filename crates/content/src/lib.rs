@@ -13,5 +13,6 @@ mod blobref;
 pub mod cache;
 pub mod extents;
 pub mod many;
+pub mod roots;
 
 pub use blobref::{BlobRef, HashAlg, ParseBlobRefError};

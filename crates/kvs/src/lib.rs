@@ -35,4 +35,4 @@ pub use treeobj::{Dir, Symlink, TreeObj};
 pub use txn::{Op, Txn};
 
 /// The namespace every instance has.
-pub const PRIMARY: &str = "primary";
+pub use content::roots::PRIMARY;

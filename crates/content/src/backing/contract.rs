@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::HashAlg;
+use crate::roots::PRIMARY;
 
 fn blob(text: &str) -> (BlobRef, Bytes) {
     let blobref = HashAlg::Sha1.hash(text.as_bytes());
@@ -33,23 +34,26 @@ async fn suite(store: &dyn Backing, kept: usize) {
     let (a, b, empty) = (blob("alpha"), blob("beta"), blob(""));
     assert_eq!(load(store, a.0).await.unwrap(), None);
     assert!(!store.contains(a.0).await.unwrap());
-    store.store_batch(vec![], None).await.unwrap();
+    store.store_batch(vec![], Roots::default()).await.unwrap();
     let three = vec![a.clone(), b.clone(), empty.clone()];
-    store.store_batch(three, None).await.unwrap();
+    store.store_batch(three, Roots::default()).await.unwrap();
     for (r, data) in [&a, &b, &empty] {
         assert_eq!(load(store, *r).await.unwrap().as_ref(), Some(data));
         assert!(store.contains(*r).await.unwrap());
     }
     // Again, and twice in one batch.
     let twice = vec![a.clone(), a.clone()];
-    store.store_batch(twice, None).await.unwrap();
+    store.store_batch(twice, Roots::default()).await.unwrap();
     assert_eq!(store.count().await.unwrap(), 3);
     let long = HashAlg::Sha256.hash(b"alpha");
     assert_eq!(load(store, long).await.unwrap(), None);
 
     // More rows than one statement can bind.
     let many: Vec<_> = (0..5000).map(|i| blob(&format!("blob {i}"))).collect();
-    store.store_batch(many.clone(), None).await.unwrap();
+    store
+        .store_batch(many.clone(), Roots::default())
+        .await
+        .unwrap();
     assert_eq!(store.count().await.unwrap(), 5003);
     let last = load(store, many[4999].0).await.unwrap();
     assert_eq!(last.as_ref(), Some(&many[4999].1));
@@ -79,7 +83,7 @@ async fn suite(store: &dyn Backing, kept: usize) {
     assert!(store.used().await.unwrap() <= used);
     assert_eq!(store.remove(gone).await.unwrap(), Removed::default());
     store
-        .store_batch(many[4500..].to_vec(), None)
+        .store_batch(many[4500..].to_vec(), Roots::default())
         .await
         .unwrap();
     assert_eq!(names(store).await, there);
@@ -97,10 +101,11 @@ async fn suite(store: &dyn Backing, kept: usize) {
     let roots = [json!({"sequence": 100}), json!({"sequence": 101})];
     let [first, second] = roots;
     store
-        .store_batch(vec![c.clone()], Some(first))
+        .store_batch(vec![c.clone()], Roots::of(PRIMARY, first))
         .await
         .unwrap();
-    store.store_batch(vec![], Some(second)).await.unwrap();
+    let primary = Roots::of(PRIMARY, second);
+    store.store_batch(vec![], primary).await.unwrap();
     let got = store.checkpoints().await.unwrap();
     assert_eq!((got.len(), &got[0]["sequence"]), (kept + 1, &json!(101)));
     assert_eq!(load(store, c.0).await.unwrap(), Some(c.1));
@@ -110,6 +115,25 @@ async fn suite(store: &dyn Backing, kept: usize) {
         .unwrap();
     let got = store.checkpoints().await.unwrap();
     assert_eq!((got.len(), &got[0]["sequence"]), (kept, &json!(102)));
+
+    // Other namespaces are kept until they are removed.
+    for (name, root) in [
+        ("job/1", json!({"sequence": 1})),
+        ("b", json!({})),
+        ("job/1", json!({"sequence": 2})),
+        ("b", Value::Null),
+        ("never", Value::Null),
+    ] {
+        let root = Roots::of(name, root);
+        store.store_batch(vec![], root).await.unwrap();
+    }
+    namespaces(store).await;
+    assert_eq!(store.checkpoints().await.unwrap().len(), kept);
+}
+
+async fn namespaces(store: &dyn Backing) {
+    let kept = Roots::of("job/1", json!({"sequence": 2}));
+    assert_eq!(store.namespaces().await.unwrap(), kept);
 }
 
 /// What was stored is there when it is opened again.
@@ -119,6 +143,7 @@ async fn after_restart(store: &dyn Backing, kept: usize) {
     assert_eq!(store.count().await.unwrap(), 5004);
     assert_eq!(store.checkpoints().await.unwrap().len(), kept);
     assert_eq!(store.checkpoints().await.unwrap()[0]["sequence"], 102);
+    namespaces(store).await;
 }
 
 fn run(f: impl Future<Output = ()>) {
@@ -135,7 +160,10 @@ async fn much_at_once(store: &dyn Backing) {
         .map(|n| Bytes::from(vec![n; 1 << 20]))
         .map(|data| (HashAlg::Sha1.hash(&data), data))
         .collect();
-    store.store_batch(big.clone(), None).await.unwrap();
+    store
+        .store_batch(big.clone(), Roots::default())
+        .await
+        .unwrap();
     let mut left: Vec<_> = big.iter().map(|(r, _)| *r).collect();
     let mut answers = 0;
     while !left.is_empty() {
@@ -235,7 +263,10 @@ fn damage_is_found() {
         let path = dir.path().join("content.files");
         let store = Files::open(&path, false).unwrap();
         let a = blob("alpha");
-        store.store_batch(vec![a.clone()], None).await.unwrap();
+        store
+            .store_batch(vec![a.clone()], Roots::default())
+            .await
+            .unwrap();
         std::fs::write(path.join(a.0.to_string()), "alphb").unwrap();
         let e = load(&store, a.0).await.unwrap_err();
         assert!(e.to_string().contains(&a.0.to_string()), "{e}");

@@ -18,9 +18,12 @@ use serde_json::{Value, json};
 
 use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
 use crate::BlobRef;
+use crate::roots::{PRIMARY, Roots};
 
 const CHECKPOINT: &str = "kvs-primary";
 const ROOT: &str = "kvs-root";
+/// What the file with the root of a further namespace begins with; its name in hexadecimal follows.
+const NAMESPACE: &str = "kvs-namespace-";
 /// Names of blobs that are read at once.
 const NAMES_AT_ONCE: usize = 4096;
 /// Files on their way.
@@ -191,11 +194,7 @@ impl Files {
         Ok(self.names()?.iter().map(size).sum())
     }
 
-    fn store_now(
-        &self,
-        batch: Vec<(BlobRef, Bytes)>,
-        root: Option<Value>,
-    ) -> Result<(), BackingError> {
+    fn store_now(&self, batch: Vec<(BlobRef, Bytes)>, roots: &Roots) -> Result<(), BackingError> {
         let name = |(blobref, data): (BlobRef, Bytes)| (blobref.to_string(), data);
         let doubt = self.is_in_doubt.load(Ordering::Relaxed);
         let missing = |(name, _): &(String, Bytes)| doubt || !self.dir.join(name).exists();
@@ -206,9 +205,39 @@ impl Files {
             let failed = |_: &BackingError| self.is_in_doubt.store(true, Ordering::Relaxed);
             self.write(&files).inspect_err(failed)?;
         }
-        match root.filter(|_| self.durable) {
-            Some(root) => self.write(&[(ROOT.to_owned(), root.to_string().into())]),
-            None => Ok(()),
+        if !self.durable {
+            return Ok(());
+        }
+        let made = roots.iter().filter(|(_, root)| !root.is_null());
+        let made: Vec<_> = made
+            .map(|(name, root)| (root_file(name), root.to_string().into()))
+            .collect();
+        if !made.is_empty() {
+            self.write(&made)?;
+        }
+        for (name, _) in roots.iter().filter(|(_, root)| root.is_null()) {
+            self.remove_file(&root_file(name))?;
+        }
+        Ok(())
+    }
+
+    fn namespaces_now(&self) -> Result<Roots, BackingError> {
+        let name = |file: &String| {
+            let hex = file.strip_prefix(NAMESPACE)?;
+            String::from_utf8(unhex(hex)?).ok()
+        };
+        let files = self.names()?;
+        let names = files.iter().filter_map(name);
+        let root = |name: String| Ok((name.clone(), self.read_json(&root_file(&name))?.into()));
+        names.map(root).collect()
+    }
+
+    /// Remove a file of this name, if there is one.
+    fn remove_file(&self, name: &str) -> Result<(), BackingError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(BackingError::file(&path)(e)),
+            _ => Ok(()),
         }
     }
 
@@ -219,11 +248,7 @@ impl Files {
 
     fn checkpoint_put_now(&self, value: &Value) -> Result<(), BackingError> {
         self.write(&[(CHECKPOINT.to_owned(), value.to_string().into())])?;
-        let root = self.dir.join(ROOT);
-        match fs::remove_file(&root) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(BackingError::file(&root)(e)),
-            _ => Ok(()),
-        }
+        self.remove_file(ROOT)
     }
 
     /// Do this on a thread where it may take its time.
@@ -241,6 +266,24 @@ impl Files {
         }
         .boxed()
     }
+}
+
+/// The file that holds the root of a namespace.
+fn root_file(name: &str) -> String {
+    match name {
+        PRIMARY => ROOT.to_owned(),
+        name => {
+            let hex = name.bytes().map(|byte| format!("{byte:02x}"));
+            NAMESPACE.to_owned() + &hex.collect::<String>()
+        }
+    }
+}
+
+/// The bytes that hexadecimal digits stand for.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(byte).collect()
 }
 
 /// Removes what is not renamed in the end.
@@ -281,13 +324,17 @@ impl Backing for Files {
     fn store_batch(
         &self,
         batch: Vec<(BlobRef, Bytes)>,
-        root: Option<Value>,
+        roots: Roots,
     ) -> BoxFuture<'_, Result<(), BackingError>> {
-        self.work(move |files| files.store_now(batch, root))
+        self.work(move |files| files.store_now(batch, &roots))
     }
 
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>> {
         self.work(Files::checkpoints_now)
+    }
+
+    fn namespaces(&self) -> BoxFuture<'_, Result<Roots, BackingError>> {
+        self.work(Files::namespaces_now)
     }
 
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>> {

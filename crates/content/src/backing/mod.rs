@@ -26,6 +26,7 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::BlobRef;
+use crate::roots::Roots;
 
 pub use files::Files;
 pub use sqlite::{Durability, Sqlite};
@@ -130,15 +131,16 @@ pub trait Backing: Send + Sync {
     fn load(&self, blobrefs: Vec<BlobRef>) -> BoxFuture<'_, Result<Loaded, BackingError>>;
     /// Whether the blob is there, without reading it.
     fn contains(&self, blobref: BlobRef) -> BoxFuture<'_, Result<bool, BackingError>>;
-    /// Stores all blobs. `root` is what the KVS root will be once they are there: a restarted instance starts there,
-    /// so that nothing acknowledged is lost.
+    /// Stores all blobs. `roots` is what KVS roots will be once they are there.
     fn store_batch(
         &self,
         batch: Vec<(BlobRef, Bytes)>,
-        root: Option<Value>,
+        roots: Roots,
     ) -> BoxFuture<'_, Result<(), BackingError>>;
-    /// The root of the last batch that had one, then checkpoints, newest first.
+    /// The primary root of the last batch that had one, then checkpoints, newest first.
     fn checkpoints(&self) -> BoxFuture<'_, Result<Vec<Value>, BackingError>>;
+    /// The roots of the other namespaces.
+    fn namespaces(&self) -> BoxFuture<'_, Result<Roots, BackingError>>;
     /// Adds a checkpoint. It is durable, with every blob stored before it, when this returns.
     fn checkpoint_put(&self, value: Value) -> BoxFuture<'_, Result<(), BackingError>>;
     /// The names of all blobs, some at a time. Those that are stored meanwhile may be missing.

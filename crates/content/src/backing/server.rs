@@ -22,6 +22,7 @@ use super::times::Times;
 use super::writes::{Store, Write, Writes};
 use super::{Backing, BackingError, Loaded, Removed};
 use crate::many::{self, Part};
+use crate::roots::Roots;
 use crate::{BlobRef, HashAlg, batch};
 
 /// Loads that are one question.
@@ -173,12 +174,16 @@ impl<'a, S: Backing> Server<'a, S> {
                 let data = msg.payload().cloned().unwrap_or_default();
                 let blobref = self.alg.hash(&data);
                 let digest = Bytes::copy_from_slice(blobref.raw());
-                self.store(msg, vec![(blobref, data)], None, Some(digest));
+                self.store(msg, vec![(blobref, data)], Roots::default(), Some(digest));
                 Ok(())
             }
             "store-batch" => self.handle_store_batch(msg),
             "checkpoint-get" => {
                 self.handle_checkpoint_get(msg);
+                Ok(())
+            }
+            "namespaces" => {
+                self.handle_namespaces(msg);
                 Ok(())
             }
             "checkpoint-put" => self.handle_checkpoint_put(msg),
@@ -304,14 +309,11 @@ impl<'a, S: Backing> Server<'a, S> {
 
     fn handle_store_batch(&mut self, msg: &Message) -> Result<(), RpcError> {
         let payload = msg.payload().cloned().unwrap_or_default();
-        let (root, blobs) = batch::decode(payload)
+        let (roots, blobs) = batch::decode(payload)
             .ok_or_else(|| RpcError::proto("content-backing.store-batch: a blob is cut short"))?;
-        let root = match root.is_empty() {
-            true => None,
-            false => Some(serde_json::from_slice(&root)?),
-        };
+        let roots = Roots::decode(&roots)?;
         let blobs = blobs.into_iter().map(|data| (self.alg.hash(&data), data));
-        self.store(msg, blobs.collect(), root, None);
+        self.store(msg, blobs.collect(), roots, None);
         Ok(())
     }
 
@@ -319,7 +321,7 @@ impl<'a, S: Backing> Server<'a, S> {
         &mut self,
         msg: &Message,
         blobs: Vec<(BlobRef, Bytes)>,
-        root: Option<Value>,
+        roots: Roots,
         digest: Option<Bytes>,
     ) {
         for (blobref, _) in &blobs {
@@ -332,7 +334,7 @@ impl<'a, S: Backing> Server<'a, S> {
         };
         self.writes.add(Write::Store(Store {
             blobs,
-            root,
+            roots,
             requests: vec![writer],
         }));
     }
@@ -346,6 +348,18 @@ impl<'a, S: Backing> Server<'a, S> {
                 Err(e) => Err(e.into()),
             };
             Done::Answered(msg, found)
+        }));
+    }
+
+    fn handle_namespaces(&mut self, msg: &Message) {
+        let (store, msg) = (self.store, msg.clone());
+        self.work.push(Box::pin(async move {
+            let found = store.namespaces().await.map_err(RpcError::from);
+            let value = |roots: Roots| Value::Object(roots.into());
+            Done::Answered(
+                msg,
+                found.map(|roots| json!({ "namespaces": value(roots) })),
+            )
         }));
     }
 
@@ -374,10 +388,10 @@ impl<'a, S: Backing> Server<'a, S> {
         self.work.push(match write {
             Write::Store(Store {
                 blobs,
-                root,
+                roots,
                 requests,
             }) => Box::pin(
-                async move { Done::Stored(requests, store.store_batch(blobs, root).await) },
+                async move { Done::Stored(requests, store.store_batch(blobs, roots).await) },
             ),
             Write::Checkpoint(value, writer) => {
                 Box::pin(

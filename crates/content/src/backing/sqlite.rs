@@ -1,7 +1,7 @@
 //! Blobs in an SQLite file: write-ahead log, one writer, readers beside it, group commit.
 //!
 //! The tables are those upstream uses (`objects`, `checkpt_v2`) and `root`, one row with the KVS
-//! root of the last commit, written in the transaction that stores the commit's objects. Objects are stored as they are,
+//! root of the last commit, and `namespace`, a row for each further namespace, written in the transaction that stores the commit's objects. Objects are stored as they are,
 //! which upstream marks with a size of -1; those it has compressed (LZ4) are read.
 
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use sqlx::sqlite::{
 use sqlx::{Executor, QueryBuilder, Row, Sqlite as Db};
 
 use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
+use crate::roots::{PRIMARY, Roots};
 use crate::{BlobRef, HashAlg};
 
 /// How many checkpoints are kept, unless an option says so: enough to step back over a bad one, few enough to stay small.
@@ -44,6 +45,8 @@ CREATE TABLE IF NOT EXISTS checkpt_v2(
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, value TEXT);
 CREATE TABLE IF NOT EXISTS root(
   id INTEGER PRIMARY KEY CHECK (id = 0), value TEXT);
+CREATE TABLE IF NOT EXISTS namespace(
+  name TEXT PRIMARY KEY, root TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// Files up to this size are checked as a whole when they are opened; larger ones where they are read, and by
@@ -261,12 +264,15 @@ impl Sqlite {
         }
     }
 
-    async fn insert(
-        &self,
-        batch: &[(BlobRef, Bytes)],
-        root: Option<Value>,
-    ) -> Result<(), sqlx::Error> {
-        if root.is_none() && batch.len() <= ROWS_PER_INSERT {
+    fn json(&self, text: &str) -> Result<Value, BackingError> {
+        serde_json::from_str(text).map_err(|source| BackingError::Checkpoint {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    async fn insert(&self, batch: &[(BlobRef, Bytes)], roots: &Roots) -> Result<(), sqlx::Error> {
+        if roots.is_empty() && batch.len() <= ROWS_PER_INSERT {
             // One statement is a transaction of its own.
             return insert_rows(&self.writer, batch).await;
         }
@@ -274,11 +280,18 @@ impl Sqlite {
         for rows in batch.chunks(ROWS_PER_INSERT) {
             insert_rows(&mut *tx, rows).await?;
         }
-        if let Some(root) = root {
-            sqlx::query("REPLACE INTO root (id, value) VALUES (0, ?1)")
-                .bind(root.to_string())
-                .execute(&mut *tx)
-                .await?;
+        for (name, root) in roots.iter() {
+            let query = match (name, root) {
+                (PRIMARY, root) => sqlx::query("REPLACE INTO root (id, value) VALUES (0, ?1)")
+                    .bind(root.to_string()),
+                (name, Value::Null) => {
+                    sqlx::query("DELETE FROM namespace WHERE name = ?1").bind(name)
+                }
+                (name, root) => sqlx::query("REPLACE INTO namespace (name, root) VALUES (?1, ?2)")
+                    .bind(name)
+                    .bind(root.to_string()),
+            };
+            query.execute(&mut *tx).await?;
         }
         tx.commit().await
     }
@@ -360,15 +373,17 @@ impl Backing for Sqlite {
     fn store_batch(
         &self,
         batch: Vec<(BlobRef, Bytes)>,
-        root: Option<Value>,
+        mut roots: Roots,
     ) -> BoxFuture<'_, Result<(), BackingError>> {
         async move {
             // A file that goes away with the instance is never started from.
-            let root = root.filter(|_| self.is_durable());
-            if batch.is_empty() && root.is_none() {
+            if !self.is_durable() {
+                roots = Roots::default();
+            }
+            if batch.is_empty() && roots.is_empty() {
                 return Ok(());
             }
-            self.insert(&batch, root).await.map_err(|e| self.fail(e))
+            self.insert(&batch, &roots).await.map_err(|e| self.fail(e))
         }
         .boxed()
     }
@@ -385,12 +400,25 @@ impl Backing for Sqlite {
             rows.iter()
                 .map(|row| {
                     let text: String = row.try_get(0).map_err(|e| self.fail(e))?;
-                    serde_json::from_str(&text).map_err(|source| BackingError::Checkpoint {
-                        path: self.path.clone(),
-                        source,
-                    })
+                    self.json(&text)
                 })
                 .collect()
+        }
+        .boxed()
+    }
+
+    fn namespaces(&self) -> BoxFuture<'_, Result<Roots, BackingError>> {
+        async move {
+            let rows = sqlx::query("SELECT name, root FROM namespace")
+                .fetch_all(&self.readers)
+                .await
+                .map_err(|e| self.fail(e))?;
+            let root = |row: &SqliteRow| {
+                let name: String = row.try_get(0).map_err(|e| self.fail(e))?;
+                let text: String = row.try_get(1).map_err(|e| self.fail(e))?;
+                Ok((name, self.json(&text)?))
+            };
+            rows.iter().map(root).collect()
         }
         .boxed()
     }

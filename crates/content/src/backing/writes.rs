@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::BlobRef;
+use crate::roots::Roots;
 
 /// Bytes of blobs in one transaction, if there are several stores.
 const MOST_BYTES: usize = 16 << 20;
@@ -27,7 +28,7 @@ pub(super) enum Write<R> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Store<R> {
     pub(super) blobs: Vec<(BlobRef, Bytes)>,
-    pub(super) root: Option<Value>,
+    pub(super) roots: Roots,
     pub(super) requests: Vec<R>,
 }
 
@@ -113,7 +114,7 @@ impl<R> Writes<R> {
             bytes += more.blobs.iter().map(|(_, data)| data.len()).sum::<usize>();
             store.blobs.append(&mut more.blobs);
             store.requests.append(&mut more.requests);
-            store.root = more.root.take().or(store.root);
+            store.roots.merge(std::mem::take(&mut more.roots));
             self.waiting.pop_front();
         }
         Some(Write::Store(store))
@@ -126,11 +127,11 @@ mod tests {
     use crate::HashAlg;
     use serde_json::json;
 
-    fn store(n: u8, root: Option<Value>) -> Write<u8> {
+    fn store(n: u8, roots: Roots) -> Write<u8> {
         let data = Bytes::from(vec![n]);
         Write::Store(Store {
             blobs: vec![(HashAlg::Sha1.hash(&data), data)],
-            root,
+            roots,
             requests: vec![n],
         })
     }
@@ -142,24 +143,24 @@ mod tests {
     #[test]
     fn stores_merge_up_to_a_checkpoint() {
         let mut w = Writes::default();
-        w.add(store(1, Some(json!(1))));
-        w.add(store(2, Some(json!(2))));
-        w.add(store(3, None));
+        w.add(store(1, Roots::of("a", json!(1))));
+        w.add(store(2, Roots::of("a", json!(2))));
+        w.add(store(3, Roots::default()));
         w.add(Write::Checkpoint(json!("c"), 4));
-        w.add(store(5, None));
+        w.add(store(5, Roots::default()));
         let Some(Write::Store(first)) = w.next(|_| true) else {
             panic!("stores come first");
         };
         assert_eq!(
-            (first.requests, first.root),
-            (vec![1, 2, 3], Some(json!(2)))
+            (first.requests, first.roots),
+            (vec![1, 2, 3], Roots::of("a", json!(2)))
         );
         assert_eq!(first.blobs.len(), 3);
         assert_eq!(w.next(|_| true), None, "one at a time");
         w.done();
         assert_eq!(w.next(|_| true), Some(Write::Checkpoint(json!("c"), 4)));
         w.done();
-        assert_eq!(w.next(|_| true), Some(store(5, None)));
+        assert_eq!(w.next(|_| true), Some(store(5, Roots::default())));
         w.done();
         assert_eq!(w.next(|_| true), None);
     }
@@ -168,7 +169,7 @@ mod tests {
     fn removals_are_small_and_take_turns() {
         let mut w = Writes::default();
         w.add(Write::Remove((0..600).map(blob).collect()));
-        w.add(store(1, None));
+        w.add(store(1, Roots::default()));
         w.add(Write::Checkpoint(json!(0), 2));
         // Blob 0 is wanted again.
         let may = |b: &BlobRef| *b != blob(0);

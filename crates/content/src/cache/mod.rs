@@ -23,6 +23,7 @@ use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::roots::Roots;
 use crate::{BlobRef, HashAlg, batch};
 use clean::Cache;
 use files::{Files, Mapped};
@@ -215,7 +216,7 @@ impl Module {
                 self.handle.respond_ok(msg);
                 Ok(())
             }
-            "checkpoint-get" => self.handle_checkpoint_get(msg),
+            "checkpoint-get" | "namespaces" => self.ask_below(msg),
             "checkpoint-put" => self.handle_checkpoint_put(msg),
             "register-backing" => self.handle_register(msg),
             "unregister-backing" => self.handle_unregister(msg),
@@ -286,24 +287,27 @@ impl Module {
             request: msg.clone(),
             digest: Some(blobref),
         };
-        self.store(vec![(blobref, data)], None, waiter);
+        self.store(vec![(blobref, data)], Roots::default(), waiter);
         Ok(())
     }
 
     fn handle_store_batch(&mut self, msg: &Message) -> Result<(), RpcError> {
         let payload = msg.payload().cloned().unwrap_or_default();
-        let (kvs_root, blobs) = batch::decode(payload)
+        let (roots, blobs) = batch::decode(payload)
             .ok_or_else(|| RpcError::proto("content.store-batch: a blob is cut short"))?;
         let blobs = blobs
             .into_iter()
             .map(|data| Ok((self.checked(&data)?, data)))
             .collect::<Result<Vec<_>, RpcError>>()?;
-        let kvs_root = (self.root.is_some() && !kvs_root.is_empty()).then_some(kvs_root);
+        let roots = match self.root.is_some() {
+            true => Roots::decode(&roots)?,
+            false => Roots::default(),
+        };
         let waiter = StoreWaiter {
             request: msg.clone(),
             digest: None,
         };
-        self.store(blobs, kvs_root, waiter);
+        self.store(blobs, roots, waiter);
         Ok(())
     }
 
@@ -316,19 +320,14 @@ impl Module {
         Ok(self.alg.hash(data))
     }
 
-    /// `kvs_root` (rank 0) is the root these blobs make valid.
-    fn store(
-        &mut self,
-        blobs: Vec<(BlobRef, Bytes)>,
-        kvs_root: Option<Bytes>,
-        waiter: StoreWaiter,
-    ) {
-        if blobs.is_empty() && kvs_root.is_none() {
+    /// `roots` (rank 0) is what these blobs make valid.
+    fn store(&mut self, blobs: Vec<(BlobRef, Bytes)>, roots: Roots, waiter: StoreWaiter) {
+        if blobs.is_empty() && roots.is_empty() {
             self.respond_store(&waiter);
             return;
         }
         if let Some(root) = &mut self.root {
-            if let Some(waiter) = root.store(blobs, kvs_root, waiter) {
+            if let Some(waiter) = root.store(blobs, roots, waiter) {
                 self.respond_store(&waiter);
             }
             return;
@@ -422,8 +421,9 @@ impl Module {
         Ok(())
     }
 
-    fn handle_checkpoint_get(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let below = self.below("checkpoint-get");
+    /// What the store alone knows.
+    fn ask_below(&mut self, msg: &Message) -> Result<(), RpcError> {
+        let below = self.below(msg.method());
         self.relay(below.ok_or_else(root::no_backing)?, msg);
         Ok(())
     }

@@ -12,6 +12,7 @@ use client::{Handle, Message, Node, RpcError};
 use serde::Deserialize;
 
 use super::{Done, Module, StoreWaiter};
+use crate::roots::Roots;
 use crate::{BlobRef, batch};
 
 /// Bytes that may wait for a store that is written behind.
@@ -60,8 +61,8 @@ pub(super) struct Root {
     backing: Option<Backing>,
     queued: HashMap<BlobRef, Dirty>,
     bytes: usize,
-    /// KVS root that is valid once the next transaction is committed.
-    kvs_root: Option<Bytes>,
+    /// KVS roots that are valid once the next transaction is committed.
+    roots: Roots,
     waiting: Vec<Waiting>,
     flight: Option<Flight>,
     /// What the store says it suffers from, as it was logged.
@@ -111,7 +112,7 @@ impl Root {
     pub(super) fn store(
         &mut self,
         blobs: Vec<(BlobRef, Bytes)>,
-        kvs_root: Option<Bytes>,
+        roots: Roots,
         waiter: StoreWaiter,
     ) -> Option<StoreWaiter> {
         let acknowledged = match &self.backing {
@@ -128,9 +129,7 @@ impl Root {
                 }
             }
         }
-        if kvs_root.is_some() {
-            self.kvs_root = kvs_root;
-        }
+        self.roots.merge(roots);
         if acknowledged {
             return Some(waiter);
         }
@@ -148,7 +147,7 @@ impl Root {
     }
 
     /// Take what is queued as the next transaction, if it is time for one.
-    fn next_flight(&mut self) -> Option<(Bytes, Vec<Bytes>)> {
+    fn next_flight(&mut self) -> Option<(Roots, Vec<Bytes>)> {
         let backing = self.backing.as_ref()?;
         let due = !self.waiting.is_empty() || self.bytes >= WRITE_BEHIND_LIMIT;
         if self.flight.is_some() || !due {
@@ -159,8 +158,11 @@ impl Root {
         let data = blobs.values().map(|dirty| dirty.data.clone()).collect();
         self.flight = Some(Flight { blobs, waiting });
         // A file that goes away with the instance is never started from.
-        let kvs_root = self.kvs_root.take().filter(|_| backing.durable);
-        Some((kvs_root.unwrap_or_default(), data))
+        let mut roots = std::mem::take(&mut self.roots);
+        if !backing.durable {
+            roots = Roots::default();
+        }
+        Some((roots, data))
     }
 
     /// The transaction failed: what was acknowledged waits for the next.
@@ -183,9 +185,9 @@ fn is_gone(e: &RpcError) -> bool {
 }
 
 /// Put all of this into the store at once, or one by one where it cannot.
-async fn put(handle: Handle, batches: bool, kvs_root: Bytes, blobs: Vec<Bytes>) -> Done {
+async fn put(handle: Handle, batches: bool, roots: Roots, blobs: Vec<Bytes>) -> Done {
     if batches {
-        let payload = batch::encode(&kvs_root, blobs.iter());
+        let payload = batch::encode(&roots.encode(), blobs.iter());
         let topic = "content-backing.store-batch";
         let stored = handle.rpc_raw(topic, Node::Any, Some(payload)).await;
         return Done::Stored(stored.map(drop));
@@ -199,11 +201,11 @@ impl Module {
     /// Starts the next transaction if none is in flight and something asks for one.
     pub(super) fn start_group(&mut self) {
         let Some(root) = &mut self.root else { return };
-        let Some((kvs_root, blobs)) = root.next_flight() else {
+        let Some((roots, blobs)) = root.next_flight() else {
             return;
         };
         let batches = root.backing.as_ref().is_some_and(|b| b.batches);
-        let work = put(self.handle.clone(), batches, kvs_root, blobs);
+        let work = put(self.handle.clone(), batches, roots, blobs);
         self.work.push(Box::pin(work));
     }
 

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use content::backing::{Backing, Durability, Files, Sqlite};
+use content::roots::{PRIMARY, Roots};
 use content::{BlobRef, HashAlg};
 use serde_json::json;
 
@@ -58,7 +59,7 @@ async fn work(kind: &str, dir: &Path) {
     let store = open(kind, dir, true).await;
     let mut acks = std::fs::File::create(dir.join("acks")).unwrap();
     for commit in 1..=COMMITS {
-        let root = Some(json!({ "sequence": commit }));
+        let root = Roots::of(PRIMARY, json!({ "sequence": commit }));
         store.store_batch(blobs(commit), root).await.unwrap();
         writeln!(acks, "{commit}").unwrap();
         if commit % 15 == 0 {

@@ -1,11 +1,13 @@
 //! Checkpoints of the primary root: read at the start, written on demand, in periods (`kvs.checkpoint-period`) and at
-//! the end.
+//! the end. The roots of other namespaces are kept with each commit, and only so.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use client::module::ModuleError;
 use client::{Handle, Message, Node, RpcError};
 use content::BlobRef;
+use content::roots::Roots;
 use formats::eventlog::timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use tokio::time::{Instant, Interval, interval_at};
 
 use super::{Done, Module, gc};
 use crate::PRIMARY;
+use crate::namespace::Namespace;
 
 /// A root that was kept.
 #[derive(Deserialize)]
@@ -50,6 +53,44 @@ impl Checkpoint {
         } = self;
         format!("KVS restored from the checkpoint of {date}: root {rootref}, sequence {sequence}")
     }
+}
+
+/// A namespace other than the primary one, as the store has it.
+#[derive(Deserialize)]
+struct Kept {
+    owner: u32,
+    flags: i64,
+    rootref: BlobRef,
+    sequence: i64,
+}
+
+/// The namespaces that were there when the instance ended, whichever way, besides the primary one.
+pub(super) async fn namespaces(handle: &Handle) -> Result<Vec<Namespace>, ModuleError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        namespaces: HashMap<String, Kept>,
+    }
+    let request = json!({});
+    let answer = handle.call::<Answer>("content.namespaces", Node::Any, &request);
+    let kept = match answer.await {
+        Ok(answer) => answer.namespaces,
+        // A store that keeps none, or no store.
+        Err(e) if matches!(e.errno, libc::ENOENT | libc::ENOSYS) => HashMap::new(),
+        Err(e) => return Err(ModuleError::new("reading the KVS namespaces", e)),
+    };
+    let namespace =
+        |(name, n): (String, Kept)| Namespace::new(&name, n.owner, n.flags, n.rootref, n.sequence);
+    Ok(kept.into_iter().map(namespace).collect())
+}
+
+/// What the store is to keep of a namespace whose root moves on.
+pub(super) fn root(ns: &Namespace, root: BlobRef, seq: i64) -> Roots {
+    let mut value = value(root, seq);
+    if ns.name != PRIMARY {
+        value["owner"] = ns.owner.into();
+        value["flags"] = ns.flags.into();
+    }
+    Roots::of(&ns.name, value)
 }
 
 /// The value of a checkpoint (upstream's version 1).

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use client::{Message, Node, RpcError};
+use content::roots::Roots;
 use content::{BlobRef, batch};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize, de::IgnoredAny};
@@ -193,12 +194,11 @@ impl Module {
         for (blobref, data) in done.vals {
             self.store.insert_val(blobref, data);
         }
-        let root_value = if name == PRIMARY {
-            checkpoint::value(done.root, seq).to_string().into_bytes()
-        } else {
-            Vec::new()
+        let roots = match self.table.map.get(name) {
+            Some(ns) => checkpoint::root(ns, done.root, seq),
+            None => Roots::default(),
         };
-        let payload = batch::encode(&root_value, blobs.iter());
+        let payload = batch::encode(&roots.encode(), blobs.iter());
         let rpc = self
             .handle
             .rpc_raw("content.store-batch", Node::Any, Some(payload));

@@ -210,6 +210,11 @@ impl Module {
                 None => (self.empty_dir, 0),
             },
         };
+        if options.initial_rootref.is_none() {
+            let others = checkpoint::namespaces(&self.handle).await?;
+            let named = others.into_iter().map(|ns| (ns.name.clone(), ns));
+            self.table.map.extend(named);
+        }
         let primary = Namespace::new(PRIMARY, own_userid(), 0, root, seq);
         self.checkpointed = seq;
         self.table.map.insert(PRIMARY.to_owned(), primary);

@@ -1,9 +1,10 @@
 //! Roots and namespaces: `getroot`, `wait-version`, `namespace-*`, and the events about them.
 
 use client::{Message, Node, RpcError};
-use content::BlobRef;
+use content::roots::Roots;
+use content::{BlobRef, batch};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::stall::Work;
 use super::{Done, Module, RootInfo, own_userid};
@@ -151,6 +152,11 @@ impl Module {
             ));
         }
         if self.remove(&req.namespace) {
+            // Later than all stores of its commits. If it is lost the namespace is there again after a restart.
+            let gone = Roots::of(&req.namespace, Value::Null);
+            let payload = batch::encode(&gone.encode(), [].iter());
+            self.handle
+                .notify_raw("content.store-batch", Node::Any, Some(payload));
             let topic = format!("kvs.namespace-{}-removed", req.namespace);
             self.publish(&topic, &json!({"namespace": req.namespace}));
         }

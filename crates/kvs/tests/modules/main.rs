@@ -75,6 +75,39 @@ async fn acknowledged_commits_survive_a_crash_and_a_restart() {
 }
 
 #[tokio::test]
+async fn namespaces_survive_a_crash_and_a_restart_until_they_are_removed() {
+    let mut bed = Bed::new(1).await;
+    let h = bed.instance.client(0);
+    let guest = bed.instance.guest(0, 7);
+    for name in ["mine", "brief"] {
+        kv::namespace_create(&h, name, 7).await.unwrap();
+        kv::commit(&guest, Some(name), &put("a", "1"))
+            .await
+            .unwrap();
+    }
+    kv::namespace_remove(&h, "brief").await.unwrap();
+    // Stored in this order, so the end of the namespace is stored, too.
+    let root = kv::commit(&guest, Some("mine"), &put("b", "2"))
+        .await
+        .unwrap();
+    for restart in 0..2 {
+        match restart {
+            0 => bed.kill().await,
+            _ => bed.stop().await,
+        }
+        bed.start(1);
+        assert_eq!(kv::getroot(&guest, Some("mine")).await.unwrap(), root);
+        assert_eq!(kv::get(&guest, Some("mine"), "a").await.unwrap(), b"1");
+        let e = kv::getroot(&h, Some("brief")).await.unwrap_err();
+        assert_eq!(e.errno, libc::ENOTSUP);
+        let other = bed.instance.guest(0, 8);
+        let e = kv::get(&other, Some("mine"), "a").await.unwrap_err();
+        assert_eq!(e.errno, libc::EPERM);
+    }
+    bed.stop().await;
+}
+
+#[tokio::test]
 async fn namespaces_have_owners_and_end() {
     let mut bed = Bed::new(2).await;
     let owner = bed.instance.client(1);

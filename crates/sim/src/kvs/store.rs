@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use content::roots::{PRIMARY, Roots};
 use content::{BlobRef, HashAlg, batch};
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
@@ -15,6 +16,7 @@ pub(super) struct Store {
     blobs: HashMap<BlobRef, Bytes>,
     root: Option<Value>,
     checkpoints: Vec<Value>,
+    namespaces: Roots,
     /// It refuses to store anything.
     pub(super) full: bool,
     /// Blobs so far, for a store that is to lose some.
@@ -50,6 +52,13 @@ impl Store {
                 }
                 Ok(wire::json_payload(&json!({ "value": all })).ok())
             }
+            "namespaces" => {
+                let all = self.namespaces.iter().filter(|(_, root)| !root.is_null());
+                let all: serde_json::Map<String, Value> = all
+                    .map(|(name, root)| (name.to_owned(), root.clone()))
+                    .collect();
+                Ok(wire::json_payload(&json!({ "namespaces": all })).ok())
+            }
             _ if self.full => Err(RpcError::errno(libc::ENOSPC)),
             "store" => {
                 let data = request.payload().cloned().unwrap_or_default();
@@ -59,14 +68,18 @@ impl Store {
             }
             "store-batch" => {
                 let payload = request.payload().cloned().unwrap_or_default();
-                let (root, blobs) =
+                let (roots, blobs) =
                     batch::decode(payload).ok_or_else(|| RpcError::errno(libc::EPROTO))?;
                 if sabotage == Some(Sabotage::Forgets) {
                     return Ok(empty());
                 }
                 blobs.into_iter().for_each(|data| self.keep(data, sabotage));
-                if !root.is_empty() {
-                    self.root = serde_json::from_slice(&root).ok();
+                let roots = Roots::decode(&roots).map_err(|_| RpcError::errno(libc::EPROTO))?;
+                for (name, root) in roots.iter() {
+                    match name {
+                        PRIMARY => self.root = Some(root.clone()),
+                        name => self.namespaces.merge(Roots::of(name, root.clone())),
+                    }
                 }
                 Ok(empty())
             }
