@@ -13,6 +13,10 @@ mod blobref;
 pub mod cache;
 pub mod extents;
 pub mod many;
+#[cfg(feature = "module")]
 pub mod roots;
+
+/// The key-value namespace every instance has; checkpoints are of its root.
+pub const PRIMARY: &str = "primary";
 
 pub use blobref::{BlobRef, HashAlg, ParseBlobRefError};

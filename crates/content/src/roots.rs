@@ -3,9 +3,6 @@
 
 use serde_json::{Map, Value};
 
-/// The namespace whose root has checkpoints, too.
-pub const PRIMARY: &str = "primary";
-
 /// What a batch says of namespaces, by name: an object is the root it makes, null that the namespace is gone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Roots(Map<String, Value>);
@@ -62,6 +59,7 @@ impl FromIterator<(String, Value)> for Roots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PRIMARY;
     use serde_json::json;
 
     #[test]

@@ -29,6 +29,7 @@ pub mod shape;
 pub mod signals;
 pub mod signed;
 pub mod subprocess;
+pub mod survivor;
 pub mod taskmap;
 pub mod urgency;
 

@@ -34,6 +34,30 @@ const NAMES: [&str; 31] = [
     "Bad system call",
 ];
 
+/// Their short names, in the same order.
+const SHORT: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// A signal by its name, with or without `SIG`, or its number.
+///
+/// ```
+/// assert_eq!(formats::signals::parse("SIGTERM"), Some(15));
+/// assert_eq!(formats::signals::parse("usr1"), Some(10));
+/// assert_eq!(formats::signals::parse("SIGNAL"), None);
+/// ```
+pub fn parse(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let index = SHORT.iter().position(|short| *short == name)?;
+    Some(index as i32 + 1)
+}
+
 /// The words for a signal, or its number if it has none.
 ///
 /// ```
@@ -52,6 +76,14 @@ pub fn describe(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        for (text, signal) in [("9", Some(9)), ("0", None), ("65", None), ("", None)] {
+            assert_eq!(parse(text), signal, "{text}");
+        }
+        assert_eq!((parse("SYS"), parse("SIGHUP")), (Some(31), Some(1)));
+    }
 
     #[test]
     fn as_the_c_library_says() {

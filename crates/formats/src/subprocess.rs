@@ -44,9 +44,20 @@ pub struct Command {
     pub label: Option<String>,
 }
 
+impl Command {
+    /// Its label, or "".
+    pub fn name(&self) -> &str {
+        self.label.as_deref().unwrap_or_default()
+    }
+}
+
 /// Option of a [`Command`] with a label, "1": when the client of the process goes away, the process goes on in the
 /// background, waitable, and can be attached to. How it ended is kept until somebody has waited for it.
 pub const OUTLIVES_CLIENT: &str = "outlives_client";
+
+/// Option of a [`Command`] that outlives its client: seconds, as text. Where the server keeps its run directory, the
+/// process goes on when the broker ends, and the next broker finds it: see [`crate::survivor`].
+pub const OUTLIVES_BROKER: &str = "outlives_broker";
 
 /// Request of `exec`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -29,10 +29,7 @@ mod txn;
 #[cfg(feature = "module")]
 pub mod walk;
 
-pub use content::{BlobRef, HashAlg, batch, many};
+pub use content::{BlobRef, HashAlg, PRIMARY, batch, many};
 pub use key::normalize;
 pub use treeobj::{Dir, Symlink, TreeObj};
 pub use txn::{Op, Txn};
-
-/// The namespace every instance has.
-pub use content::roots::PRIMARY;

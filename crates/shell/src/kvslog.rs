@@ -5,9 +5,16 @@
 //! not the number of lines a job prints. The queue is bounded: when the KVS is slower than the
 //! job, writers wait, and in the end the tasks do.
 
-use crate::queue::{self, Entry};
+use crate::{
+    log::complain,
+    patience::Patience,
+    queue::{self, Entry},
+};
 use client::{Handle, Node};
-use formats::{Event, eventlog, iodata::base64_encode};
+use formats::{
+    Event, eventlog,
+    iodata::{base64_decode, base64_encode},
+};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 use tokio::{
@@ -48,9 +55,9 @@ pub fn now() -> f64 {
 
 impl KvsLog {
     /// Starts the task that commits to `namespace`.
-    pub fn start(handle: Handle, namespace: String) -> KvsLog {
+    pub fn start(handle: Handle, patience: Patience, namespace: String) -> KvsLog {
         let (queue, items) = queue::queue(QUEUE_BYTES);
-        tokio::spawn(commit_loop(handle, namespace, items));
+        tokio::spawn(commit_loop(handle, patience, namespace, items));
         KvsLog { queue }
     }
 
@@ -141,7 +148,59 @@ impl Allowance {
     }
 }
 
-async fn commit_loop(handle: Handle, namespace: String, mut items: UnboundedReceiver<Entry<Item>>) {
+/// Where the events go.
+struct Store<'a> {
+    handle: &'a Handle,
+    patience: &'a Patience,
+    namespace: &'a str,
+}
+
+impl Store<'_> {
+    /// Stores a batch, once, whatever happens to brokers meanwhile.
+    async fn commit(&self, batch: &Batch) -> Result<(), RpcError> {
+        let request = batch.request(self.namespace);
+        let mut attempts = self.patience.attempts();
+        loop {
+            let stored = self.handle.rpc("kvs.commit", Node::Any, &request).await;
+            let Err(e) = stored else { return Ok(()) };
+            if !attempts.go_on_after(&e).await {
+                return Err(e);
+            }
+            // The answer may be all that was lost.
+            if self.has(batch).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a batch is stored: as a whole or not at all.
+    async fn has(&self, batch: &Batch) -> Result<bool, RpcError> {
+        let Some((key, text)) = batch.logs.first() else {
+            return Ok(true);
+        };
+        let request = json!({"namespace": self.namespace, "key": key, "flags": 0});
+        let found = self
+            .patience
+            .rpc(self.handle, "kvs.lookup", Node::Any, &request);
+        let found: Value = match found.await {
+            Ok(found) => found.json()?,
+            Err(e) if e.errno == libc::ENOENT => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let data = found.pointer("/val/data").and_then(Value::as_str);
+        let log = base64_decode(data.unwrap_or_default())
+            .ok_or_else(|| RpcError::proto(format!("kvs.lookup: {key}: malformed value")))?;
+        // Lines have the time they were made at: there are no two of one text.
+        Ok(String::from_utf8_lossy(&log).contains(text.as_str()))
+    }
+}
+
+async fn commit_loop(
+    handle: Handle,
+    patience: Patience,
+    namespace: String,
+    mut items: UnboundedReceiver<Entry<Item>>,
+) {
     let mut failed: Option<RpcError> = None;
     let mut allowance = Allowance {
         commits: BURST,
@@ -165,10 +224,14 @@ async fn commit_loop(handle: Handle, namespace: String, mut items: UnboundedRece
         }
         if !batch.logs.is_empty() {
             allowance.spend();
-            let request = batch.request(&namespace);
-            if let Err(e) = handle.rpc("kvs.commit", Node::Any, &request).await {
+            let store = Store {
+                handle: &handle,
+                patience: &patience,
+                namespace: &namespace,
+            };
+            if let Err(e) = store.commit(&batch).await {
                 if failed.is_none() {
-                    eprintln!("flux-shell: ERROR: storing events of the job: {e}");
+                    complain(&format!("ERROR: storing events of the job: {e}"));
                 }
                 failed = Some(e);
             }

@@ -6,7 +6,11 @@
 
 use crate::output::{Output, Sink, Stream};
 use serde_json::{Map, Value, json};
-use std::{cell::RefCell, io, rc::Rc};
+use std::{
+    cell::RefCell,
+    io::{self, Write as _},
+    rc::Rc,
+};
 
 /// Severity, as in RFC 5424. The three levels up to critical are fatal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,16 @@ impl Level {
 pub fn os_error(e: &io::Error) -> String {
     e.raw_os_error()
         .map_or_else(|| e.to_string(), |errno| wire::strerror(errno).into_owned())
+}
+
+/// Writes to standard error, as far as anybody reads it.
+fn write_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says what cannot go where messages go.
+pub fn complain(text: &str) {
+    write_line(&format!("flux-shell: {text}"));
 }
 
 #[derive(Clone, Default)]
@@ -91,7 +105,7 @@ impl Logger {
             map
         };
         match &sink {
-            None => eprintln!("{}", line(rank, level, message)),
+            None => write_line(&line(rank, level, message)),
             Some(Sink::Kvs { log, .. }) => {
                 log.append("output", "log", Value::Object(context())).await;
             }

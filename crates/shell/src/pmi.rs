@@ -11,13 +11,11 @@ use crate::{
     options::Options,
 };
 use pmi::{Action, Server, server::Program};
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixStream, unix::OwnedWriteHalf},
 };
-use wire::Message;
 
 /// Entries of the key-value store.
 pub type Entries = BTreeMap<String, String>;
@@ -130,75 +128,11 @@ impl Pmi {
     }
 }
 
-/// The leader's side of the exchange: collects the entries of all shells that have tasks.
-#[derive(Debug)]
-pub struct Gather {
-    /// Shells that take part, the leader included if it has tasks.
-    expected: usize,
-    entries: Entries,
-    arrived: usize,
-    waiting: Vec<Message>,
-}
-
-/// What the leader sends to everyone when the last shell has arrived.
-#[derive(Debug)]
-pub struct Gathered {
-    pub entries: Entries,
-    pub requests: Vec<Message>,
-}
-
-impl Gather {
-    pub fn new(info: &JobInfo) -> Gather {
-        let expected = info.taskmap.counts().iter().filter(|n| **n > 0).count();
-        Gather {
-            expected,
-            entries: Entries::new(),
-            arrived: 0,
-            waiting: Vec::new(),
-        }
-    }
-
-    /// Adds the entries of one shell: of the leader itself, or of the sender of a request.
-    pub fn add(&mut self, entries: Entries, request: Option<Message>) -> Option<Gathered> {
-        self.entries.extend(entries);
-        self.waiting.extend(request);
-        self.arrived += 1;
-        if self.arrived < self.expected {
-            return None;
-        }
-        self.arrived = 0;
-        let entries = std::mem::take(&mut self.entries);
-        Some(Gathered {
-            entries,
-            requests: std::mem::take(&mut self.waiting),
-        })
-    }
-}
-
-/// Entries as a payload.
-pub fn to_payload(entries: &Entries) -> Value {
-    json!(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::info::tests::{info, resources};
     use formats::jobspec::JobspecBuilder;
-
-    #[test]
-    fn gathering() {
-        let job = JobspecBuilder::new(["a"]).slots(3, 1, 0, None, false);
-        let info = info(job, &resources(&["0", "0", "0"], None), 3);
-        let mut gather = Gather::new(&info);
-        let entry = |k: &str| Entries::from([(k.to_owned(), "v".to_owned())]);
-        for _round in 0..2 {
-            assert!(gather.add(entry("a"), None).is_none());
-            assert!(gather.add(entry("b"), None).is_none());
-            let all = gather.add(entry("c"), None).unwrap();
-            assert_eq!(all.entries.keys().cloned().collect::<String>(), "abc");
-        }
-    }
 
     #[tokio::test]
     async fn tasks_talk_to_the_server() {

@@ -6,7 +6,7 @@
 //! before the leader has its service: until the leader has answered once, an absent one is asked
 //! again.
 
-use crate::queue;
+use crate::{log::complain, patience::Patience, queue};
 use client::{Handle, Node};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -33,6 +33,7 @@ enum Parcel {
 /// The leader's method, as one shell calls it.
 struct Leader {
     handle: Handle,
+    patience: Patience,
     topic: String,
     rank: u32,
     /// How often it may still be absent: never again once it has answered.
@@ -43,8 +44,8 @@ impl Leader {
     async fn write(&mut self, request: &Value) {
         loop {
             let answer = self
-                .handle
-                .rpc(&self.topic, Node::Rank(self.rank), request)
+                .patience
+                .rpc(&self.handle, &self.topic, Node::Rank(self.rank), request)
                 .await;
             match answer {
                 Err(e) if e.errno == libc::ENOSYS && self.tries > 0 => {
@@ -53,9 +54,7 @@ impl Leader {
                     continue;
                 }
                 Err(e) => {
-                    let complaint =
-                        format!("flux-shell: ERROR: sending output to the leader shell: {e}");
-                    eprintln!("{complaint}");
+                    complain(&format!("ERROR: sending output to the leader shell: {e}"));
                 }
                 Ok(_) => {}
             }
@@ -73,15 +72,23 @@ pub struct Remote {
 
 impl Remote {
     /// Starts the task that sends to `topic` of the shell on broker rank `leader`.
-    pub fn start(handle: Handle, topic: String, leader: u32, shell_rank: u32) -> Remote {
+    pub fn start(
+        handle: Handle,
+        patience: Patience,
+        topic: String,
+        leader: u32,
+        shell_rank: u32,
+    ) -> Remote {
         let (queue, mut parcels) = queue::queue::<Parcel>(QUEUE_BYTES);
         let mut leader = Leader {
             handle,
+            patience,
             topic,
             rank: leader,
             tries: AGAIN.0,
         };
         tokio::spawn(async move {
+            let mut number = 0u64;
             while let Some(first) = parcels.recv().await {
                 let mut batch = vec![first];
                 while batch.len() < BATCH {
@@ -100,7 +107,10 @@ impl Remote {
                     }
                 }
                 if !entries.is_empty() {
-                    let request = json!({"shell_rank": shell_rank, "entries": entries});
+                    number += 1;
+                    let request = json!({
+                        "shell_rank": shell_rank, "batch": number, "entries": entries,
+                    });
                     leader.write(&request).await;
                 }
                 for done in flushes {

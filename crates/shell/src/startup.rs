@@ -13,6 +13,7 @@ use crate::{
     log::{Level, Logger, os_error},
     options::{Options, Sharing},
     output::{self, Output, Route, Sink},
+    patience::Patience,
     remote::Remote,
     rlimit,
     template::{Scope, TaskTag},
@@ -54,6 +55,7 @@ impl Drop for TmpDir {
 /// The shell, prepared.
 pub struct Shell {
     pub handle: Handle,
+    pub patience: Patience,
     pub inbox: Inbox,
     pub info: JobInfo,
     pub options: Options,
@@ -245,8 +247,9 @@ fn default_limit(owner: Option<u32>, uid: u32) -> u64 {
 }
 
 /// Connects and prepares. Errors before output is set up are reported by the caller.
-pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
-    let handle = Handle::open(None)
+pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<Shell, Fatal> {
+    let handle = patience
+        .open()
         .await
         .map_err(|e| fatal("connecting to the broker", e))?;
     // The handle is new, so nobody has taken its inbox.
@@ -266,7 +269,7 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     let namespace = env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| id.namespace());
     let log = info
         .is_leader()
-        .then(|| KvsLog::start(handle.clone(), namespace.clone()));
+        .then(|| KvsLog::start(handle.clone(), patience.clone(), namespace.clone()));
     let temporary = temporary(&info);
     let parent = *temporary.as_ref().unwrap_or(&"/tmp");
     let tmpdir = make_tmpdir(&info, answers.rundir.as_deref(), parent)?;
@@ -296,6 +299,7 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
             let (leader, rank) = (info.leader_rank(), info.shell_rank);
             Route::Remote(Sink::Leader(Remote::start(
                 handle.clone(),
+                patience.clone(),
                 topic,
                 leader,
                 rank,
@@ -362,6 +366,7 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     }
     Ok(Shell {
         handle,
+        patience: patience.clone(),
         inbox,
         info,
         options,

@@ -1,9 +1,10 @@
 //! The broker's `rexec` service: a [`Server`] as a module.
 
+use std::path::Path;
 use std::time::Duration;
 
-use client::Node;
 use client::module::{Context, ModuleError, ModuleResult};
+use client::{Handle, Node};
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
@@ -38,7 +39,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let uri = handle.getattr("local-uri").await?;
     let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
     let mut state = State {
-        server: Server::new(handle.clone(), uri).map_err(|e| ModuleError::new("signals", e))?,
+        server: server(&handle, uri).await?,
         local_only: handle.rank() == 0 && has_guests(&config),
         handle,
     };
@@ -61,6 +62,18 @@ pub async fn main(ctx: Context) -> ModuleResult {
         state.server.drained().await;
     }
     Ok(())
+}
+
+/// The server; where the run directory stays when the broker ends, with what the broker before has left.
+async fn server(handle: &Handle, uri: String) -> Result<Server, ModuleError> {
+    let mut server =
+        Server::new(handle.clone(), uri).map_err(|e| ModuleError::new("signals", e))?;
+    if handle.getattr("rundir-cleanup").await.as_deref() == Ok("0") {
+        let dir = Path::new(&handle.getattr("rundir").await?).join("rexec");
+        let failed = |e| ModuleError::new(&dir.to_string_lossy(), e);
+        server.outlive(&dir).map_err(failed)?;
+    }
+    Ok(server)
 }
 
 impl State {

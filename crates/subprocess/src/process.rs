@@ -1,10 +1,12 @@
 //! One process: started, fed, signalled, read to its end.
 
 use std::collections::HashMap;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use formats::subprocess;
@@ -14,6 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use wire::RpcError;
+
+use crate::survivors;
 
 const READ_CHUNK: usize = 16 * 1024;
 
@@ -34,6 +38,8 @@ pub(crate) enum Report {
     Output(Stream, Bytes),
     /// So many bytes of input have been taken by the process's pipe of that name.
     Consumed(Arc<str>, usize),
+    /// It was found again some time ago: if nobody has asked for it, nobody will.
+    Unclaimed,
     /// It ended; always the last report.
     Finished(i32),
 }
@@ -79,6 +85,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// One that has ended before it was known here.
+    pub(crate) fn gone(pid: i32) -> Self {
+        let (control, _) = unbounded_channel();
+        Self { pid, control }
+    }
+
     /// Ask for something; false when the process has ended.
     pub(crate) fn ask(&self, control: Control) -> bool {
         self.control.send(control).is_ok()
@@ -171,6 +183,42 @@ pub(crate) fn start(
             let _ = reader.await;
         }
         // The module is gone when nobody takes reports any more.
+        let _ = reports.send((key, Report::Finished(status))).await;
+    });
+    Ok(Process { pid, control })
+}
+
+/// Take over a process that an earlier broker has started; its end is reported under `key`, and before that, should
+/// `patience` be over, [`Report::Unclaimed`].
+pub(crate) fn adopt(
+    key: u64,
+    pid: i32,
+    fd: OwnedFd,
+    record: PathBuf,
+    patience: Duration,
+    reports: Reports,
+) -> std::io::Result<Process> {
+    let fd = survivors::watch(fd)?;
+    let (control, mut rx) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut unclaimed = std::pin::pin!(tokio::time::sleep(patience));
+        let mut is_new = true;
+        loop {
+            tokio::select! {
+                () = survivors::ended(&fd) => break,
+                () = &mut unclaimed, if is_new => {
+                    is_new = false;
+                    // The module is gone when nobody takes reports any more.
+                    let _ = reports.send((key, Report::Unclaimed)).await;
+                }
+                Some(control) = rx.recv() => match control {
+                    // Its streams went with the earlier broker.
+                    Control::Input(..) | Control::CloseInput(_) => {}
+                    Control::Signal(signum) => survivors::signal(fd.get_ref(), pid, signum),
+                },
+            }
+        }
+        let status = survivors::status(&record);
         let _ = reports.send((key, Report::Finished(status))).await;
     });
     Ok(Process { pid, control })
@@ -368,7 +416,7 @@ mod tests {
                 (7, Report::Output(stream, data)) if stream == *wanted => {
                     out.extend_from_slice(&data);
                 }
-                (_, Report::Output(..) | Report::Consumed(..)) => {}
+                (_, Report::Output(..) | Report::Consumed(..) | Report::Unclaimed) => {}
                 (_, Report::Finished(status)) => return (out, status),
             }
         }

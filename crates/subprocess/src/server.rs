@@ -5,6 +5,8 @@
 //! started it in the foreground, or one that attached to it in the background. What a background process
 //! writes goes to the log, and its last [`RETAINED`] bytes are kept for `wait`.
 
+mod adopted;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -14,15 +16,17 @@ use formats::iodata::IoData;
 use formats::job::WaitStatus;
 use formats::subprocess::{
     AttachRequest, Command, ExecRequest, ExecResponse, FLAG_CHANNEL, FLAG_CREDIT, FLAG_STDERR,
-    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, OUTLIVES_CLIENT,
-    Target, WaitResponse, WriteRequest,
+    FLAG_STDOUT, FLAG_WAITABLE, KillRequest, LOCAL_FALLTHROUGH, LOCAL_NO_SETPGRP, OUTLIVES_BROKER,
+    OUTLIVES_CLIENT, Target, WaitResponse, WriteRequest,
 };
+use formats::survivor::is_name;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
+use crate::survivors::{self, Survivors};
 
 /// Bytes of input that may be on their way to one process, unless the command's option
 /// `stdin_BUFSIZE` says otherwise.
@@ -62,6 +66,22 @@ fn outlives_client(cmd: &Command) -> Result<bool, RpcError> {
     }
 }
 
+/// How long a process may be without a broker, in seconds, if it outlives its broker at all.
+fn patience(cmd: &Command) -> Result<Option<u64>, RpcError> {
+    let Some(value) = cmd.opts.get(OUTLIVES_BROKER) else {
+        return Ok(None);
+    };
+    let wrong = |text: &str| invalid(&format!("cmd.opts.{OUTLIVES_BROKER}: {text}"));
+    let seconds = value.as_str().and_then(|text| text.parse().ok());
+    let seconds = seconds.ok_or_else(|| wrong("must be a number of seconds, as text"))?;
+    match &cmd.label {
+        Some(label) if is_name(label) && outlives_client(cmd)? => Ok(Some(seconds)),
+        _ => Err(wrong(
+            "the process has to outlive its client, and to have a label of letters, digits, '-' and '_'",
+        )),
+    }
+}
+
 /// Who gets what a process reports.
 struct Client {
     /// The exec or attach request.
@@ -75,6 +95,8 @@ struct Entry {
     background: bool,
     /// In the background from when its client goes.
     outlives_client: bool,
+    /// The next broker finds it.
+    outlives_broker: bool,
     client: Option<Client>,
     /// Streams that have ended.
     ended: Vec<Stream>,
@@ -97,6 +119,8 @@ pub struct Server {
     reported: Receiver<(u64, Report)>,
     children: Signal,
     stopping: bool,
+    /// Where the next broker finds what runs, if there will be one.
+    survivors: Option<Survivors>,
 }
 
 /// Something has happened to a process: see [`Server::happened`].
@@ -125,6 +149,7 @@ impl Server {
             reported,
             children: signal(SignalKind::child())?,
             stopping: false,
+            survivors: None,
         })
     }
 
@@ -170,7 +195,7 @@ impl Server {
     }
 
     /// Start nothing more and end what runs: at once, but for processes that outlive their clients. Those have some
-    /// of their own to end, and are asked to.
+    /// of their own to end, and are asked to. What outlives the broker stays.
     pub fn stop_gently(&mut self) {
         self.stop_by(|entry| match entry.outlives_client {
             true => libc::SIGTERM,
@@ -180,14 +205,14 @@ impl Server {
 
     fn stop_by(&mut self, signum: impl Fn(&Entry) -> i32) {
         self.stopping = true;
-        for entry in self.entries.values().filter(|e| e.status.is_none()) {
+        for entry in self.entries.values().filter(|e| e.must_end()) {
             entry.process.ask(Control::Signal(signum(entry)));
         }
     }
 
-    /// Wait until no process runs; what they report on the way is passed on.
+    /// Wait until no process runs but those that outlive the broker; what they report on the way is passed on.
     pub async fn drained(&mut self) {
-        while self.entries.values().any(|e| e.status.is_none()) {
+        while self.entries.values().any(Entry::must_end) {
             let happening = self.next().await;
             self.happened(happening);
         }
@@ -234,12 +259,25 @@ impl Server {
         };
         let windows = input_windows(&cmd)?;
         let outlives_client = outlives_client(&cmd)?;
+        let patience = patience(&cmd)?;
         let key = self.next_key;
         let given = cmd.clone();
         cmd.env.insert("FLUX_URI".into(), self.uri.clone());
+        let survival = patience.zip(self.survivors.as_ref());
+        if let Some((patience, survivors)) = survival {
+            survivors::tell(&mut cmd, &survivors.path(given.name()), patience);
+        }
         let process = process::start(key, &cmd, manner, self.reports.clone())?;
         self.next_key += 1;
         let pid = process.pid;
+        let outlives_broker = survival.is_some_and(|(patience, survivors)| {
+            let noted = survivors.add(given.name(), pid, patience, &given.cmdline);
+            let failed = |e: &std::io::Error| {
+                let text = format!("{}[{pid}] will end with this broker: {e}", given.name());
+                self.handle.say("rexec", 4, &text);
+            };
+            noted.inspect_err(failed).is_ok()
+        });
         self.handle.respond(msg, &ExecResponse::Started { pid });
         if flags & FLAG_CREDIT != 0 {
             self.handle.respond(msg, &credit(windows));
@@ -253,6 +291,7 @@ impl Server {
             cmd: given,
             background,
             outlives_client,
+            outlives_broker,
             client,
             ended: Vec::new(),
             retained: VecDeque::new(),
@@ -350,6 +389,12 @@ impl Server {
                         .respond(&client.request, &credit([(name.to_string(), bytes)]));
                 }
             }
+            Report::Unclaimed => {
+                if entry.client.is_none() && entry.waiter.is_none() {
+                    log(&self.handle, entry, 4, "nobody has asked for it: ended");
+                    entry.process.ask(Control::Signal(libc::SIGTERM));
+                }
+            }
             Report::Finished(status) => {
                 entry.status = Some(status);
                 if entry.is_logged() {
@@ -390,6 +435,9 @@ impl Server {
                 .respond(&waiter, &WaitResponse { status, output });
         }
         if told || !entry.waitable {
+            if let Some(survivors) = self.survivors.as_ref().filter(|_| entry.outlives_broker) {
+                survivors.remove(entry.cmd.name());
+            }
             self.entries.remove(&key);
         }
     }
@@ -512,6 +560,11 @@ impl Server {
 }
 
 impl Entry {
+    /// It runs and must not outlive the broker.
+    fn must_end(&self) -> bool {
+        self.status.is_none() && !self.outlives_broker
+    }
+
     /// Whether the log is told what the process does: nobody else hears of it.
     fn is_logged(&self) -> bool {
         self.background && !(self.outlives_client && self.client.is_some())

@@ -6,8 +6,7 @@ use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::HashAlg;
-use crate::roots::PRIMARY;
+use crate::{HashAlg, PRIMARY};
 
 fn blob(text: &str) -> (BlobRef, Bytes) {
     let blobref = HashAlg::Sha1.hash(text.as_bytes());

@@ -17,8 +17,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
-use crate::BlobRef;
-use crate::roots::{PRIMARY, Roots};
+use crate::roots::Roots;
+use crate::{BlobRef, PRIMARY};
 
 const CHECKPOINT: &str = "kvs-primary";
 const ROOT: &str = "kvs-root";

@@ -20,8 +20,8 @@ use sqlx::sqlite::{
 use sqlx::{Executor, QueryBuilder, Row, Sqlite as Db};
 
 use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
-use crate::roots::{PRIMARY, Roots};
-use crate::{BlobRef, HashAlg};
+use crate::roots::Roots;
+use crate::{BlobRef, HashAlg, PRIMARY};
 
 /// How many checkpoints are kept, unless an option says so: enough to step back over a bad one, few enough to stay small.
 const MAX_CHECKPOINTS: u32 = 5;

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use bytes::Bytes;
 use content::backing::{Backing, Durability, Files, Sqlite};
-use content::roots::{PRIMARY, Roots};
-use content::{BlobRef, HashAlg};
+use content::roots::Roots;
+use content::{BlobRef, HashAlg, PRIMARY};
 use serde_json::json;
 
 use disk::{Dice, Disk, Event};

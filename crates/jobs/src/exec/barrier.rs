@@ -1,43 +1,98 @@
-//! The barrier that the shells of a job meet in before and after starting tasks.
+//! The barriers that the shells of a job meet at, before and after starting tasks.
+//!
+//! A shell says how many it has passed (`round`). It may come a second time, having lost the answer, and others may have
+//! heard more than this service: whoever has passed a barrier proves that all had come.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use client::Handle;
+use formats::Idset;
+use serde::Deserialize;
 use wire::{Message, RpcError};
 
-/// Shells that have entered and wait.
+/// What a shell says.
+#[derive(Deserialize)]
+struct Entry {
+    /// Its broker.
+    rank: Option<u32>,
+    /// Barriers it has passed; shells of others do not say.
+    round: Option<u64>,
+    /// It only tells how many it has passed.
+    passed: Option<u64>,
+}
+
 pub(super) struct Barrier {
-    size: usize,
-    waiting: Vec<Message>,
+    ranks: Idset,
+    /// Barriers that all have come to.
+    passed: u64,
+    waiting: HashMap<u32, (u64, Message)>,
     broken: bool,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl Barrier {
-    /// For `size` shells.
-    pub(super) fn new(size: usize) -> Self {
+    /// For the shells on these brokers; the first barrier may be waited for this long.
+    pub(super) fn new(ranks: Idset, timeout: Option<Duration>) -> Self {
         Self {
-            size,
-            waiting: Vec::new(),
+            ranks,
+            passed: 0,
+            waiting: HashMap::new(),
             broken: false,
+            timeout,
+            deadline: None,
         }
     }
 
-    /// A shell enters; the last one lets all go on.
+    /// A shell enters, or tells where it is; the last one lets all go on.
     pub(super) fn enter(&mut self, handle: &Handle, request: Message) {
-        if self.broken {
-            handle.respond_error(&request, &RpcError::errno(libc::EIO));
-            return;
+        let entry: Entry = match request.json() {
+            Ok(entry) => entry,
+            Err(e) => return handle.respond_error(&request, &e),
+        };
+        if let Some(passed) = entry.passed {
+            self.passed = self.passed.max(passed);
+            handle.respond_ok(&request);
+            return self.release(handle);
         }
-        self.waiting.push(request);
-        if self.waiting.len() == self.size {
-            for request in self.waiting.drain(..) {
-                handle.respond_ok(&request);
-            }
+        let rank = entry.rank.filter(|rank| self.ranks.contains(*rank));
+        let Some(rank) = rank else {
+            let text = "the job has no shell on this rank";
+            return handle.respond_error(&request, &RpcError::new(libc::EINVAL, text));
+        };
+        if self.broken {
+            return handle.respond_error(&request, &RpcError::errno(libc::EIO));
+        }
+        let round = entry.round.unwrap_or(self.passed);
+        self.passed = self.passed.max(round);
+        if self.waiting.is_empty() && self.passed == 0 {
+            self.deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
+        }
+        self.waiting.insert(rank, (round, request));
+        let here = |(round, _): &&(u64, Message)| *round == self.passed;
+        if self.waiting.values().filter(here).count() == self.ranks.len() {
+            self.passed += 1;
+        }
+        self.release(handle);
+    }
+
+    /// Let go on who waits at a barrier that is behind all.
+    fn release(&mut self, handle: &Handle) {
+        let passed = self.passed;
+        if passed > 0 {
+            self.deadline = None;
+        }
+        for (_, (_, request)) in self.waiting.extract_if(|_, (round, _)| *round < passed) {
+            handle.respond_ok(&request);
         }
     }
 
     /// A shell has exited: nobody can pass any more.
     pub(super) fn fail(&mut self, handle: &Handle) {
         self.broken = true;
-        for request in self.waiting.drain(..) {
+        self.deadline = None;
+        for (_, (_, request)) in self.waiting.drain() {
             handle.respond_error(&request, &RpcError::errno(libc::EIO));
         }
     }
@@ -45,5 +100,17 @@ impl Barrier {
     /// Whether shells wait that can never pass.
     pub(super) fn is_waited_for(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// When the first barrier has been waited for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// It has: those who have not come.
+    pub(super) fn expire(&mut self) -> Idset {
+        self.deadline = None;
+        let missing = self.ranks.iter().filter(|r| !self.waiting.contains_key(r));
+        missing.collect()
     }
 }

@@ -1,28 +1,28 @@
 //! One running job: shells on all its ranks, from start to release.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use client::{Node, RpcStream};
-use formats::fsd;
+use client::Node;
 use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
-use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, OUTLIVES_CLIENT, Target};
+use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
+use formats::{Idset, eventlog, fsd};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use wire::{Message, RpcError};
 
 use super::barrier::Barrier;
+use super::config::Config;
+use super::ending::{Ending, Step};
 use super::guest::Guest;
 use super::lost::Places;
+use super::watch::{ShellEvent, Watch, label};
 use super::{Control, Reporter, Site, mock};
 use crate::rexec;
-
-/// From SIGTERM to SIGKILL.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A `start` request (RFC 32).
 #[derive(Debug, Deserialize)]
@@ -43,15 +43,6 @@ impl Start {
         let time = self.r.pointer("/execution/starttime");
         time.and_then(Value::as_f64).unwrap_or(0.0)
     }
-}
-
-/// What the shell on a rank reports.
-enum ShellEvent {
-    Started(i32),
-    Output(String),
-    Exited(i32),
-    /// It could not be started, or is out of reach.
-    Failed(RpcError),
 }
 
 /// State of one shell.
@@ -76,6 +67,9 @@ struct Job {
     status: i32,
     /// Signal to send to shells that start from now on.
     signal: Option<i32>,
+    ending: Option<Ending>,
+    /// When the shells that are left have had time enough after the end of the leader.
+    leader_gone: Option<Instant>,
     failed: bool,
 }
 
@@ -112,10 +106,17 @@ pub(super) async fn run(
         Err(e) => return unprepared(&report, &start, &e),
     };
     let ranks: Vec<u32> = set.ranks().iter().collect();
+    let expiration = match start.reattach {
+        true => set.expiration,
+        false => fair(&site.config, start.starttime(), set.expiration),
+    };
     let mut job = Job {
         report: report.clone(),
         shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
-        barrier: Barrier::new(ranks.len()),
+        barrier: Barrier::new(
+            ranks.iter().copied().collect(),
+            barrier_timeout(&site, &start),
+        ),
         places: Places::new(&set, start.id, start.userid),
         guest,
         site,
@@ -123,13 +124,15 @@ pub(super) async fn run(
         reattaches: start.reattach,
         status: 0,
         signal: None,
+        ending: None,
+        leader_gone: None,
         failed: false,
     };
     for (rank, status) in exited {
         job.shells.insert(rank, Shell::Gone);
         job.status = job.status.max(status);
     }
-    if !job.supervise(&start, &ranks, set.expiration, control).await {
+    if !job.supervise(&start, &ranks, expiration, control).await {
         return;
     }
     let log = job.guest.append(&[
@@ -162,6 +165,40 @@ fn unprepared(report: &Reporter, start: &Start, e: &RpcError) {
     report.released();
 }
 
+/// For how long the job's first barrier may be waited for: as the jobspec says, or the configuration.
+fn barrier_timeout(site: &Site, start: &Start) -> Option<Duration> {
+    let own = "/attributes/system/exec/bulkexec/barrier-timeout";
+    match start.jobspec.pointer(own).and_then(Value::as_f64) {
+        Some(seconds) => Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|t| !t.is_zero()),
+        None => site.config.barrier_timeout,
+    }
+}
+
+/// When a job that starts now has to end. A start that was late at the cost of much of the job's time is made up for.
+fn fair(config: &Config, start: f64, expiration: f64) -> f64 {
+    let (delay, duration) = (
+        eventlog::timestamp(SystemTime::now()) - start,
+        expiration - start,
+    );
+    match expiration > 0.0 && start > 0.0 && delay / duration * 100.0 > config.max_start_delay {
+        true => expiration + delay,
+        false => expiration,
+    }
+}
+
+/// Sleep until then; for ever without a time.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Signals that a shell does not take for its own, but passes on.
+const SHELLS_PASS_ON: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGALRM];
+
 /// Wait status of a job of which nothing is left: exit code 127.
 const LOST: i32 = 127 << 8;
 
@@ -191,25 +228,29 @@ impl Job {
             false => &[("init", Value::Null), ("starting", Value::Null)],
         };
         let begun = self.guest.append(events);
-        let (topic, request) = match start.reattach {
-            true => ("rexec.attach", json!(attach(start.id))),
-            false => ("rexec.exec", json!(self.command(start))),
-        };
+        let command = self.command(start);
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
         let mut watches = JoinSet::new();
         let away = |rank: &&u32| self.shells.get(rank) == Some(&Shell::Starting);
         for rank in ranks.iter().filter(away) {
-            let stream = self.site.handle.stream(topic, Node::Rank(*rank), &request);
-            watches.spawn(watch(*rank, stream, tx.clone()));
+            let watch = Watch {
+                handle: self.site.handle.clone(),
+                rank: *rank,
+                id: start.id,
+                patience: self.site.patience(),
+                events: tx.clone(),
+            };
+            match start.reattach {
+                true => watches.spawn(watch.find()),
+                false => watches.spawn(watch.start(&command)),
+            };
         }
         let mut found = start.reattach;
         if let Err(e) = begun.await {
             self.fail("exec", &format!("cannot write the exec eventlog: {e}"));
         }
-        let mut escalation: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
         while self.shells.values().any(|shell| *shell != Shell::Gone) {
-            let was_signalled = self.signal.is_some();
             if found && self.shells.values().all(|shell| *shell != Shell::Starting) {
                 found = false;
                 self.report.reattached();
@@ -223,7 +264,7 @@ impl Job {
                     // The service ends; its next life finds the shells.
                     None => return false,
                     Some(message) => match message {
-                    Control::Cancel(signum) => self.signal_all(signum),
+                    Control::Cancel(signum) => self.end(signum),
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
                     Control::Critical(ranks) => self.places.set_critical(ranks),
@@ -241,16 +282,9 @@ impl Job {
                     // The manager's exception event comes back as Cancel.
                     self.report.exception("timeout", &note);
                 }
-                () = async { match escalation.as_mut() {
-                    Some(timer) => timer.await,
-                    None => std::future::pending().await,
-                } } => {
-                    self.signal_all(libc::SIGKILL);
-                    escalation = Some(Box::pin(tokio::time::sleep(KILL_TIMEOUT)));
-                }
-            }
-            if !was_signalled && self.signal.is_some() {
-                escalation = Some(Box::pin(tokio::time::sleep(KILL_TIMEOUT)));
+                () = at(self.ending.as_ref().map(Ending::due)) => self.escalate(start).await,
+                () = at(self.barrier.deadline()) => self.barrier_expired(start.id).await,
+                () = at(self.leader_gone) => self.left_alone().await,
             }
         }
         true
@@ -261,12 +295,18 @@ impl Job {
             .jobspec
             .pointer("/attributes/system/exec/job_shell")
             .and_then(Value::as_str)
+            .or(self.site.config.job_shell.as_deref())
             .unwrap_or(&self.site.shell);
         let mut env = rexec::environment();
         env.insert("FLUX_KVS_NAMESPACE".into(), self.guest.name().to_owned());
         let cmdline = vec![shell.to_owned(), start.id.dec()];
-        // The shells stay when this service goes.
-        let opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
+        // The shells stay when this service goes, or the broker for a while.
+        let mut opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
+        let patience = self.site.patience();
+        if !patience.is_zero() {
+            let seconds = patience.as_secs().max(1).to_string();
+            opts.insert(OUTLIVES_BROKER.to_owned(), seconds.into());
+        }
         rexec::request(cmdline, env, label(start.id), opts)
     }
 
@@ -303,7 +343,15 @@ impl Job {
                         self.fail("exec", &loss.note);
                     }
                 }
-                let context = json!({ "rank": rank, "wait_status": status });
+                let mut context = json!({ "rank": rank, "wait_status": status });
+                let left = self.left();
+                if self.places.is_leader(rank) && !left.is_empty() {
+                    context["active_ranks"] = left.to_string().into();
+                    let timeout = self.site.config.shell_exit_timeout;
+                    self.leader_gone = timeout
+                        .filter(|_| self.ending.is_none())
+                        .and_then(|t| Instant::now().checked_add(t));
+                }
                 let _ = self.guest.append(&[("shell-exit", context)]).await;
                 // From now on the eventlog knows: rexec need not.
                 let request = Target::label(label(self.report.id()));
@@ -324,7 +372,7 @@ impl Job {
             }
             ShellEvent::Failed(e) => {
                 let note = match e.errno {
-                    libc::ENOENT if self.reattaches => {
+                    libc::ENOENT if self.reattaches || self.started => {
                         format!("job shell on rank {rank} is not there any more")
                     }
                     _ => format!("job shell could not be run on rank {rank}: {e}"),
@@ -354,7 +402,95 @@ impl Job {
             self.failed = true;
             self.report.exception(kind, note);
         }
-        self.signal_all(libc::SIGTERM);
+        self.end(self.site.config.ending.term_signal);
+    }
+
+    /// Ask the job to end, and see to it that it does.
+    fn end(&mut self, signum: i32) {
+        self.leader_gone = None;
+        match SHELLS_PASS_ON.contains(&signum) {
+            true => self.signal_all(signum),
+            false => self.signal_tasks(signum),
+        }
+        let timing = &self.site.config.ending;
+        self.ending
+            .get_or_insert_with(|| Ending::begin(timing.clone(), Instant::now()));
+    }
+
+    /// Do what is due with a job that has not ended yet.
+    async fn escalate(&mut self, start: &Start) {
+        let now = Instant::now();
+        let steps = self.ending.as_mut().map(|ending| ending.steps(now));
+        for step in steps.unwrap_or_default() {
+            match step {
+                Step::KillTasks(signum) => self.signal_tasks(signum),
+                Step::KillShells(signum) => self.signal_all(signum),
+                Step::GiveUp => {
+                    let reason = format!("unkillable user processes for job {}", start.id.f58());
+                    self.drain(&self.left(), &reason).await;
+                    for rank in self.left().iter() {
+                        self.gone(rank, libc::SIGKILL);
+                    }
+                    self.ending = None;
+                }
+            }
+        }
+    }
+
+    /// Not all shells have come to the first barrier in time.
+    async fn barrier_expired(&mut self, id: JobId) {
+        let missing = self.barrier.expire();
+        let reason = format!("job {} start timeout: possible node hang", id.f58());
+        self.drain(&missing, &reason).await;
+        let note = format!(
+            "start barrier timeout waiting for {}/{} nodes (rank{} {missing})",
+            missing.len(),
+            self.shells.len(),
+            if missing.len() > 1 { "s" } else { "" },
+        );
+        self.fail("exec", &note);
+    }
+
+    /// The leader has ended, and others have not for too long.
+    async fn left_alone(&mut self) {
+        self.leader_gone = None;
+        let left = self.left();
+        let timeout = self.site.config.shell_exit_timeout.unwrap_or_default();
+        let note = format!(
+            "job shells still active on {} (rank{} {left}) {} after leader shell exit",
+            self.places.hosts(&left),
+            if left.len() > 1 { "s" } else { "" },
+            fsd::format(timeout.as_secs_f64()),
+        );
+        self.fail("exec", &note);
+    }
+
+    /// Ranks whose shells have not ended.
+    fn left(&self) -> Idset {
+        let left = self.shells.iter().filter(|(_, s)| **s != Shell::Gone);
+        left.map(|(rank, _)| *rank).collect()
+    }
+
+    async fn drain(&self, ranks: &Idset, reason: &str) {
+        let request = json!({"targets": ranks.to_string(), "reason": reason, "mode": "update"});
+        let drained = self
+            .site
+            .handle
+            .rpc("resource.drain", Node::Rank(0), &request);
+        if let Err(e) = drained.await {
+            let text = format!("ranks {ranks} cannot be drained: {reason}: {e}");
+            self.site.handle.say("job-exec", 3, &text);
+        }
+    }
+
+    /// Have the shells send a signal to their tasks.
+    fn signal_tasks(&self, signum: i32) {
+        let topic = format!("shell-{}.kill", self.report.id().dec());
+        let handle = self.site.handle.clone();
+        tokio::spawn(async move {
+            // Should it be lost, it is done again.
+            let _ = handle.publish(&topic, &json!({ "signum": signum })).await;
+        });
     }
 
     fn signal_all(&mut self, signum: i32) {
@@ -371,43 +507,5 @@ impl Job {
         self.site
             .handle
             .notify("rexec.kill", Node::Rank(rank), &request);
-    }
-}
-
-/// What a job's shells are called in rexec.
-fn label(id: JobId) -> String {
-    format!("shell-{}", id.dec())
-}
-
-/// The request that finds a shell again.
-fn attach(id: JobId) -> AttachRequest {
-    AttachRequest {
-        target: Target::label(label(id)),
-        flags: rexec::OUTPUT,
-    }
-}
-
-/// Report what becomes of the shell on `rank`.
-async fn watch(rank: u32, mut stream: RpcStream, tx: UnboundedSender<(u32, ShellEvent)>) {
-    // The receiver lives as long as the job's task; after it nobody wants to know.
-    let send = |event| drop(tx.send((rank, event)));
-    let mut status = None;
-    while let Some(answer) = stream.next().await {
-        match answer.and_then(|msg| msg.json()) {
-            Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
-                send(ShellEvent::Started(pid));
-            }
-            Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
-                let text = String::from_utf8_lossy(&io.data).into_owned();
-                send(ShellEvent::Output(text));
-            }
-            Ok(ExecResponse::Finished { status: code }) => status = Some(code),
-            Ok(_) => {}
-            Err(e) => return send(ShellEvent::Failed(e)),
-        }
-    }
-    match status {
-        Some(code) => send(ShellEvent::Exited(code)),
-        None => send(ShellEvent::Failed(RpcError::errno(libc::ECONNRESET))),
     }
 }

@@ -4,7 +4,7 @@
 //! without a shell that is not critical; all are, unless its user says otherwise (`job-exec.critical-ranks`).
 
 use client::{Handle, Node};
-use formats::{Idset, JobId, ResourceSet};
+use formats::{Hostlist, Idset, JobId, ResourceSet};
 use serde_json::json;
 
 /// Severity of an exception that the job survives.
@@ -50,6 +50,19 @@ impl Places {
             place as u32,
             self.places.get(place).map_or("", |(_, host)| host),
         )
+    }
+
+    /// Whether the leader is on this broker.
+    pub(super) fn is_leader(&self, rank: u32) -> bool {
+        self.places
+            .first()
+            .is_some_and(|(leader, _)| *leader == rank)
+    }
+
+    /// Hosts of brokers, as a host list.
+    pub(super) fn hosts(&self, ranks: &Idset) -> Hostlist {
+        let here = self.places.iter().filter(|(rank, _)| ranks.contains(*rank));
+        here.map(|(_, host)| host.as_str()).collect()
     }
 
     /// The shell on a broker was killed. The job ends if that was the leader.

@@ -8,15 +8,19 @@
 //! keeps them by label, and a `start` with `reattach` finds them again.
 
 mod barrier;
+mod config;
+mod ending;
 mod guest;
 mod job;
 mod lost;
 mod mock;
+mod watch;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use client::module::{Context, ModuleResult};
+use client::module::{Context, ModuleError, ModuleResult};
 use client::services::job_manager::Presence;
 use client::{Handle, Inbox, Node};
 use formats::Idset;
@@ -27,6 +31,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use wire::{Message, RpcError};
+
+use config::Config;
 
 /// What a job's task is told.
 #[derive(Debug)]
@@ -47,6 +53,23 @@ pub(crate) struct Site {
     handle: Handle,
     /// The job shell.
     shell: String,
+    config: Arc<Config>,
+    /// The instance is kept when it ends, so that it may come back.
+    is_kept: bool,
+}
+
+/// How long brokers may be away, where nothing says otherwise.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+impl Site {
+    /// How long jobs wait for a broker that is away, and shells for theirs.
+    fn patience(&self) -> Duration {
+        let unless_said = match self.is_kept {
+            true => BROKER_TIMEOUT,
+            false => Duration::ZERO,
+        };
+        self.config.broker_timeout.unwrap_or(unless_said)
+    }
 }
 
 /// A job that runs: the way to its task, and whose it is.
@@ -57,6 +80,8 @@ struct Running {
 
 struct Exec {
     site: Site,
+    /// What the module was loaded with.
+    args: Vec<String>,
     jobs: HashMap<JobId, Running>,
     tasks: FuturesUnordered<JoinHandle<JobId>>,
     /// That manager is gone: its next life has to be told of this service.
@@ -79,15 +104,27 @@ async fn hello(handle: &Handle) -> Result<(), RpcError> {
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
-        handle, mut inbox, ..
+        handle,
+        mut inbox,
+        args,
+        ..
     } = ctx;
     handle.subscribe("job-exception").await?;
+    let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
+    let config = Config::parse(&config, &args).map_err(ModuleError::invalid)?;
+    let is_kept = handle.getattr("statedir-cleanup").await.as_deref() == Ok("0");
     hello(&handle).await?;
     let mut manager = Presence::watch(&handle);
     let shell = handle.getattr("conf.shell_path").await?;
-    let site = Site { handle, shell };
+    let site = Site {
+        handle,
+        shell,
+        config: Arc::new(config),
+        is_kept,
+    };
     let mut exec = Exec {
         site,
+        args,
         jobs: HashMap::new(),
         tasks: FuturesUnordered::new(),
         orphaned: false,
@@ -147,17 +184,31 @@ impl Exec {
             "expiration" => self.expiration(msg),
             "critical-ranks" => self.critical(msg),
             "stats-get" => {
-                self.site
-                    .handle
-                    .respond(msg, &json!({ "jobs": self.jobs.len() }));
+                let Site { config, shell, .. } = &self.site;
+                let stats = json!({
+                    "jobs": self.jobs.len(),
+                    "bulk-exec": { "config": config.describe(shell) },
+                });
+                self.site.handle.respond(msg, &stats);
                 Ok(())
             }
+            "config-reload" => self.reload(msg),
             "disconnect" => Ok(()),
             _ => Err(RpcError::errno(libc::ENOSYS)),
         };
         if let Err(e) = result {
             self.site.handle.respond_error(msg, &e);
         }
+    }
+
+    /// What is said anew concerns jobs that start from now on.
+    fn reload(&mut self, msg: &Message) -> Result<(), RpcError> {
+        msg.require_owner()?;
+        let config = Config::parse(&msg.json()?, &self.args);
+        let config = config.map_err(|why| RpcError::new(libc::EINVAL, why))?;
+        self.site.config = Arc::new(config);
+        self.site.handle.respond_ok(msg);
+        Ok(())
     }
 
     fn start(&mut self, msg: &Message) -> Result<(), RpcError> {
@@ -243,10 +294,9 @@ impl Exec {
         };
         if severity == 0 {
             // A job that is not (or no longer) here has nothing to end.
-            let signum = if kind == "timeout" {
-                libc::SIGALRM
-            } else {
-                libc::SIGTERM
+            let signum = match kind.as_str() {
+                "timeout" => libc::SIGALRM,
+                _ => self.site.config.ending.term_signal,
             };
             let _ = self.control(id, Control::Cancel(signum));
         }

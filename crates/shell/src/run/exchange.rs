@@ -3,13 +3,15 @@
 use super::{Event, Running};
 use crate::{
     Fatal,
+    gather::Gift,
     log::Level,
-    pmi::{Entries, Outcome, to_payload},
+    pmi::{Entries, Outcome},
     startup,
 };
 use client::Node;
+use serde_json::{Value, json};
 use tokio::task::spawn_local;
-use wire::Message;
+use wire::{Message, RpcError};
 
 impl Running {
     pub(super) async fn pmi_line(&mut self, rank: u32, line: &str) -> Result<(), Fatal> {
@@ -38,11 +40,20 @@ impl Running {
     pub(super) async fn pmi_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<(), Fatal> {
         for outcome in outcomes {
             match outcome {
-                Outcome::Exchange(entries) if self.is_leader() => self.gather(entries, None),
+                Outcome::Exchange(entries) if self.is_leader() => self.gather(Gift {
+                    shell: self.shell.info.shell_rank,
+                    round: self.gather.rounds(),
+                    entries,
+                    request: None,
+                }),
                 Outcome::Exchange(entries) => {
-                    let topic = format!("{}.pmi-exchange", self.shell.service);
-                    let leader = Node::Rank(self.shell.info.leader_rank());
-                    let answer = self.shell.handle.rpc(&topic, leader, &to_payload(&entries));
+                    let request = json!({
+                        "shell_rank": self.shell.info.shell_rank,
+                        "round": self.exchanges,
+                        "entries": entries,
+                    });
+                    self.exchanges += 1;
+                    let answer = self.ask_leader("pmi-exchange", request);
                     let events = self.events.clone();
                     spawn_local(async move {
                         let entries = answer.await.and_then(|m| m.json()).ok();
@@ -70,16 +81,28 @@ impl Running {
     }
 
     /// The leader: one more shell has arrived at the PMI barrier.
-    pub(super) fn gather(&mut self, entries: Entries, request: Option<Message>) {
-        let Some(all) = self.gather.add(entries, request) else {
+    pub(super) fn gather(&mut self, gift: Gift) {
+        let Some(all) = self.gather.add(gift) else {
             return;
         };
-        let payload = to_payload(&all.entries);
         for request in &all.requests {
-            self.shell.handle.respond(request, &payload);
+            self.shell.handle.respond(request, &*all.entries);
         }
-        if !self.tasks.is_empty() {
-            let _ = self.events.send(Event::Exchanged(Some(all.entries)));
+        if all.complete && !self.tasks.is_empty() {
+            let entries = Entries::clone(&all.entries);
+            let _ = self.events.send(Event::Exchanged(Some(entries)));
         }
+    }
+
+    /// Ask the leader's service, and again if it, or a broker on the way, is away for a while.
+    pub(super) fn ask_leader(
+        &self,
+        method: &str,
+        request: Value,
+    ) -> impl Future<Output = Result<Message, RpcError>> + use<> {
+        let (handle, patience) = (self.shell.handle.clone(), self.shell.patience.clone());
+        let topic = format!("{}.{method}", self.shell.service);
+        let leader = Node::Rank(self.shell.info.leader_rank());
+        async move { patience.rpc(&handle, &topic, leader, &request).await }
     }
 }

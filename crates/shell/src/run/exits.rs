@@ -2,8 +2,8 @@
 
 use super::{Event, Running};
 use crate::{Fatal, log::Level};
-use client::Node;
 use formats::{fsd, job::WaitStatus};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::task::spawn_local;
@@ -38,9 +38,8 @@ impl Running {
                 self.first_task_exit(report).await?;
             } else {
                 self.exit_reported = true;
-                let leader = Node::Rank(self.shell.info.leader_rank());
-                let topic = format!("{}.doom", self.shell.service);
-                self.shell.handle.notify(&topic, leader, &report);
+                // When the leader is gone the job is over anyway.
+                spawn_local(self.ask_leader("doom", report).map(drop));
             }
         }
         if self.tasks.iter().all(|task| task.status.is_some()) {
@@ -51,19 +50,12 @@ impl Running {
 
     /// The tasks of this shell have ended.
     pub(super) async fn tasks_complete(&mut self) {
-        let info = &self.shell.info;
-        if info.is_leader() {
+        if self.is_leader() {
             self.active_shells.remove(0);
             return;
         }
-        let topic = format!("{}.tasks-complete", self.shell.service);
-        let request = json!({"shell_rank": info.shell_rank});
-        // When the leader is gone the job is over anyway.
-        let _ = self
-            .shell
-            .handle
-            .rpc(&topic, Node::Rank(info.leader_rank()), &request)
-            .await;
+        let request = json!({"shell_rank": self.shell.info.shell_rank});
+        let _ = self.ask_leader("tasks-complete", request).await;
     }
 
     /// Records the first exit of a task in the whole job, and what follows from it.

@@ -10,13 +10,16 @@ mod processes;
 mod service;
 
 use crate::{
-    Fatal, barrier,
+    Fatal,
+    barrier::Barrier,
     environment::{for_task, gpus_per_task},
+    gather::Gather,
     input::Input,
-    log::{Level, Logger, os_error},
+    log::{Level, Logger, complain, os_error},
     options::{InputOptions, Warning},
     output::{self, Stream},
-    pmi::{Entries, Gather, Pmi},
+    patience::{Patience, Turn},
+    pmi::{Entries, Pmi},
     pty::{Terminals, leader_session},
     startup::{self, Shell, task_tags},
     task,
@@ -30,7 +33,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{collections::HashMap, os::unix::process::ExitStatusExt, time::Duration};
 use subprocess::server::Server;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -58,6 +61,8 @@ enum Event {
     Doom,
     /// The job will be out of time soon.
     Expiring(Warning),
+    /// The connection to the broker was lost.
+    Turn(Turn),
 }
 
 /// Signals that ask a job to end.
@@ -86,6 +91,12 @@ struct Running {
     /// Attributes of the broker are fetched when the first task uses PMI.
     pmi_informed: bool,
     gather: Gather,
+    /// Others than the leader: PMI exchanges that were begun.
+    exchanges: u64,
+    /// The leader: the last batch of output from each other shell.
+    written: HashMap<u32, u64>,
+    /// Barriers this shell has passed.
+    passed: u64,
     /// All shells have started their tasks.
     started: bool,
     /// Tasks that ended before: their ends come after `shell.start` in the log.
@@ -104,8 +115,15 @@ struct Running {
 
 /// Runs the job's part on this node and returns the exit code.
 pub async fn run(id: JobId) -> i32 {
+    let patience = Patience::from_env();
+    let code = run_patiently(id, &patience).await.clamp(0, 255);
+    patience.leave(code);
+    code
+}
+
+async fn run_patiently(id: JobId, patience: &Patience) -> i32 {
     let logger = Logger::default();
-    let shell = match startup::prepare(id, &logger).await {
+    let shell = match startup::prepare(id, patience, &logger).await {
         Ok(shell) => shell,
         Err(e) => return end_early(id, &logger, e).await,
     };
@@ -128,7 +146,7 @@ async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
     if let Ok(handle) = client::Handle::open(None).await
         && let Err(raise) = startup::raise(&handle, id, &e.message, None).await
     {
-        eprintln!("flux-shell: ERROR: failed to raise job exception: {raise}");
+        complain(&format!("ERROR: failed to raise job exception: {raise}"));
     }
     e.code
 }
@@ -155,6 +173,9 @@ impl Running {
                 .then(|| Pmi::new(info, &shell.options, shell.logger.clone())),
             pmi_informed: false,
             gather: Gather::new(info),
+            exchanges: 0,
+            written: HashMap::new(),
+            passed: 0,
             tasks: Vec::new(),
             started: false,
             early_exits: Vec::new(),
@@ -182,8 +203,9 @@ impl Running {
             code: 128 + n,
             ..Fatal::new("")
         };
-        let (handle, info) = (self.shell.handle.clone(), self.shell.info.clone());
-        let mut met = std::pin::pin!(barrier::enter(&handle, &info));
+        self.watch_connection();
+        let barrier = Barrier::of(&self.shell);
+        let mut met = std::pin::pin!(barrier.enter(0));
         // What is for tasks waits for them.
         let mut early = Vec::new();
         loop {
@@ -201,6 +223,7 @@ impl Running {
                 _ = terminate.recv() => return Err(killed(libc::SIGTERM)),
             }
         }
+        self.passed = 1;
         if let Some(log) = &self.shell.log {
             let info = &self.shell.info;
             let mut context = json!({
@@ -366,11 +389,21 @@ impl Running {
 
     /// Enters the second barrier beside the loop: tasks are served while it lasts.
     fn second_barrier(&self) {
-        let (handle, info) = (self.shell.handle.clone(), self.shell.info.clone());
+        let (barrier, events) = (Barrier::of(&self.shell), self.events.clone());
+        spawn_local(async move {
+            let met = barrier.enter(1).await;
+            let _ = events.send(Event::Started(met));
+        });
+    }
+
+    /// Tell the loop when the connection to the broker is lost, and what becomes of it.
+    fn watch_connection(&self) {
+        let (handle, patience) = (self.shell.handle.clone(), self.shell.patience.clone());
         let events = self.events.clone();
         spawn_local(async move {
-            let met = barrier::enter(&handle, &info).await;
-            let _ = events.send(Event::Started(met));
+            while let Some(turn) = patience.turn(&handle).await {
+                let _ = events.send(Event::Turn(turn));
+            }
         });
     }
 
@@ -380,6 +413,7 @@ impl Running {
             return;
         };
         let (handle, events) = (self.shell.handle.clone(), self.events.clone());
+        let patience = self.shell.patience.clone();
         let (id, mut expiration) = (self.shell.info.id, self.shell.info.expiration);
         spawn_local(async move {
             let request = json!({"id": id, "key": "R", "flags": 0});
@@ -398,6 +432,9 @@ impl Running {
                             let r = message.json::<Value>().ok().and_then(|v| v.get("R").cloned());
                             let r = r.and_then(|r| ResourceSet::try_from(r).ok());
                             expiration = r.map_or(expiration, |r| r.expiration);
+                        }
+                        Some(Err(e)) if patience.attempts().go_on_after(&e).await => {
+                            updates = handle.stream("job-info.update-watch", Node::Any, &request);
                         }
                         _ => watching = false,
                     },
@@ -422,8 +459,15 @@ impl Running {
                 }
                 None => Ok(()),
             },
+            Event::Turn(Turn::Back) => {
+                let (barrier, passed) = (Barrier::of(&self.shell), self.passed);
+                spawn_local(async move { barrier.passed(passed).await });
+                Ok(())
+            }
+            Event::Turn(Turn::Abandoned) => Err(Fatal::new("lost connection to the broker")),
             Event::Started(outcome) => {
                 outcome?;
+                self.passed = 2;
                 self.started = true;
                 if let Some(log) = &self.shell.log {
                     let mut context = json!({"taskmap": self.shell.info.taskmap.to_wrapped()});
@@ -506,7 +550,7 @@ impl Running {
             let (handle, id) = (&self.shell.handle, self.shell.info.id);
             let raised = startup::raise(handle, id, &e.message, e.wait_status).await;
             if let Err(raise) = raised {
-                eprintln!("flux-shell: ERROR: failed to raise job exception: {raise}");
+                complain(&format!("ERROR: failed to raise job exception: {raise}"));
             }
         }
         self.flush().await;
@@ -517,7 +561,9 @@ impl Running {
         if let Some(log) = &self.shell.log
             && let Err(e) = log.flush().await
         {
-            eprintln!("flux-shell: ERROR: not all events of the job were stored: {e}");
+            complain(&format!(
+                "ERROR: not all events of the job were stored: {e}"
+            ));
         }
     }
 }

@@ -4,11 +4,11 @@
 //!
 //! | method | from | payload |
 //! |---|---|---|
-//! | `write` | other shells | `{shell_rank, entries:[{name, context}]}` for the output log |
+//! | `write` | other shells | `{shell_rank, batch, entries:[{name, context}]}` for the output log; each batch once |
 //! | `stdin` | users; the leader | the context of a data event |
 //! | `doom` | other shells | the first task exit of that shell |
 //! | `tasks-complete` | other shells | `{shell_rank}` |
-//! | `pmi-exchange` | other shells | entries of the PMI key-value store |
+//! | `pmi-exchange` | other shells | `{shell_rank, round, entries}` for the PMI key-value store |
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
 //! | `rexec.*` | users | see `super::processes` |
 //! | `terminus.*` | users | see crate `terminus` |
@@ -16,6 +16,7 @@
 use super::{Event, FirstExit, Running};
 use crate::{
     Fatal,
+    gather::Gift,
     log::{Level, event_line},
     options::InputOptions,
     output::{self, Sink, Stream},
@@ -85,17 +86,16 @@ impl Running {
                 return Ok(());
             }
         };
-        let rank = || {
-            payload
-                .get("shell_rank")
-                .and_then(Value::as_u64)
-                .map(|r| r as u32)
-        };
+        let number = |key: &str| payload.get(key).and_then(Value::as_u64);
+        let rank = || number("shell_rank").map(|r| r as u32);
         let bad = |what: &str| RpcError::proto(format!("{method}: {what}"));
         match method {
             "stdin" => {
                 let outcome = self.stdin(&payload).await;
                 handle.respond_result(&message, outcome.map(|()| json!({})));
+            }
+            "write" if self.is_leader() && self.has_written(rank(), number("batch")) => {
+                handle.respond_ok(&message);
             }
             "write" if self.is_leader() => match self.write(&payload) {
                 Some(work) => {
@@ -107,6 +107,7 @@ impl Running {
                 None => handle.respond_error(&message, &bad("bad output entry")),
             },
             "doom" if self.is_leader() => {
+                handle.respond_ok(&message);
                 self.first_task_exit(Value::Object(payload)).await?;
             }
             "tasks-complete" if self.is_leader() => match rank() {
@@ -116,11 +117,19 @@ impl Running {
                 }
                 None => handle.respond_error(&message, &bad("shell_rank is missing")),
             },
-            "pmi-exchange" if self.is_leader() => {
-                let entry = |(k, v): (String, Value)| Some((k, v.as_str()?.to_owned()));
-                let entries = payload.into_iter().filter_map(entry).collect();
-                self.gather(entries, Some(message));
-            }
+            "pmi-exchange" if self.is_leader() => match rank().zip(number("round")) {
+                Some((shell, round)) => {
+                    let entry = |(k, v): (&String, &Value)| Some((k.clone(), v.as_str()?.into()));
+                    let entries = payload.get("entries").and_then(Value::as_object);
+                    self.gather(Gift {
+                        shell,
+                        round,
+                        entries: entries.into_iter().flatten().filter_map(entry).collect(),
+                        request: Some(message),
+                    });
+                }
+                None => handle.respond_error(&message, &bad("shell_rank or round is missing")),
+            },
             "exception" if self.is_leader() => {
                 handle.respond_ok(&message);
                 return self.exception(&payload, rank()).await;
@@ -152,6 +161,16 @@ impl Running {
         }
         self.input.deliver(&io);
         Ok(())
+    }
+
+    /// Whether a shell sends this for the second time, having lost the answer.
+    fn has_written(&mut self, shell: Option<u32>, batch: Option<u64>) -> bool {
+        let Some((shell, batch)) = shell.zip(batch) else {
+            return false;
+        };
+        self.written
+            .insert(shell, batch)
+            .is_some_and(|last| last >= batch)
     }
 
     /// The work of storing entries that another shell has sent, in their order.

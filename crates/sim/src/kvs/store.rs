@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use content::roots::{PRIMARY, Roots};
-use content::{BlobRef, HashAlg, batch};
+use content::roots::Roots;
+use content::{BlobRef, HashAlg, PRIMARY, batch};
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 

@@ -1,0 +1,114 @@
+//! Following one shell through rexec, and finding it again when its broker comes back.
+
+use std::time::{Duration, Instant};
+
+use client::{Handle, Node, RpcStream};
+use formats::jobid::JobId;
+use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, Target};
+use tokio::sync::mpsc::UnboundedSender;
+use wire::RpcError;
+
+use crate::rexec;
+
+/// Between two attempts to find a shell again: as long as the first, then longer and longer up to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// What is said of a broker, or its rexec, that is not there, or not there yet.
+const AWAY: [i32; 3] = [libc::EHOSTUNREACH, libc::ENOSYS, libc::ECONNRESET];
+
+/// What the shell on a rank reports.
+pub(super) enum ShellEvent {
+    /// It runs; also said when it was found again.
+    Started(i32),
+    Output(String),
+    Exited(i32),
+    /// It could not be started, or is out of reach.
+    Failed(RpcError),
+}
+
+/// What a job's shells are called in rexec.
+pub(super) fn label(id: JobId) -> String {
+    format!("shell-{}", id.dec())
+}
+
+/// The way to one shell.
+pub(super) struct Watch {
+    pub(super) handle: Handle,
+    pub(super) rank: u32,
+    pub(super) id: JobId,
+    /// How long its broker may be away.
+    pub(super) patience: Duration,
+    pub(super) events: UnboundedSender<(u32, ShellEvent)>,
+}
+
+impl Watch {
+    /// Start a shell; the request is sent before the future is polled.
+    pub(super) fn start(self, request: &ExecRequest) -> impl Future<Output = ()> + use<> {
+        let stream = self
+            .handle
+            .stream("rexec.exec", Node::Rank(self.rank), request);
+        self.follow(stream, false)
+    }
+
+    /// Find one that was started in an earlier life of this service.
+    pub(super) fn find(self) -> impl Future<Output = ()> + use<> {
+        let stream = self.attach();
+        self.follow(stream, true)
+    }
+
+    fn attach(&self) -> RpcStream {
+        let request = AttachRequest {
+            target: Target::label(label(self.id)),
+            flags: rexec::OUTPUT,
+        };
+        self.handle
+            .stream("rexec.attach", Node::Rank(self.rank), &request)
+    }
+
+    fn send(&self, event: ShellEvent) {
+        // The receiver lives as long as the job's task; after it nobody wants to know.
+        let _ = self.events.send((self.rank, event));
+    }
+
+    /// Report what becomes of the shell. `begun`: it runs, for all that is known.
+    async fn follow(self, mut stream: RpcStream, mut begun: bool) {
+        let mut status = None;
+        let mut away: Option<(Instant, Duration)> = None;
+        loop {
+            let answer = match stream.next().await {
+                Some(answer) => answer.and_then(|msg| msg.json()),
+                None => match status {
+                    Some(code) => return self.send(ShellEvent::Exited(code)),
+                    None => Err(RpcError::errno(libc::ECONNRESET)),
+                },
+            };
+            match answer {
+                Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
+                    (begun, away) = (true, None);
+                    self.send(ShellEvent::Started(pid));
+                }
+                Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
+                    let text = String::from_utf8_lossy(&io.data).into_owned();
+                    self.send(ShellEvent::Output(text));
+                }
+                Ok(ExecResponse::Finished { status: code }) => status = Some(code),
+                Ok(_) => {}
+                // An earlier life of this service had started it, and could not say so.
+                Err(e) if e.errno == libc::EEXIST && !begun => {
+                    begun = true;
+                    stream = self.attach();
+                }
+                Err(e) if begun && AWAY.contains(&e.errno) && !self.patience.is_zero() => {
+                    let (since, pause) = away.unwrap_or((Instant::now(), PAUSES[0]));
+                    if since.elapsed() > self.patience {
+                        return self.send(ShellEvent::Failed(e));
+                    }
+                    tokio::time::sleep(pause).await;
+                    away = Some((since, (pause * 2).min(PAUSES[1])));
+                    stream = self.attach();
+                }
+                Err(e) => return self.send(ShellEvent::Failed(e)),
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What a shell does while its broker is away.
+//!
+//! A shell that outlives its broker ([`formats::survivor`]) keeps its tasks and what they write, connects to the next broker
+//! as soon as it is there, and asks again what was not answered. It ends when that takes too long, or when its
+//! record is gone: then nobody expects it any more. Any other shell ends with its connection, and asks once.
+
+use std::{
+    env, fs,
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use client::{Handle, Node, OpenError, OpenOptions, Reconnect, Status};
+use formats::survivor;
+use serde_json::Value;
+use wire::{Message, RpcError};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a broker may take to have its services, and a shell to have one with its next broker.
+const SERVED: Duration = Duration::from_secs(10);
+
+/// What is said of a broker or service that is not there, or not there yet.
+const AWAY: [i32; 3] = [libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENOSYS];
+
+/// For how long a shell waits, if it waits.
+#[derive(Debug, Clone, Default)]
+pub struct Patience(Option<Arc<Terms>>);
+
+#[derive(Debug)]
+struct Terms {
+    record: PathBuf,
+    limit: Duration,
+}
+
+/// What becomes of a connection that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There is a broker again.
+    Back,
+    /// Nobody will come, or not in time.
+    Abandoned,
+}
+
+impl Patience {
+    /// As the environment says.
+    pub fn from_env() -> Patience {
+        let terms = || {
+            Some(Terms {
+                record: env::var_os(survivor::RECORD)?.into(),
+                limit: Duration::from_secs(env::var(survivor::PATIENCE).ok()?.parse().ok()?),
+            })
+        };
+        Patience(terms().map(Arc::new))
+    }
+
+    /// A connection to the broker.
+    pub async fn open(&self) -> Result<Handle, OpenError> {
+        let options = OpenOptions::from_env()?;
+        let again = Reconnect {
+            max_delay: Duration::from_millis(500),
+            ..Reconnect::default()
+        };
+        let options = match &self.0 {
+            Some(_) => options.reconnect(again),
+            None => options,
+        };
+        options.open(None).await
+    }
+
+    /// Attempts at one thing.
+    pub fn attempts(&self) -> Attempts {
+        Attempts {
+            terms: self.0.clone(),
+            failing: None,
+            unserved: None,
+        }
+    }
+
+    /// Ask until there is an answer.
+    pub async fn rpc(
+        &self,
+        handle: &Handle,
+        topic: &str,
+        node: Node,
+        request: &Value,
+    ) -> Result<Message, RpcError> {
+        let mut attempts = self.attempts();
+        loop {
+            match handle.rpc(topic, node, request).await {
+                Err(e) if attempts.go_on_after(&e).await => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Wait until the connection is lost, and then for the next broker. `None` once it is gone for good, as it is for a
+    /// shell without patience.
+    pub async fn turn(&self, handle: &Handle) -> Option<Turn> {
+        let terms = self.0.as_deref()?;
+        let mut status = handle.status();
+        status.wait_for(|s| *s == Status::Lost).await.ok()?;
+        // Nobody reads there any more.
+        silence();
+        let since = Instant::now();
+        loop {
+            let back = status.wait_for(|s| matches!(s, Status::Connected(_)));
+            if let Ok(back) = tokio::time::timeout(PAUSE, back).await {
+                return back.ok().map(|_| match terms.record.exists() {
+                    true => Turn::Back,
+                    false => Turn::Abandoned,
+                });
+            }
+            if since.elapsed() > terms.limit || !terms.record.exists() {
+                return Some(Turn::Abandoned);
+            }
+        }
+    }
+
+    /// Leave the exit code for the broker that did not start this shell.
+    pub fn leave(&self, code: i32) {
+        if let Some(terms) = self.0.as_deref().filter(|t| t.record.exists()) {
+            // Without it the shell counts as killed.
+            let _ = fs::write(survivor::exit_file(&terms.record), code.to_string());
+        }
+    }
+}
+
+/// Attempts at one thing, that fail.
+#[derive(Debug)]
+pub struct Attempts {
+    terms: Option<Arc<Terms>>,
+    /// Since when.
+    failing: Option<Instant>,
+    /// Since when there is a broker without the service.
+    unserved: Option<Instant>,
+}
+
+impl Attempts {
+    /// Whether to ask again after this error; after a pause, if so.
+    pub async fn go_on_after(&mut self, e: &RpcError) -> bool {
+        let Some(terms) = self.terms.as_deref().filter(|_| AWAY.contains(&e.errno)) else {
+            return false;
+        };
+        let failing = *self.failing.get_or_insert_with(Instant::now);
+        let unserved = match e.errno {
+            libc::ENOSYS => *self.unserved.get_or_insert_with(Instant::now),
+            _ => {
+                self.unserved = None;
+                Instant::now()
+            }
+        };
+        if failing.elapsed() > terms.limit || unserved.elapsed() > SERVED || !terms.record.exists()
+        {
+            return false;
+        }
+        tokio::time::sleep(PAUSE).await;
+        true
+    }
+}
+
+/// Let what is written to the standard streams vanish: their readers are gone.
+fn silence() {
+    if let Ok(null) = fs::File::options().write(true).open("/dev/null") {
+        for stream in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+            // SAFETY: both are open descriptors, and nothing in this program owns the second.
+            unsafe { libc::dup2(null.as_raw_fd(), stream) };
+        }
+    }
+}
