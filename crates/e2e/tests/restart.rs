@@ -53,9 +53,11 @@ fn jobs_are_there_after_a_crash() {
         kill -9 $(flux getattr broker.pid)
     ";
     let first = site.write("first", first);
-    // What is orphaned ends by itself.
+    // Shells that are not to outlive their brokers end by themselves.
+    let config = site.write("exec.toml", "exec.broker-timeout = \"0\"\n");
+    let config = format!("-c{}", config.display());
     let line = format!(
-        "flux start {state} {run} sh -eu {}; code=$?
+        "flux start {config} {state} {run} sh -eu {}; code=$?
         for pid in $(cat pids); do while kill -0 $pid; do :; done; done 2>/dev/null
         exit $code",
         first.display()
@@ -74,7 +76,7 @@ fn jobs_are_there_after_a_crash() {
         flux queue drain
     ";
     let outcome = site
-        .flux(["start", &state, &run, "sh", "-euc", second])
+        .flux(["start", &config, &state, &run, "sh", "-euc", second])
         .success();
     outcome.expect_stdout(
         "echo DEPEND\necho SCHED\nthe same last job\nended with 127\n\

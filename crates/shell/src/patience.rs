@@ -24,7 +24,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SERVED: Duration = Duration::from_secs(10);
 
 /// What is said of a broker or service that is not there, or not there yet.
-const AWAY: [i32; 3] = [libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENOSYS];
+const AWAY: [i32; 4] = [
+    libc::ECONNRESET,
+    libc::EHOSTUNREACH,
+    libc::EAGAIN,
+    libc::ENOSYS,
+];
 
 /// For how long a shell waits, if it waits.
 #[derive(Debug, Clone, Default)]

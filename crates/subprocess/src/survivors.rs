@@ -39,12 +39,8 @@ pub(crate) enum State {
 }
 
 impl Survivors {
-    /// Records in `dir`, which is made if it is not there.
+    /// Records in `dir`, which is there as long as it holds any.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -78,6 +74,10 @@ impl Survivors {
         file.write(true).create(true).truncate(true).mode(0o600);
         // Renamed in the end: a record is there as a whole or not at all.
         let (path, part) = (self.path(label), self.dir.join(format!(".{label}")));
+        match std::fs::DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
         serde_json::to_writer(file.open(&part)?, &record)?;
         std::fs::rename(part, path)
     }
@@ -94,7 +94,11 @@ impl Survivors {
     /// What earlier brokers have left, and what cannot be read of it.
     pub(crate) fn find(&self) -> io::Result<(Vec<Found>, Vec<String>)> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
-        for entry in std::fs::read_dir(&self.dir)? {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok((found, unreadable)),
+            entries => entries?,
+        };
+        for entry in entries {
             let name = entry?.file_name();
             // The others are exit codes, and records that were never finished.
             let Some(label) = name.to_str().filter(|name| is_name(name)) else {
@@ -129,6 +133,13 @@ impl Survivors {
             Some(fd) => State::Runs(fd),
             None => State::Ended(status(path)),
         })
+    }
+}
+
+impl Drop for Survivors {
+    fn drop(&mut self) {
+        // It stays if anything is in it.
+        let _ = std::fs::remove_dir(&self.dir);
     }
 }
 
@@ -239,7 +250,8 @@ mod tests {
         assert_eq!(state(), 3 << 8);
         survivors.remove("one");
         assert!(survivors.find().unwrap().0.is_empty());
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        drop(survivors);
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -14,7 +14,12 @@ use crate::rexec;
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 /// What is said of a broker, or its rexec, that is not there, or not there yet.
-const AWAY: [i32; 3] = [libc::EHOSTUNREACH, libc::ENOSYS, libc::ECONNRESET];
+const AWAY: [i32; 4] = [
+    libc::EHOSTUNREACH,
+    libc::EAGAIN,
+    libc::ENOSYS,
+    libc::ECONNRESET,
+];
 
 /// What the shell on a rank reports.
 pub(super) enum ShellEvent {

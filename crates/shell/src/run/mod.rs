@@ -399,9 +399,16 @@ impl Running {
     /// Tell the loop when the connection to the broker is lost, and what becomes of it.
     fn watch_connection(&self) {
         let (handle, patience) = (self.shell.handle.clone(), self.shell.patience.clone());
-        let events = self.events.clone();
+        let (service, events) = (self.shell.service.clone(), self.events.clone());
         spawn_local(async move {
             while let Some(turn) = patience.turn(&handle).await {
+                if turn == Turn::Back {
+                    // Should the broker be gone again, the next turn is to follow.
+                    let request = json!({ "service": service });
+                    let _ = patience
+                        .rpc(&handle, "service.add", Node::Any, &request)
+                        .await;
+                }
                 let _ = events.send(Event::Turn(turn));
             }
         });
