@@ -98,16 +98,41 @@ fn what_the_table_says_is_checked_and_shown() {
     let out = with_exec(
         &site,
         "kill-timeout = \"2s\"",
-        "stats() { flux module stats job-exec | tr -d ' \\n' | grep -o '\"kill_timeout\":[0-9.]*'; }
+        r#"
+        stats() { flux module stats job-exec | grep -o '"kill-timeout": [0-9.]*'; }
         stats
         sed -i s/2s/soon/ exec.toml
         flux config reload 2>&1 | grep -o 'exec.kill-timeout.*not a duration' || :
         stats
         flux module reload job-exec kill-timeout=7s
-        stats",
+        stats
+        "#,
     );
     out.success().expect_stdout(
-        "\"kill_timeout\":2.0\nexec.kill-timeout: 'soon' is not a duration\n\
-        \"kill_timeout\":2.0\n\"kill_timeout\":7.0\n",
+        "\"kill-timeout\": 2.0\nexec.kill-timeout: 'soon' is not a duration\n\
+        \"kill-timeout\": 2.0\n\"kill-timeout\": 7.0\n",
     );
+}
+
+#[test]
+fn jobs_that_only_pretend_do_as_they_are_told() {
+    let site = Site::new();
+    let out = with_exec(
+        &site,
+        "",
+        "pretend() { flux submit --setattr=exec.test.$1 true; }
+        end() { flux job wait-event $1 clean >/dev/null; flux job status $1 2>/dev/null || echo $?; }
+        id=$(pretend override=1)
+        flux job-exec-override finish $id 2>&1 | grep -o 'Job not running'
+        flux job-exec-override start $id
+        flux job wait-event $id start >/dev/null
+        flux job-exec-override finish $id 768; end $id
+        id=$(pretend run_duration=0s); flux job wait-event $id start >/dev/null
+        flux job-exec-override start $id 2>&1 | grep -o 'not in exec override mode'
+        flux cancel $id; end $id
+        id=$(pretend run_duration=never); end $id
+        end $(pretend mock_exception=run)",
+    );
+    out.success()
+        .expect_stdout("Job not running\n3\nnot in exec override mode\n143\n1\n143\n");
 }

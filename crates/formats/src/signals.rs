@@ -58,6 +58,15 @@ pub fn parse(text: &str) -> Option<i32> {
     Some(index as i32 + 1)
 }
 
+/// The name of a signal, as in `SIGTERM`, or its number if it has none.
+pub fn name(signal: i32) -> String {
+    let known = usize::try_from(signal).ok().and_then(|s| s.checked_sub(1));
+    match known.and_then(|index| SHORT.get(index)) {
+        Some(short) => format!("SIG{short}"),
+        None => signal.to_string(),
+    }
+}
+
 /// The words for a signal, or its number if it has none.
 ///
 /// ```
@@ -83,6 +92,7 @@ mod tests {
             assert_eq!(parse(text), signal, "{text}");
         }
         assert_eq!((parse("SYS"), parse("SIGHUP")), (Some(31), Some(1)));
+        assert_eq!((name(15).as_str(), name(40).as_str()), ("SIGTERM", "40"));
     }
 
     #[test]

@@ -11,3 +11,10 @@ pub mod list;
 pub mod manager;
 mod record;
 mod rexec;
+
+use formats::jobid::JobId;
+
+/// A job id for people: in the locale of the instance.
+fn shown(id: JobId) -> String {
+    id.f58_in(|name| std::env::var(name).ok())
+}

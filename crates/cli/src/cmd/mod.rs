@@ -24,6 +24,7 @@ mod help;
 mod hostlist;
 mod housekeeping;
 pub(crate) mod job;
+mod job_exec_override;
 pub(crate) mod jobs;
 mod kvs;
 mod logger;
@@ -97,6 +98,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("hostlist", "combine and show lists of hosts", hostlist::run),
     command("housekeeping", "look at what runs on the nodes of jobs that are over", housekeeping::run),
     command("job", "look at, wait for and act on jobs", job::run),
+    command("job-exec-override", "begin and end jobs that only pretend to run", job_exec_override::run),
     command("jobs", "list jobs", jobs::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),

@@ -22,6 +22,12 @@ struct Entry {
     passed: Option<u64>,
 }
 
+/// Answer, even where no response was asked for: shells of others wait for one all the same.
+fn answer(handle: &Handle, request: &Message, errno: i32) {
+    // If the shell cannot be reached it has ended.
+    let _ = handle.send(request.response(errno, None));
+}
+
 pub(super) struct Barrier {
     ranks: Idset,
     /// Barriers that all have come to.
@@ -53,7 +59,7 @@ impl Barrier {
         };
         if let Some(passed) = entry.passed {
             self.passed = self.passed.max(passed);
-            handle.respond_ok(&request);
+            answer(handle, &request, 0);
             return self.release(handle);
         }
         let rank = entry.rank.filter(|rank| self.ranks.contains(*rank));
@@ -62,7 +68,7 @@ impl Barrier {
             return handle.respond_error(&request, &RpcError::new(libc::EINVAL, text));
         };
         if self.broken {
-            return handle.respond_error(&request, &RpcError::errno(libc::EIO));
+            return answer(handle, &request, libc::EIO);
         }
         let round = entry.round.unwrap_or(self.passed);
         self.passed = self.passed.max(round);
@@ -84,7 +90,7 @@ impl Barrier {
             self.deadline = None;
         }
         for (_, (_, request)) in self.waiting.extract_if(|_, (round, _)| *round < passed) {
-            handle.respond_ok(&request);
+            answer(handle, &request, 0);
         }
     }
 
@@ -93,7 +99,7 @@ impl Barrier {
         self.broken = true;
         self.deadline = None;
         for (_, (_, request)) in self.waiting.drain() {
-            handle.respond_error(&request, &RpcError::errno(libc::EIO));
+            answer(handle, &request, libc::EIO);
         }
     }
 

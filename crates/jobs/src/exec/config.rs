@@ -1,9 +1,11 @@
 //! The table `exec` of the configuration (flux-config-exec(5)), and the module's arguments, which go before it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formats::{fsd, signals};
 use serde_json::{Value, json};
+
+use super::ending::Step;
 
 /// How jobs are started and ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +21,8 @@ pub(crate) struct Config {
     /// How long jobs wait for a broker that is away, and job shells for theirs. Without it, as long as the instance is
     /// kept when it ends.
     pub(super) broker_timeout: Option<Duration>,
+    /// Guests may have jobs that only pretend to run.
+    pub(super) mocks_for_guests: bool,
     pub(super) ending: Ending,
 }
 
@@ -33,6 +37,22 @@ pub(crate) struct Ending {
     pub(super) max_kill_count: u32,
     /// Or when that is done, whatever the number.
     pub(super) max_kill_timeout: Option<Duration>,
+}
+
+impl Ending {
+    /// How long it takes until a job is given up.
+    pub(super) fn limit(&self) -> Duration {
+        self.max_kill_timeout.unwrap_or_else(|| {
+            let start = Instant::now();
+            let mut ending = super::ending::Ending::begin(self.clone(), start);
+            loop {
+                let due = ending.due();
+                if ending.steps(due).contains(&Step::GiveUp) {
+                    return due - start;
+                }
+            }
+        })
+    }
 }
 
 impl Default for Ending {
@@ -55,6 +75,7 @@ impl Default for Config {
             shell_exit_timeout: Some(Duration::from_secs(30)),
             max_start_delay: 25.0,
             broker_timeout: None,
+            mocks_for_guests: false,
             ending: Ending::default(),
         }
     }
@@ -164,6 +185,11 @@ impl Config {
                 .number("max-start-delay-percent")?
                 .unwrap_or(default.max_start_delay),
             broker_timeout: table.duration("broker-timeout")?,
+            mocks_for_guests: match table.table.pointer("/testexec/allow-guests") {
+                None => false,
+                Some(Value::Bool(allow)) => *allow,
+                Some(_) => return Err("exec.testexec.allow-guests must be true or false".into()),
+            },
             ending: Ending {
                 term_signal: table.signal("term-signal")?.unwrap_or(ending.term_signal),
                 kill_signal: table.signal("kill-signal")?.unwrap_or(ending.kill_signal),
@@ -176,21 +202,25 @@ impl Config {
         })
     }
 
-    /// For `flux module stats`, by upstream's names.
-    pub(super) fn describe(&self, shell: &str) -> Value {
+    /// For `flux module stats`, by upstream's names; `patience` is how long brokers may be away.
+    pub(super) fn describe(&self, shell: &str, patience: Duration) -> Value {
         let seconds = |d: Option<Duration>| d.map_or(0.0, |d| d.as_secs_f64());
         let ending = &self.ending;
         json!({
-            "default_job_shell": self.job_shell.as_deref().unwrap_or(shell),
-            "exec_service": "rexec",
-            "default_barrier_timeout": seconds(self.barrier_timeout),
-            "shell_exit_timeout": seconds(self.shell_exit_timeout),
-            "broker_timeout": seconds(self.broker_timeout),
-            "kill_timeout": ending.kill_timeout.as_secs_f64(),
-            "max_kill_count": ending.max_kill_count,
-            "max_kill_timeout": seconds(ending.max_kill_timeout),
-            "term_signal": ending.term_signal,
-            "kill_signal": ending.kill_signal,
+            "method": "bulk-exec",
+            "kill-timeout": ending.kill_timeout.as_secs_f64(),
+            "term-signal": signals::name(ending.term_signal),
+            "kill-signal": signals::name(ending.kill_signal),
+            "max-kill-count": ending.max_kill_count,
+            "max-kill-timeout": seconds(ending.max_kill_timeout),
+            "effective-max-kill-timeout": ending.limit().as_secs_f64(),
+            "broker-timeout": patience.as_secs_f64(),
+            "config": {
+                "default_job_shell": self.job_shell.as_deref().unwrap_or(shell),
+                "exec_service": "rexec",
+                "default_barrier_timeout": seconds(self.barrier_timeout),
+                "shell_exit_timeout": seconds(self.shell_exit_timeout),
+            },
         })
     }
 }
@@ -239,6 +269,7 @@ mod tests {
             json!({"max-kill-count": 0}),
             json!({"max-kill-count": []}),
             json!({"service": "sdexec"}),
+            json!({"testexec": {"allow-guests": 1}}),
             json!(7),
         ] {
             let e = Config::parse(&json!({ "exec": table }), &[]).unwrap_err();
@@ -252,6 +283,7 @@ mod tests {
         invalid exec.max-kill-count: 0
         exec.max-kill-count must be a number
         exec.service: sdexec is not there: jobs run by rexec
+        exec.testexec.allow-guests must be true or false
         exec must be a table
         ");
     }

@@ -32,6 +32,8 @@ pub(super) struct Ending {
     tasks: Option<Instant>,
     shells: Instant,
     pause: Duration,
+    /// How often tasks, and then shells, were killed.
+    task_kills: u32,
     kills: u32,
     give_up: Option<Instant>,
 }
@@ -45,10 +47,16 @@ impl Ending {
             tasks: after(pause),
             shells: after(pause.saturating_mul(PATIENCE)).unwrap_or(now + LONGEST),
             pause,
+            task_kills: 0,
             kills: 0,
             give_up: timing.max_kill_timeout.and_then(after),
             timing,
         }
+    }
+
+    /// How often tasks and shells were killed, and the pause before the next time shells are.
+    pub(super) fn attempts(&self) -> (u32, u32, Duration) {
+        (self.task_kills, self.kills, self.pause)
     }
 
     /// When something is due next.
@@ -74,6 +82,7 @@ impl Ending {
             return [Step::KillShells(signal)].into_iter().chain(last).collect();
         }
         if self.tasks.is_some_and(is_due) {
+            self.task_kills += 1;
             self.tasks = Some(now + self.timing.kill_timeout);
             return vec![Step::KillTasks(signal)];
         }

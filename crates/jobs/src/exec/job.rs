@@ -8,7 +8,7 @@ use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
 use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
-use formats::{Idset, eventlog, fsd};
+use formats::{Idset, eventlog, fsd, signals};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -22,7 +22,7 @@ use super::guest::Guest;
 use super::lost::Places;
 use super::watch::{ShellEvent, Watch, label};
 use super::{Control, Reporter, Site, mock};
-use crate::rexec;
+use crate::{rexec, shown};
 
 /// A `start` request (RFC 32).
 #[derive(Debug, Deserialize)]
@@ -68,6 +68,8 @@ struct Job {
     /// Signal to send to shells that start from now on.
     signal: Option<i32>,
     ending: Option<Ending>,
+    /// The job has a fatal exception, which may say how the job counts as ended.
+    excepted: Option<Option<i32>>,
     /// When the shells that are left have had time enough after the end of the leader.
     leader_gone: Option<Instant>,
     failed: bool,
@@ -105,7 +107,22 @@ pub(super) async fn run(
         Ok(exited) => exited,
         Err(e) => return unprepared(&report, &start, &e),
     };
+    let bulk = match BulkExec::read(&start.jobspec) {
+        Ok(bulk) => bulk,
+        Err(note) => {
+            site.handle
+                .say("job-exec", 3, &format!("{}: {note}", shown(start.id)));
+            report.exception("exec", &note);
+            report.released();
+            return;
+        }
+    };
     let ranks: Vec<u32> = set.ranks().iter().collect();
+    if bulk.mock_exception.as_deref() == Some("init") {
+        report.exception("exec", "mock initialization exception generated");
+        report.released();
+        return;
+    }
     let expiration = match start.reattach {
         true => set.expiration,
         false => fair(&site.config, start.starttime(), set.expiration),
@@ -115,7 +132,7 @@ pub(super) async fn run(
         shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
         barrier: Barrier::new(
             ranks.iter().copied().collect(),
-            barrier_timeout(&site, &start),
+            bulk.barrier_timeout(&site.config),
         ),
         places: Places::new(&set, start.id, start.userid),
         guest,
@@ -125,9 +142,13 @@ pub(super) async fn run(
         status: 0,
         signal: None,
         ending: None,
+        excepted: None,
         leader_gone: None,
         failed: false,
     };
+    if bulk.mock_exception.as_deref() == Some("starting") {
+        job.fail("exec", "mock starting exception generated");
+    }
     for (rank, status) in exited {
         job.shells.insert(rank, Shell::Gone);
         job.status = job.status.max(status);
@@ -135,11 +156,12 @@ pub(super) async fn run(
     if !job.supervise(&start, &ranks, expiration, control).await {
         return;
     }
+    let status = finish_status(job.status, job.excepted);
     let log = job.guest.append(&[
-        ("complete", json!({ "status": job.status })),
+        ("complete", json!({ "status": status })),
         ("done", Value::Null),
     ]);
-    job.report.finished(job.status);
+    job.report.finished(status);
     let ended = async {
         log.await?;
         job.guest.finish().await
@@ -149,6 +171,16 @@ pub(super) async fn run(
             .exception("exec", &format!("cannot store the guest namespace: {e}"));
     }
     job.report.released();
+}
+
+/// The wait status of a job: the largest of its shells, unless a fatal exception says otherwise. A job with one has not
+/// ended well.
+pub(super) fn finish_status(status: i32, excepted: Option<Option<i32>>) -> i32 {
+    match excepted {
+        Some(Some(own)) => WaitStatus(own).exit_code() << 8,
+        Some(None) if status == 0 => 1 << 8,
+        _ => status,
+    }
 }
 
 /// The guest namespace of a job cannot be made, or has gone with the instance the job was in.
@@ -165,14 +197,34 @@ fn unprepared(report: &Reporter, start: &Start, e: &RpcError) {
     report.released();
 }
 
-/// For how long the job's first barrier may be waited for: as the jobspec says, or the configuration.
-fn barrier_timeout(site: &Site, start: &Start) -> Option<Duration> {
-    let own = "/attributes/system/exec/bulkexec/barrier-timeout";
-    match start.jobspec.pointer(own).and_then(Value::as_f64) {
-        Some(seconds) => Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|t| !t.is_zero()),
-        None => site.config.barrier_timeout,
+/// What a jobspec says of how it is to be started: `attributes.system.exec.bulkexec`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BulkExec {
+    /// Seconds; 0 is for ever.
+    #[serde(rename = "barrier-timeout")]
+    barrier_timeout: Option<f64>,
+    /// For tests: `init` or `starting`.
+    mock_exception: Option<String>,
+}
+
+impl BulkExec {
+    fn read(jobspec: &Value) -> Result<Self, String> {
+        match jobspec.pointer("/attributes/system/exec/bulkexec") {
+            Some(table) => Self::deserialize(table)
+                .map_err(|e| format!("failed to unpack system.exec.bulkexec: {e}")),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// For how long the job's first barrier may be waited for: as the jobspec says, or the configuration.
+    fn barrier_timeout(&self, config: &Config) -> Option<Duration> {
+        match self.barrier_timeout {
+            Some(seconds) => Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|t| !t.is_zero()),
+            None => config.barrier_timeout,
+        }
     }
 }
 
@@ -264,7 +316,18 @@ impl Job {
                     // The service ends; its next life finds the shells.
                     None => return false,
                     Some(message) => match message {
-                    Control::Cancel(signum) => self.end(signum),
+                    Control::Cancel(signum, status) => {
+                        self.excepted = Some(status);
+                        self.end(signum);
+                    }
+                    Control::Stats(tell) => {
+                        // Whoever asked may be gone.
+                        let _ = tell.send(self.stats(expiration));
+                    }
+                    Control::Override(request) => {
+                        let e = RpcError::new(libc::EINVAL, "Job not in exec override mode");
+                        self.site.handle.respond_error(&request, &e);
+                    }
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
                     Control::Critical(ranks) => self.places.set_critical(ranks),
@@ -419,14 +482,27 @@ impl Job {
 
     /// Do what is due with a job that has not ended yet.
     async fn escalate(&mut self, start: &Start) {
-        let now = Instant::now();
+        let (now, id) = (Instant::now(), shown(start.id));
         let steps = self.ending.as_mut().map(|ending| ending.steps(now));
         for step in steps.unwrap_or_default() {
             match step {
-                Step::KillTasks(signum) => self.signal_tasks(signum),
-                Step::KillShells(signum) => self.signal_all(signum),
+                Step::KillTasks(signum) => {
+                    self.log(&format!("sending {} to job {id}", signals::name(signum)));
+                    self.signal_tasks(signum);
+                }
+                Step::KillShells(signum) => {
+                    let name = signals::name(signum);
+                    self.log(&format!("sending {name} to job shells of job {id}"));
+                    self.signal_all(signum);
+                }
                 Step::GiveUp => {
-                    let reason = format!("unkillable user processes for job {}", start.id.f58());
+                    let limit = match self.site.config.ending.max_kill_timeout {
+                        Some(_) => "max-kill-timeout",
+                        None => "max kill count",
+                    };
+                    let left = self.left();
+                    self.log(&format!("job {id} exceeded {limit}: draining ranks {left}"));
+                    let reason = format!("unkillable user processes for job {id}");
                     self.drain(&self.left(), &reason).await;
                     for rank in self.left().iter() {
                         self.gone(rank, libc::SIGKILL);
@@ -440,7 +516,7 @@ impl Job {
     /// Not all shells have come to the first barrier in time.
     async fn barrier_expired(&mut self, id: JobId) {
         let missing = self.barrier.expire();
-        let reason = format!("job {} start timeout: possible node hang", id.f58());
+        let reason = format!("job {} start timeout: possible node hang", shown(id));
         self.drain(&missing, &reason).await;
         let note = format!(
             "start barrier timeout waiting for {}/{} nodes (rank{} {missing})",
@@ -465,10 +541,37 @@ impl Job {
         self.fail("exec", &note);
     }
 
+    /// How it is, by upstream's names.
+    fn stats(&self, expiration: f64) -> Value {
+        let timeout = self.site.config.ending.kill_timeout;
+        let (tasks, shells, pause) = match &self.ending {
+            Some(ending) => ending.attempts(),
+            None => (0, 0, timeout),
+        };
+        let running = self.shells.values().all(|s| *s != Shell::Starting);
+        json!({
+            "implementation": "bulk-exec",
+            "ns": self.guest.name(),
+            "critical_ranks": self.places.critical().to_string(),
+            "active_ranks": self.left().to_string(),
+            "exception_in_progress": i32::from(self.ending.is_some()),
+            "started": i32::from(self.started),
+            "running": i32::from(running),
+            "expiration": expiration,
+            "kill_timeout": pause.as_secs_f64(),
+            "kill_count": tasks,
+            "kill_shell_count": shells,
+        })
+    }
+
     /// Ranks whose shells have not ended.
     fn left(&self) -> Idset {
         let left = self.shells.iter().filter(|(_, s)| **s != Shell::Gone);
         left.map(|(rank, _)| *rank).collect()
+    }
+
+    fn log(&self, text: &str) {
+        self.site.handle.say("job-exec", 7, text);
     }
 
     async fn drain(&self, ranks: &Idset, reason: &str) {

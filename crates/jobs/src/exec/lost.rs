@@ -42,6 +42,10 @@ impl Places {
         self.critical = ranks;
     }
 
+    pub(super) fn critical(&self) -> &Idset {
+        &self.critical
+    }
+
     fn place(&self, rank: u32) -> (u32, &str) {
         let place = self.places.iter().position(|(r, _)| *r == rank);
         // Only shells of the job are lost.

@@ -27,18 +27,24 @@ use formats::Idset;
 use formats::jobid::JobId;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wire::{Message, RpcError};
 
+use crate::shown;
 use config::Config;
 
 /// What a job's task is told.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// A fatal exception: end it, with this signal at first.
-    Cancel(i32),
+    /// A fatal exception: end it, with this signal at first. It may say with which wait status it counts as ended.
+    Cancel(i32, Option<i32>),
+    /// A job that only pretends to run begins or ends when it is told to.
+    Override(Message),
+    /// Somebody wants to know how it is.
+    Stats(oneshot::Sender<Value>),
     /// A shell enters the barrier.
     Barrier(Message),
     /// The allocation ends at this time (seconds since 1970, 0 is never).
@@ -183,13 +189,9 @@ impl Exec {
             "shell-barrier" => self.barrier(msg),
             "expiration" => self.expiration(msg),
             "critical-ranks" => self.critical(msg),
+            "override" => self.override_mock(msg),
             "stats-get" => {
-                let Site { config, shell, .. } = &self.site;
-                let stats = json!({
-                    "jobs": self.jobs.len(),
-                    "bulk-exec": { "config": config.describe(shell) },
-                });
-                self.site.handle.respond(msg, &stats);
+                self.stats(msg);
                 Ok(())
             }
             "config-reload" => self.reload(msg),
@@ -239,7 +241,7 @@ impl Exec {
     }
 
     fn control(&self, id: JobId, control: Control) -> Result<(), RpcError> {
-        let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", id.f58()));
+        let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", shown(id)));
         let job = self.jobs.get(&id).ok_or_else(gone)?;
         job.control.send(control).map_err(|_| gone())
     }
@@ -273,12 +275,51 @@ impl Exec {
             ranks: Idset,
         }
         let Request { id, ranks } = msg.json()?;
-        let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", id.f58()));
+        let gone = || RpcError::new(libc::ENOENT, format!("job {} is not running", shown(id)));
         let job = self.jobs.get(&id).ok_or_else(gone)?;
         msg.require_user(job.userid)?;
         self.control(id, Control::Critical(ranks))?;
         self.site.handle.respond_ok(msg);
         Ok(())
+    }
+
+    /// Answer with statistics, for which each job is asked.
+    fn stats(&self, msg: &Message) {
+        let (handle, msg) = (self.site.handle.clone(), msg.clone());
+        let mut stats = self
+            .site
+            .config
+            .describe(&self.site.shell, self.site.patience());
+        let asked: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, job)| {
+                let (tell, told) = oneshot::channel();
+                job.control.send(Control::Stats(tell)).ok()?;
+                let id = id.f58_ascii();
+                Some(async move { Some((id, told.await.ok()?)) })
+            })
+            .collect();
+        tokio::spawn(async move {
+            let jobs = futures::future::join_all(asked).await;
+            let jobs: Map<String, Value> = jobs.into_iter().flatten().collect();
+            stats["jobs"] = jobs.into();
+            handle.respond(&msg, &stats);
+        });
+    }
+
+    fn override_mock(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            jobid: JobId,
+        }
+        let Request { jobid } = msg.json()?;
+        let unknown = || RpcError::new(libc::ENOENT, "Job not found");
+        let job = self.jobs.get(&jobid).ok_or_else(unknown)?;
+        if msg.userid() != job.userid {
+            return Err(RpcError::new(libc::EPERM, "Permission denied"));
+        }
+        self.control(jobid, Control::Override(msg.clone()))
     }
 
     fn exception(&mut self, msg: &Message) {
@@ -288,17 +329,21 @@ impl Exec {
             severity: i64,
             #[serde(rename = "type")]
             kind: String,
+            wait_status: Option<i32>,
         }
-        let Ok(Exception { id, severity, kind }) = msg.json() else {
+        let Ok(exception) = msg.json::<Exception>() else {
             return;
         };
+        let Exception {
+            id, severity, kind, ..
+        } = exception;
         if severity == 0 {
             // A job that is not (or no longer) here has nothing to end.
             let signum = match kind.as_str() {
                 "timeout" => libc::SIGALRM,
                 _ => self.site.config.ending.term_signal,
             };
-            let _ = self.control(id, Control::Cancel(signum));
+            let _ = self.control(id, Control::Cancel(signum, exception.wait_status));
         }
     }
 }

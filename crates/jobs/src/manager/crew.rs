@@ -15,8 +15,9 @@ use formats::subprocess::{ExecRequest, ExecResponse, KillRequest, Target};
 use serde_json::{Map, Value};
 use wire::RpcError;
 
-use super::{LOG_ERR, LOG_INFO, log, shown};
+use super::{LOG_ERR, LOG_INFO, log};
 use crate::rexec;
+use crate::shown;
 
 /// What a command is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

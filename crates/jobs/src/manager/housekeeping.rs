@@ -164,7 +164,7 @@ impl Housekeeping {
                 "pending": allocation.pending.to_string(),
                 "allocated": allocation.rest.ranks().to_string(),
             });
-            (super::shown(*id), entry)
+            (crate::shown(*id), entry)
         });
         let running: Map<String, Value> = running.collect();
         let after = self.config.as_ref().and_then(|config| config.release_after);

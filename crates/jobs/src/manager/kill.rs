@@ -39,7 +39,7 @@ impl Manager {
         let refused = "guests may only send signals to their own jobs";
         msg.require_user(job.userid)
             .map_err(|_| RpcError::new(libc::EPERM, refused))?;
-        if job.state != JobState::Run {
+        if !matches!(job.state, JobState::Run | JobState::Cleanup) {
             return Err(RpcError::new(libc::EINVAL, "job is not running"));
         }
         self.send_signal(id, signum);

@@ -89,7 +89,7 @@ impl Manager {
         for id in ids {
             let text = format!(
                 "updated expiration of {} from {old:.2} to {new:.2} ({:+})",
-                super::shown(id),
+                crate::shown(id),
                 change(old)
             );
             log(&self.handle, LOG_INFO, &text);

@@ -183,11 +183,6 @@ fn log(handle: &Handle, severity: u8, text: &str) {
     handle.say("job-manager", severity, text);
 }
 
-/// A job id for people: in the locale of the instance.
-fn shown(id: JobId) -> String {
-    id.f58_in(|name| std::env::var(name).ok())
-}
-
 fn now() -> f64 {
     eventlog::timestamp(SystemTime::now())
 }

@@ -215,7 +215,7 @@ impl Manager {
             if let Some(why) = &verdict.drain {
                 let request = json!({
                     "targets": verdict.failed.to_string(),
-                    "reason": format!("{why} for job {}", super::shown(id)),
+                    "reason": format!("{why} for job {}", crate::shown(id)),
                     "mode": "update",
                 });
                 let drained = handle.rpc("resource.drain", client::Node::Rank(0), &request);

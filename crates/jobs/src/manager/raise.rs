@@ -57,10 +57,11 @@ impl Manager {
         }
         // Only the execution service listens, and it has running jobs only.
         if running {
-            self.publish(
-                "job-exception",
-                json!({ "id": id, "type": kind, "severity": severity }),
-            );
+            let mut event = json!({ "id": id, "type": kind, "severity": severity });
+            if let Some(status) = wait_status {
+                event["wait_status"] = status.into();
+            }
+            self.publish("job-exception", event);
         }
     }
 

@@ -50,7 +50,7 @@ impl Manager {
                         Some(owner) if owner != userid => {
                             return Err(format!(
                                 "dependency: {what}: Permission denied for job {}",
-                                super::shown(target)
+                                crate::shown(target)
                             ));
                         }
                         Some(_) => {}

@@ -67,7 +67,7 @@ impl Manager {
                 Err(e) => super::log(
                     &self.handle,
                     super::LOG_ERR,
-                    &format!("job {}: {e}", super::shown(id)),
+                    &format!("job {}: {e}", crate::shown(id)),
                 ),
             }
         }

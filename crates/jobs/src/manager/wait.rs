@@ -90,7 +90,7 @@ impl Waits {
         if !self.active.contains(&id) || self.by_job.contains_key(&id) {
             let text = format!(
                 "job {} is not waitable, or is waited for already",
-                super::shown(id)
+                crate::shown(id)
             );
             return Err(RpcError::new(libc::ECHILD, text));
         }
