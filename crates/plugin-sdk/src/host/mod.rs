@@ -1,0 +1,13 @@
+//! The host's side: loading shared objects and calling their handlers.
+//!
+//! Invariants: a plugin is called by one thread at a time; while it is, [`Services`] stands behind the functions it was
+//! given, and at no other time. What it does wrong comes back as an error; a panic of the host does not cross it.
+
+mod library;
+mod plugin;
+mod services;
+pub(crate) mod table;
+
+pub use library::{Kind, kind_of};
+pub use plugin::{Extension, LoadError, Plugin, Setup};
+pub use services::{Failure, Services};
