@@ -57,7 +57,7 @@ impl Args {
 
     /// Why the handler failed, in its own words.
     pub fn error(&self) -> Option<&str> {
-        self.output.get("errstr").and_then(Value::as_str)
+        self.output.get("errmsg").and_then(Value::as_str)
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
             args.text(true).to_str().unwrap(),
             r#"{"annotations":{"a":1,"b":2},"priority":3}"#
         );
-        args.set(true, true, map(json!({"errstr": "no"})));
+        args.set(true, true, map(json!({"errmsg": "no"})));
         assert_eq!(args.error(), Some("no"));
         assert_eq!(args.text(false).to_str().unwrap(), r#"{"id":1}"#);
     }

@@ -105,7 +105,7 @@ unsafe extern "C" fn dispatch(
     let code = match handled {
         Ok(()) => 0,
         Err(e) => {
-            call.output.insert("errstr".to_owned(), e.message.into());
+            call.output.insert("errmsg".to_owned(), e.message.into());
             -1
         }
     };

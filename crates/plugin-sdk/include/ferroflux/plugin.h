@@ -55,7 +55,7 @@ typedef struct ff_host {
     int (*args_set) (ff_args *args, int flags, const char *json);
     ff_args *(*args_new) (void);
     void (*args_free) (ff_args *args);
-    /* Say why: puts `errstr` into what comes out (`args` may be NULL). Always returns -1, for `return`. */
+    /* Say why: puts `errmsg` into what comes out (`args` may be NULL). Always returns -1, for `return`. */
     int (*fail) (ff_plugin *p, ff_args *args, const char *message);
 
     /* Values the plugin keeps with its handle. `release` is called when one is replaced, or the plugin goes. */

@@ -209,7 +209,7 @@ unsafe extern "C" fn fail(p: *mut RawPlugin, raw: *mut RawArgs, message: *const 
     unsafe {
         let message = text(message).unwrap_or_default();
         if let Some(args) = args(raw) {
-            args.output.insert("errstr".to_owned(), message.into());
+            args.output.insert("errmsg".to_owned(), message.into());
         }
         outcome(p, Err(Failure::invalid(message)))
     }
