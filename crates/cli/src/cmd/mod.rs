@@ -25,6 +25,7 @@ mod hostlist;
 mod housekeeping;
 pub(crate) mod job;
 pub(crate) mod jobs;
+mod jobtap;
 mod kvs;
 mod logger;
 mod lptest;
@@ -98,6 +99,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("housekeeping", "look at what runs on the nodes of jobs that are over", housekeeping::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("jobs", "list jobs", jobs::run),
+    command("jobtap", "load, remove and look at plugins of the job manager", jobtap::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lptest", "print lines of regular text", lptest::run),

@@ -38,7 +38,7 @@ impl Manager {
         for dependency in dependencies {
             let what = &dependency.description;
             match dependency.on {
-                On::Time(_) => {}
+                On::Time(_) | On::Foreign(_) => {}
                 On::Singleton if job.name().is_some() => {}
                 On::Singleton => {
                     return Err("dependency: singleton jobs require a job name".to_owned());
@@ -95,6 +95,7 @@ impl Manager {
             self.post(id, "dependency-add", json!({ "description": description }));
         }
         match on {
+            On::Foreign(_) => {}
             On::Singleton => {
                 if let Some(member) = member {
                     self.singletons.wait(member, id);

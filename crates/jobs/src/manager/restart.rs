@@ -90,6 +90,9 @@ impl Manager {
 
     /// Let a replayed job go on.
     fn resume(&mut self, id: JobId) {
+        if !self.taps.is_plain() {
+            self.introduce(id);
+        }
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -141,6 +144,9 @@ impl Manager {
             job.state == JobState::New,
         );
         for dependency in depend::parse(&jobspec)? {
+            if matches!(dependency.on, depend::On::Foreign(_)) {
+                continue;
+            }
             let known = open.contains(&dependency.description);
             if known || (is_new && !self.has_seen(id, &dependency.description)) {
                 self.depend_on(id, dependency, known);

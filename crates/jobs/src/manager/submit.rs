@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
+use super::depend::On;
 use super::job::Job;
 use super::{Manager, depend, limits};
 use crate::ingest::{FLAG_NOVALIDATE, FLAG_WAITABLE};
@@ -60,15 +61,24 @@ impl Manager {
             return Ok(());
         }
         let dependencies = depend::parse(&jobspec)?;
-        let job = Job::new(id, flags, Arc::new(jobspec));
+        let mut job = Job::new(id, flags, Arc::new(jobspec));
+        (job.userid, job.urgency, job.t_submit) = (userid, urgency, t_submit);
         if let Some(why) = self.refusal(&job) {
             return Err(why);
         }
         self.check_dependencies(&job, userid, &dependencies)?;
+        let foreign = dependencies.iter().find(|d| matches!(d.on, On::Foreign(_)));
+        if let (true, Some(foreign)) = (self.taps.is_plain(), foreign) {
+            let scheme = &foreign.description;
+            return Err(format!("dependency scheme \"{scheme}\" not supported"));
+        }
+        self.jobs.insert(id, job);
+        if !self.taps.is_plain() {
+            self.consider(id)?;
+        }
         if flags & FLAG_WAITABLE != 0 {
             self.waits.expect(id);
         }
-        self.jobs.insert(id, job);
         self.history.add(userid, id);
         let context = json!({ "userid": userid, "urgency": urgency, "flags": flags, "version": 1 });
         self.post_event(id, Event::new(t_submit, "submit").with_context(context));

@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -25,6 +26,8 @@ use crate::args::Args;
 const LONGEST: usize = 64 << 20;
 /// How long a program may take for an answer, if `program-timeout` of its configuration does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a program that is removed may take to end.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// One thing a program says.
 #[derive(Debug, PartialEq)]
@@ -388,10 +391,19 @@ impl Program {
 }
 
 impl Drop for Program {
+    /// The end of its input tells it to end; it may clean up first, but not for long.
     fn drop(&mut self) {
-        let mut child = lock(&self.child);
-        let _ = child.kill();
-        let _ = child.wait();
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Instant::now() + FAREWELL;
+        while let Ok(None) = child.try_wait() {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
