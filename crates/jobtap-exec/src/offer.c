@@ -207,6 +207,11 @@ int flux_jobtap_service_register_ex (flux_plugin_t *p, const char *method, uint3
     service->arg = arg;
     service->next = services;
     services = service;
+    char *topic = NULL;
+    int rc = asprintf (&topic, "service.%s", method) < 0 ? -1 : tell ("handle", "{s:s}", "topic", topic);
+    free (topic);
+    if (rc < 0)
+        return -1;
     return tell ("service_register", "{s:s s:I}", "method", method, "rolemask", (int64_t)rolemask);
 }
 
@@ -681,7 +686,9 @@ const char *ff_load (const char *path, const char *conf)
         return "the broker does not let it connect";
     lib.flux_log_set_appname (handle, "job-manager");
     base = strrchr (path, '/') ? strrchr (path, '/') + 1 : path;
-    if (!(plugin = lib.flux_plugin_create ()) || lib.flux_plugin_set_conf (plugin, conf) < 0
+    /* Upstream's plugins tell an empty configuration from none. */
+    int has_conf = strcmp (conf, "{}") != 0;
+    if (!(plugin = lib.flux_plugin_create ()) || (has_conf && lib.flux_plugin_set_conf (plugin, conf) < 0)
         || lib.flux_plugin_set_flags (plugin, 2) < 0)
         return "no memory";
     if (lib.flux_plugin_load_dso (plugin, path) < 0)

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::singleton::Member;
 use crate::info::set_path;
-use crate::ingest::FLAG_WAITABLE;
+use crate::ingest::{FLAG_DEBUG, FLAG_WAITABLE};
 
 /// Where a job is with the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +135,10 @@ impl Job {
                 let has = |name: &str| set.flags.iter().any(|flag| flag == name);
                 self.immutable |= has("immutable");
                 self.bypass |= has("alloc-bypass");
-                if has("waitable") {
-                    self.flags |= FLAG_WAITABLE;
+                for (name, flag) in [("waitable", FLAG_WAITABLE), ("debug", FLAG_DEBUG)] {
+                    if has(name) {
+                        self.flags |= flag;
+                    }
                 }
             }
             JobEvent::Validate(_) if self.state == JobState::New => self.state = JobState::Depend,

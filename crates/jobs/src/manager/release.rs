@@ -81,6 +81,9 @@ impl Manager {
     /// Let a job wait for a dependency; one that is known to have been added is not added again.
     pub(super) fn depend_on(&mut self, id: JobId, dependency: Dependency, known: bool) {
         let Dependency { on, description } = dependency;
+        if matches!(on, On::Foreign(_)) {
+            return;
+        }
         let Some(job) = self.jobs.get(&id) else {
             return;
         };

@@ -44,7 +44,7 @@ impl Services for Manager {
             "dependency_add" => self.ask_dependency(&id, method, given, true),
             "dependency_remove" => self.ask_dependency(&id, method, given, false),
             "job_lookup" => self.ask_lookup(&id),
-            "job_id" => self.job_named(&id).map(|id| json!(id)),
+            "job_id" => self.ask_id(&id),
             "job_result" => self.ask_result(&id),
             "event_posted" => self.ask_event_posted(&id, method, given),
             "event_post" => self.ask_event_post(&id, method, given),
@@ -149,6 +149,16 @@ impl Manager {
         };
         self.post(id, name, json!({ "description": description }));
         Ok(Value::Null)
+    }
+
+    fn ask_id(&self, id: &Value) -> Result<Value, Failure> {
+        let id = self.job_named(id)?;
+        // The current job may have left already.
+        let is_there = self.jobs.contains_key(&id) || self.taps.is_busy(id);
+        match is_there || self.past.get(id).is_some() {
+            true => Ok(json!(id)),
+            false => Err(fail(libc::ENOENT, "no such job")),
+        }
     }
 
     fn ask_lookup(&self, id: &Value) -> Result<Value, Failure> {

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Jobs' priorities (RFC 21).
 const PRIORITIES: std::ops::RangeInclusive<i64> = 0..=u32::MAX as i64;
+/// Events that may follow from one another by plugins: far more than a job has states.
+const LONGEST_CHAIN: usize = 1000;
 /// Says that there is no priority yet.
 const UNAVAILABLE: i64 = -1;
 
@@ -81,7 +83,10 @@ impl Manager {
             let text = format!("jobtap: {topic}: {}: {why}", shown(id));
             log(&self.handle, LOG_ERR, &text);
         }
+        // What follows from the answer comes after what was asked for during the call.
+        self.taps.current.push(id);
         self.take_over(id, topic, args.output);
+        self.taps.current.pop();
     }
 
     fn take_over(&mut self, id: JobId, topic: &str, out: Map<String, Value>) {
@@ -166,7 +171,11 @@ impl Manager {
             }
             let priority = args.output.get("priority").and_then(Value::as_i64);
             match priority {
-                Some(priority) if PRIORITIES.contains(&priority) => self.reprioritize(id, priority),
+                Some(priority) if PRIORITIES.contains(&priority) => {
+                    self.taps.current.push(id);
+                    self.reprioritize(id, priority);
+                    self.taps.current.pop();
+                }
                 Some(_)
                     if self
                         .jobs
@@ -200,13 +209,25 @@ impl Manager {
         }
     }
 
-    /// Post what was deferred, and leave what follows from it to the caller.
+    /// Post what was deferred, in order, unless somebody does already; what follows from it is left to the caller.
     pub(super) fn drain(&mut self, id: JobId) {
-        if self.taps.is_busy(id) {
+        if self.taps.is_busy(id) || self.taps.holds(id) {
             return;
         }
         self.taps.held.push(id);
+        let mut count = 0;
         while let Some(event) = self.taps.due(id) {
+            count += 1;
+            if count > LONGEST_CHAIN {
+                self.taps.deferred.retain(|(job, _)| *job != id);
+                let text = format!(
+                    "jobtap: {}: plugins answer events with events without end; the last ({}) was dropped",
+                    shown(id),
+                    event.name
+                );
+                log(&self.handle, LOG_ERR, &text);
+                break;
+            }
             self.post_event(id, event);
         }
         self.taps.held.pop();

@@ -48,6 +48,7 @@ fn more<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
 impl Manager {
     /// Tell of an event that a job has just had; what follows from those that plugins answer it with is left to the caller.
     pub(in crate::manager) fn tell(&mut self, id: JobId, event: &Event, before: JobState) {
+        let is_outermost = !self.taps.holds(id);
         self.taps.held.push(id);
         self.tell_subscribers(id, event);
         if event.name == "jobspec-update" {
@@ -66,8 +67,10 @@ impl Manager {
             ]);
             self.tell_of(id, state_topic(state), known);
         }
-        self.drain(id);
         self.taps.held.pop();
+        if is_outermost {
+            self.drain(id);
+        }
     }
 
     fn tell_subscribers(&mut self, id: JobId, event: &Event) {

@@ -21,8 +21,7 @@ use super::tap::{Body, Order, Tap, blocking};
 const PATH: &str = "FLUX_JOBTAP_PATH";
 
 /// One entry of `[job-manager] plugins`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::manager) struct Directive {
     load: Option<String>,
     remove: Option<String>,
@@ -38,9 +37,45 @@ pub(in crate::manager) fn directives(config: &Value) -> Result<Vec<Directive>, S
         .as_array()
         .ok_or("[job-manager.plugins] config must be an array")?;
     let parse = |(i, entry): (usize, &Value)| {
-        Directive::deserialize(entry).map_err(|e| format!("[job-manager.plugins][{i}]: {e}"))
+        Directive::parse(entry).map_err(|e| format!("[job-manager.plugins][{i}]: {e}"))
     };
     list.iter().enumerate().map(parse).collect()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "real",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+impl Directive {
+    fn parse(entry: &Value) -> Result<Self, String> {
+        let wrong = |what: &str, want, got| format!("{what}: Expected {want}, got {}", kind(got));
+        let table = entry.as_object();
+        let table = table.ok_or_else(|| wrong("entry", "object", entry))?;
+        let mut found = Self::default();
+        for (key, value) in table {
+            let text = || value.as_str().ok_or_else(|| wrong(key, "string", value));
+            match key.as_str() {
+                "load" => found.load = Some(text()?.to_owned()),
+                "remove" => found.remove = Some(text()?.to_owned()),
+                "conf" => {
+                    let conf = value
+                        .as_object()
+                        .ok_or_else(|| wrong(key, "object", value))?;
+                    found.conf = Some(conf.clone());
+                }
+                _ => return Err(format!("{key} is not known: expected load, remove or conf")),
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Where a plugin is that was asked for by name: there, if it is a path that says so, or in the first directory that has it.
@@ -140,6 +175,11 @@ impl Manager {
             }
             return match self.taps.stack.restore_builtin(name) {
                 true => {
+                    if name == ".update-duration" {
+                        let bound = [json!(0), json!(false)];
+                        let given = conf.get("owner-allow-any");
+                        self.taps.is_owner_bound = given.is_some_and(|v| bound.contains(v));
+                    }
                     self.reprioritize_all();
                     Ok(())
                 }
@@ -341,11 +381,11 @@ mod tests {
             (json!({}), "[job-manager.plugins] config must be an array"),
             (
                 json!([{"lod": "a"}]),
-                "[job-manager.plugins][0]: unknown field `lod`",
+                "[job-manager.plugins][0]: lod is not known",
             ),
             (
                 json!([{"load": 1}]),
-                "[job-manager.plugins][0]: invalid type",
+                "[job-manager.plugins][0]: load: Expected string, got integer",
             ),
         ] {
             let found = of(bad).unwrap_err();

@@ -50,6 +50,8 @@ pub(super) struct Taps {
     last: u64,
     /// The configuration of the instance, as last taken over.
     config: Value,
+    /// The instance's owner, too, keeps to the limits when updating a job's duration.
+    is_owner_bound: bool,
     /// Where programs reach this broker.
     uri: Option<String>,
 }
@@ -83,6 +85,11 @@ impl Taps {
     /// Whether the manager does this itself.
     pub(super) fn has(&self, builtin: Builtin) -> bool {
         self.stack.has(builtin)
+    }
+
+    /// Whether the instance's owner may exceed limits when updating a job's duration.
+    pub(super) fn owner_is_free(&self) -> bool {
+        !self.is_owner_bound
     }
 
     pub(super) fn is_plain(&self) -> bool {

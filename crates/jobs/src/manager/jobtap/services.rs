@@ -159,7 +159,11 @@ impl Manager {
             .services
             .open
             .insert(ticket, (serial, msg.clone()));
-        let code = tap.call(&topic, &mut args, self).unwrap_or(-1);
+        let code = tap.call(&topic, &mut args, self).unwrap_or_else(|| {
+            let why = format!("{} does not handle {topic}", tap.name);
+            args.output.insert("errmsg".to_owned(), why.into());
+            -1
+        });
         self.remove_broken();
         let is_later = args.output.get("later").is_some_and(|v| v != &json!(false));
         if is_later && code >= 0 {
