@@ -63,6 +63,7 @@ pub struct Host {
         *const c_char,
         *mut *const c_char,
     ) -> c_int,
+    pub args_find: unsafe extern "C" fn(*mut RawArgs, c_int, *const c_char) -> *const c_char,
 }
 
 // The pointers of a table are to things that are never written.

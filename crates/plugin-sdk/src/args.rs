@@ -55,6 +55,19 @@ impl Args {
         &self.text
     }
 
+    /// What is at a dotted path, strings as they are and all else as JSON; good until the next call.
+    pub fn find(&mut self, out: bool, path: &str) -> Option<&CStr> {
+        let side = self.side(out);
+        let (head, rest) = path.split_once('.').unwrap_or((path, ""));
+        let keys = rest.split('.').filter(|key| !key.is_empty());
+        let found = keys.fold(side.get(head), |value, key| value?.get(key))?;
+        let text = found
+            .as_str()
+            .map_or_else(|| found.to_string(), str::to_owned);
+        self.text = CString::new(text).ok()?;
+        Some(&self.text)
+    }
+
     /// Why the handler failed, in its own words.
     pub fn error(&self) -> Option<&str> {
         self.output.get("errmsg").and_then(Value::as_str)
@@ -83,6 +96,15 @@ mod tests {
             args.text(true).to_str().unwrap(),
             r#"{"annotations":{"a":1,"b":2},"priority":3}"#
         );
+        args.input = map(json!({"a": {"b": "text", "c": [1]}}));
+        let mut find = |path| {
+            args.find(false, path)
+                .map(|text| text.to_str().unwrap().to_owned())
+        };
+        assert_eq!(find("a.b").as_deref(), Some("text"));
+        assert_eq!(find("a.c").as_deref(), Some("[1]"));
+        assert_eq!((find("a.d"), find("b"), find("")), (None, None, None));
+        args.input = map(json!({"id": 1}));
         args.set(true, true, map(json!({"errmsg": "no"})));
         assert_eq!(args.error(), Some("no"));
         assert_eq!(args.text(false).to_str().unwrap(), r#"{"id":1}"#);

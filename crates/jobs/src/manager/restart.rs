@@ -90,9 +90,7 @@ impl Manager {
 
     /// Let a replayed job go on.
     fn resume(&mut self, id: JobId) {
-        if !self.taps.is_plain() {
-            self.introduce(id);
-        }
+        self.introduce(id);
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -143,7 +141,9 @@ impl Manager {
             job.dependencies.clone(),
             job.state == JobState::New,
         );
-        for dependency in depend::parse(&jobspec)? {
+        let mut found = depend::parse(&jobspec)?;
+        self.leave_to_plugins(&mut found, &jobspec);
+        for dependency in found {
             if matches!(dependency.on, depend::On::Foreign(_)) {
                 continue;
             }

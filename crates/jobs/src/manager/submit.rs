@@ -11,7 +11,7 @@ use wire::{Message, RpcError};
 
 use super::depend::On;
 use super::job::Job;
-use super::{Manager, depend, limits};
+use super::{Manager, depend};
 use crate::ingest::{FLAG_NOVALIDATE, FLAG_WAITABLE};
 
 #[derive(Deserialize)]
@@ -60,7 +60,8 @@ impl Manager {
             // It was in the store, or its announcement was not answered, when this manager came.
             return Ok(());
         }
-        let dependencies = depend::parse(&jobspec)?;
+        let mut dependencies = depend::parse(&jobspec)?;
+        self.leave_to_plugins(&mut dependencies, &jobspec);
         let mut job = Job::new(id, flags, Arc::new(jobspec));
         (job.userid, job.urgency, job.t_submit) = (userid, urgency, t_submit);
         if let Some(why) = self.refusal(&job) {
@@ -95,11 +96,9 @@ impl Manager {
     /// Why a new job is not taken, if it is not.
     fn refusal(&self, job: &Job) -> Option<String> {
         let is_checked = job.flags & FLAG_NOVALIDATE == 0;
-        self.queues.refusal(job.queue()).or_else(|| {
-            let limits = limits::check(self.queues.config(), &job.jobspec);
-            let checked = limits.and_then(|()| self.check_lifetime(&job.jobspec));
-            checked.err().filter(|_| is_checked)
-        })
+        self.queues
+            .refusal(job.queue())
+            .or_else(|| self.check_limits(&job.jobspec).err().filter(|_| is_checked))
     }
 
     /// [`Manager::refusal`] of a job found in the store.

@@ -11,7 +11,7 @@ use wire::{Message, RpcError};
 
 use super::job::{Alloc, Job, set_paths};
 use super::jobtap::{Builtin, Judged};
-use super::{Done, Manager, limits};
+use super::{Done, Manager};
 
 const DURATION: &str = "attributes.system.duration";
 const QUEUE: &str = "attributes.system.queue";
@@ -173,8 +173,7 @@ impl Manager {
         let mut jobspec = Value::clone(&job.jobspec);
         set_paths(&mut jobspec, &updates);
         if !unchecked {
-            limits::check(self.queues.config(), &jobspec).map_err(invalid)?;
-            self.check_lifetime(&jobspec).map_err(invalid)?;
+            self.check_limits(&jobspec).map_err(invalid)?;
         }
         let ask = match updates.get(DURATION).and_then(Value::as_f64) {
             _ if has_moved || judged.feasibility => Ask::Feasibility,

@@ -70,6 +70,9 @@ typedef struct ff_host {
 
     /* Ask the host by name: `params` and what is put into *answer are JSON. For what has no function. */
     int (*ask) (ff_plugin *p, const char *method, const char *params, const char **answer);
+
+    /* The value at a dotted path of the arguments: a string as it is, anything else as JSON; NULL if there is none. */
+    const char *(*args_find) (ff_args *args, int flags, const char *path);
 } ff_host;
 
 #define FF_HAS(table, member) \

@@ -101,6 +101,7 @@ pub(super) fn of(kind: &'static CStr) -> Host {
         log,
         extension,
         ask,
+        args_find,
     }
 }
 
@@ -179,6 +180,19 @@ unsafe extern "C" fn args_get(raw: *mut RawArgs, flags: c_int) -> *const c_char 
     unsafe { args(raw) }.map_or(std::ptr::null(), |args| {
         args.text(flags & OUT != 0).as_ptr()
     })
+}
+
+unsafe extern "C" fn args_find(
+    raw: *mut RawArgs,
+    flags: c_int,
+    path: *const c_char,
+) -> *const c_char {
+    // SAFETY: as above.
+    let (args, path) = unsafe { (args(raw), text(path)) };
+    let found = args.zip(path.ok());
+    found
+        .and_then(|(args, path)| args.find(flags & OUT != 0, path))
+        .map_or(std::ptr::null(), CStr::as_ptr)
 }
 
 unsafe extern "C" fn args_set(raw: *mut RawArgs, flags: c_int, json: *const c_char) -> c_int {

@@ -9,11 +9,11 @@ use plugin_sdk::Args;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
-use super::super::depend::On;
+use super::super::depend::{Dependency, On};
 use super::super::job::Job;
 use super::super::{Manager, depend};
-use super::args;
 use super::tap::Tap;
+use super::{Builtin, args};
 
 /// What plugins make of a request to change a job.
 #[derive(Debug, Default)]
@@ -138,12 +138,36 @@ impl Manager {
         }
     }
 
+    /// Dependencies of kinds whose plugin was removed are for others.
+    pub(in crate::manager) fn leave_to_plugins(&self, found: &mut [Dependency], jobspec: &Value) {
+        let entries = jobspec.pointer("/attributes/system/dependencies");
+        let entries = entries
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        for (dependency, entry) in found.iter_mut().zip(entries) {
+            let builtin = match dependency.on {
+                On::Job(..) => Builtin::DependencyAfter,
+                On::Time(_) => Builtin::BeginTime,
+                On::Singleton => Builtin::DependencySingleton,
+                On::Foreign(_) => continue,
+            };
+            if let (false, Some(Value::String(scheme))) =
+                (self.taps.has(builtin), entry.get("scheme"))
+            {
+                dependency.description = scheme.clone();
+                dependency.on = On::Foreign(entry.clone());
+            }
+        }
+    }
+
     /// The dependencies of a job that are none of ours.
     fn foreign_dependencies(&self, id: JobId) -> Result<Vec<(String, Value)>, String> {
         let Some(job) = self.jobs.get(&id) else {
             return Ok(Vec::new());
         };
-        let found = depend::parse(&job.jobspec)?.into_iter();
+        let mut found = depend::parse(&job.jobspec)?;
+        self.leave_to_plugins(&mut found, &job.jobspec);
+        let found = found.into_iter();
         Ok(found
             .filter_map(|dependency| match dependency.on {
                 On::Foreign(entry) => Some((dependency.description, entry)),

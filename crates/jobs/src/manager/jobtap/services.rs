@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
-use super::super::{Done, Manager};
+use super::super::{Done, Manager, log};
 use super::Taps;
 use super::tap::{Body, Tap};
 use std::sync::Arc;
@@ -113,6 +113,11 @@ impl Manager {
                 Some(tap) => {
                     let topic = format!("service.{method}");
                     let name = format!("{}.{method}", tap.service());
+                    let text = format!(
+                        "jobtap plugin {} registered method job-manager.{name}",
+                        tap.name
+                    );
+                    log(&self.handle, libc::LOG_DEBUG as u8, &text);
                     let entry = (plugin, topic, rolemask);
                     self.taps.services.methods.insert(name, entry);
                 }
