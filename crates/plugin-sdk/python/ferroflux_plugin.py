@@ -60,7 +60,7 @@ class Plugin:
 
         return register
 
-    def ask(self, method, **params):
+    def ask(self, method, /, **params):
         """Ask the host by name."""
         self._say({"ask": method, "params": params})
         while True:

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use crate::args::Args;
 const LONGEST: usize = 64 << 20;
 /// How long a program may take for an answer, if `program-timeout` of its configuration does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a program that is removed may take to end.
+/// How long a program may take to end once nobody talks to it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// One thing a program says.
@@ -372,11 +372,11 @@ impl Program {
         }
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has, or is about to.
     fn ended(&self, otherwise: &str) -> String {
-        match lock(&self.child).try_wait() {
-            Ok(Some(status)) => format!("ended: {status}"),
-            _ => otherwise.to_owned(),
+        match await_end(&mut lock(&self.child)) {
+            Some(status) => format!("ended: {status}"),
+            None => otherwise.to_owned(),
         }
     }
 
@@ -395,14 +395,21 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Both);
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let deadline = Instant::now() + FAREWELL;
-        while let Ok(None) = child.try_wait() {
-            if Instant::now() >= deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if await_end(child).is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// How a program ended that has no more to say; none if it takes longer than that may take.
+fn await_end(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + FAREWELL;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            _ => return None,
         }
     }
 }

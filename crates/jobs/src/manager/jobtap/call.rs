@@ -2,6 +2,7 @@
 
 use formats::job::JobState;
 use formats::jobid::JobId;
+use formats::resource_set::ResourceSet;
 use plugin_sdk::Args;
 use serde_json::{Map, Value};
 
@@ -123,6 +124,9 @@ impl Manager {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        if ResourceSet::try_from(r.clone()).is_err() {
+            return self.complain(id, topic, "R is no resource set");
+        }
         let why = match topic {
             "job.state.sched" if job.r.is_none() => {
                 job.r = Some(Arc::new(r));
