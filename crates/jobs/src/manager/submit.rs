@@ -11,6 +11,7 @@ use wire::{Message, RpcError};
 
 use super::depend::On;
 use super::job::Job;
+use super::jobtap::Builtin;
 use super::{Manager, depend};
 use crate::ingest::{FLAG_NOVALIDATE, FLAG_WAITABLE};
 
@@ -88,6 +89,10 @@ impl Manager {
         }
         if let Some(job) = self.jobs.get(&id) {
             self.singletons.enter(job);
+        }
+        if self.taps.has(Builtin::SubmitHold) && urgency != Urgency::HOLD {
+            let context = json!({ "userid": userid, "urgency": Urgency::HOLD });
+            self.post(id, "urgency", context);
         }
         self.post(id, "validate", Value::Null);
         Ok(())

@@ -7,7 +7,7 @@ use plugin_sdk::host::{Failure, Services};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::job::{Exec, Job};
+use super::super::job::{Alloc, Exec, Job};
 use super::super::{Manager, log};
 use super::args;
 use super::tap::Order;
@@ -185,7 +185,12 @@ impl Manager {
 
     fn ask_event_post(&mut self, id: &Value, method: &str, given: Value) -> Result<Value, Failure> {
         let Posted { name, context } = params(method, given)?;
-        let id = self.active_named(id)?.id;
+        let job = self.active_named(id)?;
+        if name == "alloc" && job.alloc == Alloc::Granted {
+            // Upstream's plugins post it themselves, after R, which has been taken over with the event here.
+            return Ok(Value::Null);
+        }
+        let id = job.id;
         let is_word = !name.is_empty() && !name.contains(char::is_whitespace);
         if !is_word || !(context.is_null() || context.is_object()) {
             return Err(Failure::invalid(

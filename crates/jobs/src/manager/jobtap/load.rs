@@ -167,29 +167,18 @@ impl Manager {
     /// Load a plugin, and tell it of the jobs there are.
     fn load_plugin(&mut self, name: &str, conf: Map<String, Value>) -> Result<(), RpcError> {
         if name.starts_with('.') && !name.contains('/') {
-            if self.taps.stack.named(name).is_some() {
-                return Err(RpcError::new(
-                    libc::EEXIST,
-                    format!("{name} already loaded"),
-                ));
-            }
-            return match self.taps.stack.restore_builtin(name) {
-                true => {
-                    if name == ".update-duration" {
-                        let bound = [json!(0), json!(false)];
-                        let given = conf.get("owner-allow-any");
-                        self.taps.is_owner_bound = given.is_some_and(|v| bound.contains(v));
-                    }
-                    self.reprioritize_all();
-                    Ok(())
-                }
+            return match self.load_builtin(name, &conf)? {
+                true => Ok(()),
                 false => Err(RpcError::new(
                     libc::ENOENT,
                     format!("{name}: no such builtin"),
                 )),
             };
         }
-        let path = find(name)?;
+        let path = match find(name) {
+            Err(_) if self.load_builtin(name, &conf)? => return Ok(()),
+            found => found?,
+        };
         let base = path.file_name().unwrap_or_default().to_string_lossy();
         let base = base.into_owned();
         if self.taps.stack.named(&base).is_some() {
@@ -230,6 +219,26 @@ impl Manager {
         self.remove_broken();
         self.reprioritize_all();
         Ok(())
+    }
+
+    /// Load a plugin that is the manager itself; false if there is none of this name.
+    fn load_builtin(&mut self, name: &str, conf: &Map<String, Value>) -> Result<bool, RpcError> {
+        if self.taps.stack.named(name).is_some() {
+            return Err(RpcError::new(
+                libc::EEXIST,
+                format!("{name} already loaded"),
+            ));
+        }
+        if !self.taps.stack.restore_builtin(name) {
+            return Ok(false);
+        }
+        if name == ".update-duration" {
+            let bound = [json!(0), json!(false)];
+            let given = conf.get("owner-allow-any");
+            self.taps.is_owner_bound = given.is_some_and(|v| bound.contains(v));
+        }
+        self.reprioritize_all();
+        Ok(true)
     }
 
     fn in_order(&self, order: Order) -> Vec<JobId> {

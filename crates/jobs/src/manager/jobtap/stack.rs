@@ -53,7 +53,8 @@ fn is_meant(pattern: &str, name: &str) -> bool {
 
 impl Stack {
     fn push_builtin(&mut self, builtin: Builtin) {
-        let name = Builtin::ALL.iter().find(|(b, _)| *b == builtin);
+        let names = Builtin::ALL.iter().chain(&Builtin::ON_DEMAND);
+        let name = names.clone().find(|(b, _)| *b == builtin);
         let name = name.map_or("", |(_, name)| name).to_owned();
         self.push(Tap {
             serial: 0,
@@ -64,9 +65,10 @@ impl Stack {
         });
     }
 
-    /// Put a builtin back by its name.
+    /// Put in a builtin by its name, if it is one.
     pub(super) fn restore_builtin(&mut self, name: &str) -> bool {
-        let found = Builtin::ALL.iter().find(|(_, known)| *known == name);
+        let mut names = Builtin::ALL.iter().chain(&Builtin::ON_DEMAND);
+        let found = names.find(|(_, known)| *known == name);
         if let Some((builtin, _)) = found {
             self.push_builtin(*builtin);
         }

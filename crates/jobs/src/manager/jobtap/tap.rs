@@ -20,6 +20,8 @@ pub(crate) enum Builtin {
     UpdateDuration,
     History,
     UpdateQueue,
+    SubmitHold,
+    Perilog,
 }
 
 impl Builtin {
@@ -34,6 +36,13 @@ impl Builtin {
         (Self::UpdateDuration, ".update-duration"),
         (Self::History, ".history"),
         (Self::UpdateQueue, ".update-queue"),
+    ];
+
+    /// Those that are there when they are loaded: upstream has files of these names. Prologs and epilogs are run whenever
+    /// they are configured.
+    pub(super) const ON_DEMAND: [(Self, &str); 2] = [
+        (Self::SubmitHold, "submit-hold.so"),
+        (Self::Perilog, "perilog.so"),
     ];
 }
 
