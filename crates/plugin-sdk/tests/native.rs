@@ -1,36 +1,15 @@
 //! Shared objects built by the C compiler from our header, loaded by the host's side.
 
+mod common;
+
 use std::ffi::{CStr, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::{Host, load_with};
 use plugin_sdk::Args;
-use plugin_sdk::host::{Extension, Failure, LoadError, Plugin, Services, Setup};
-use serde_json::{Map, Value, json};
-
-const EXTENSION: Extension = Extension {
-    kind: c"test",
-    table: std::ptr::null::<c_void>(),
-};
-
-#[derive(Default)]
-struct Host {
-    lines: Vec<String>,
-}
-
-impl Services for Host {
-    fn ask(&mut self, plugin: u64, method: &str, params: Value) -> Result<Value, Failure> {
-        match method {
-            "echo" => Ok(json!({ "plugin": plugin, "params": params })),
-            "panic" => panic!("asked for"),
-            _ => Err(Failure::new(libc::ENOSYS, format!("no method {method}"))),
-        }
-    }
-
-    fn log(&mut self, _: u64, severity: i32, text: &str) {
-        self.lines.push(format!("{severity} {text}"));
-    }
-}
+use plugin_sdk::host::{LoadError, Plugin};
+use serde_json::json;
 
 fn build(dir: &Path, name: &str, body: &str) -> PathBuf {
     let (source, object) = (dir.join(name).with_extension("c"), dir.join(name));
@@ -49,14 +28,7 @@ fn build(dir: &Path, name: &str, body: &str) -> PathBuf {
 }
 
 fn load(path: &Path, host: &mut Host) -> Result<std::sync::Arc<Plugin>, LoadError> {
-    let conf: Map<String, Value> = serde_json::from_value(json!({"limit": 3})).unwrap();
-    let setup = Setup {
-        path,
-        serial: 7,
-        conf,
-        extension: EXTENSION,
-    };
-    Plugin::load(setup, host)
+    load_with(path, json!({"limit": 3}), host)
 }
 
 const WHOLE: &str = r#"

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use wire::{Message, RpcError};
 
 use super::super::Manager;
-use super::tap::{Body, Order, Tap, blocking};
+use super::tap::{Body, Builtin, Order, Tap, blocking};
 
 /// Directories of plugins, in front of the installation's.
 const PATH: &str = "FLUX_JOBTAP_PATH";
@@ -144,6 +144,9 @@ impl Manager {
             .insert("name".to_owned(), tap.name.clone().into());
         args.output
             .insert("path".to_owned(), tap.path.clone().into());
+        if let Body::Builtin(Builtin::Perilog) = tap.body {
+            args.output.extend(self.perilogs.describe());
+        }
         let code = tap.call("plugin.query", &mut args, self);
         self.remove_broken();
         match code {

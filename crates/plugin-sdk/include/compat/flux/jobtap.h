@@ -39,6 +39,22 @@ enum {
 #define FLUX_JOB_PRIORITY_MIN 0
 #define FLUX_JOB_PRIORITY_MAX 4294967295
 
+/* fmt: "S" for the letter, "L" for the name, "s" and "l" in lower case. */
+FF_COMPAT const char *flux_job_statetostr (flux_job_state_t state, const char *fmt)
+{
+    static const char *const texts[][4] = {
+        {"N", "NEW", "n", "new"},         {"D", "DEPEND", "d", "depend"},
+        {"P", "PRIORITY", "p", "priority"}, {"S", "SCHED", "s", "sched"},
+        {"R", "RUN", "r", "run"},         {"C", "CLEANUP", "c", "cleanup"},
+        {"I", "INACTIVE", "i", "inactive"},
+    };
+    int form = *fmt == 'S' ? 0 : *fmt == 'L' ? 1 : *fmt == 's' ? 2 : 3;
+    for (int i = 0; i < 7; i++)
+        if ((int)state == 1 << i)
+            return texts[i][form];
+    return "(unknown)";
+}
+
 FF_COMPAT const ff_jobtap *ff_compat_jobtap (ff_plugin *p)
 {
     return ff_jobtap_of (ff_compat_host, p);
@@ -274,6 +290,11 @@ typedef struct flux_msg {
 } flux_msg_t;
 typedef struct flux_msg_handler flux_msg_handler_t;
 typedef void (*flux_msg_handler_f) (flux_t *h, flux_msg_handler_t *mh, const flux_msg_t *msg, void *arg);
+
+struct flux_msg_cred {
+    uint32_t userid;
+    uint32_t rolemask;
+};
 
 #define FLUX_ROLE_NONE 0
 #define FLUX_ROLE_OWNER 1
