@@ -572,3 +572,120 @@ plugin.run()";
     .success();
     assert_eq!(out.lines().first().copied(), Some("clean"), "{out}");
 }
+
+/// A plugin as one would have written it for upstream.
+const FOR_UPSTREAM: &str = r#"
+#include <flux/core.h>
+#include <flux/jobtap.h>
+
+static int priority_cb (flux_plugin_t *p, const char *topic, flux_plugin_arg_t *args, void *data)
+{
+    int urgency, *count = flux_plugin_aux_get (p, "count");
+    (void)topic, (void)data;
+    if (flux_plugin_arg_unpack (args, FLUX_PLUGIN_ARG_IN, "{s:i}", "urgency", &urgency) < 0)
+        return flux_jobtap_error (p, args, "unpack: %s", flux_plugin_arg_strerror (args));
+    (*count)++;
+    if (urgency == 20)
+        return flux_jobtap_priority_unavail (p, args);
+    return flux_plugin_arg_pack (args, FLUX_PLUGIN_ARG_OUT, "{s:I s:{s:i}}", "priority", (json_int_t)urgency * 1000,
+                                 "annotations", "seen", *count);
+}
+
+static int validate_cb (flux_plugin_t *p, const char *topic, flux_plugin_arg_t *args, void *data)
+{
+    const char *name = NULL;
+    (void)topic, (void)data;
+    flux_plugin_arg_unpack (args, FLUX_PLUGIN_ARG_IN, "{s:{s:{s:{s?{s?s}}}}}", "jobspec", "attributes", "system", "job",
+                            "name", &name);
+    if (name && strcmp (name, "bad") == 0)
+        return flux_jobtap_reject_job (p, args, "%s is a bad name", name);
+    return 0;
+}
+
+static int run_cb (flux_plugin_t *p, const char *topic, flux_plugin_arg_t *args, void *data)
+{
+    flux_jobid_t id = 0;
+    flux_plugin_arg_t *job = flux_jobtap_job_lookup (p, FLUX_JOBTAP_CURRENT_JOB);
+    (void)topic, (void)args, (void)data;
+    if (!job || flux_plugin_arg_unpack (job, FLUX_PLUGIN_ARG_IN, "{s:I}", "id", &id) < 0)
+        return -1;
+    flux_plugin_arg_destroy (job);
+    flux_jobtap_job_aux_set (p, id, "name", strdup ("kept"), free);
+    return flux_jobtap_event_post_pack (p, id, "noted", "{s:s}", "aux", (char *)flux_jobtap_job_aux_get (p, id, "name"));
+}
+
+static void ping_cb (flux_t *h, flux_msg_handler_t *mh, const flux_msg_t *msg, void *arg)
+{
+    int seq;
+    json_t *pad;
+    (void)mh, (void)arg;
+    if (flux_request_unpack (msg, NULL, "{s:i s:o}", "seq", &seq, "pad", &pad) < 0)
+        flux_respond_error (h, msg, EPROTO, "no ping");
+    else
+        flux_respond_pack (h, msg, "{s:i s:O s:s s:i s:i}", "seq", seq, "pad", pad, "route", "", "userid", 0,
+                           "rolemask", 1);
+}
+
+static const struct flux_plugin_handler table[] = {
+    {"job.state.priority", priority_cb, NULL},
+    {"job.validate", validate_cb, NULL},
+    {"job.state.run", run_cb, NULL},
+    {NULL, NULL, NULL},
+};
+
+int flux_plugin_init (flux_plugin_t *p)
+{
+    int limit = 0;
+    if (flux_plugin_conf_unpack (p, "{s?i}", "limit", &limit) < 0
+        || flux_plugin_aux_set (p, "count", calloc (1, sizeof (int)), free) < 0
+        || flux_plugin_register (p, "ours", table) < 0)
+        return -1;
+    flux_log (flux_jobtap_get_flux (p), LOG_INFO, "the limit is %d", limit);
+    return flux_jobtap_service_register (p, "ping", ping_cb, p);
+}
+"#;
+
+#[test]
+fn source_written_for_upstream_compiles_and_works() {
+    let site = Site::new();
+    let source = site.write("ours.c", FOR_UPSTREAM);
+    let include = repository("crates/plugin-sdk/include");
+    let has_jansson = Path::new("/usr/include/jansson.h").exists();
+    if !has_jansson {
+        return e2e::skipped("jansson's header is not installed");
+    }
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-I"])
+        .arg(include.join("compat"))
+        .arg("-I")
+        .args([include.as_path(), &source, Path::new("-o")])
+        .arg(site.path().join("ours.so"))
+        .arg("-ljansson")
+        .status()
+        .expect("there is a C compiler");
+    assert!(built.success());
+    let out = script(
+        &site,
+        "flux jobtap load ours.so limit=7
+        flux dmesg | grep -o 'ours.so: the limit.*'
+        flux submit --job-name=bad true 2>&1 || true
+        id=$(flux submit --urgency=9 true)
+        flux job wait-event $id clean >/dev/null
+        flux job eventlog $id | grep -o -e priority=.* -e 'noted .*'
+        waits=$(flux submit --urgency=20 true)
+        flux job wait-event $waits depend >/dev/null
+        flux ping --count=1 job-manager.ours >/dev/null
+        flux jobs -no '{state}' $waits
+        flux jobtap remove ours.so
+        flux job wait-event $waits clean >/dev/null",
+    )
+    .success();
+    let want = [
+        "ours.so: the limit is 7",
+        "flux-submit: bad is a bad name",
+        "priority=9000",
+        "noted aux=\"kept\"",
+        "PRIORITY",
+    ];
+    assert_eq!(out.lines(), want, "{out}");
+}

@@ -60,7 +60,7 @@ impl Perilogs {
                 .map_or_else(|| json!({}), Procedure::describe)
         };
         let runs = self.runs.iter();
-        let procs = runs.map(|(id, active)| (id.f58(), active.run.describe()));
+        let procs = runs.map(|(id, active)| (super::shown(*id), active.run.describe()));
         let procs: Map<String, Value> = procs.collect();
         let conf = json!({
             "prolog": config(&self.config.prolog),

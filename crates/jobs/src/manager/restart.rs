@@ -125,7 +125,11 @@ impl Manager {
             },
             // A new priority is asked for.
             JobState::Sched => self.post(id, "flux-restart", Value::Null),
-            JobState::Priority | JobState::Cleanup | JobState::Inactive => self.act(id),
+            JobState::Priority => {
+                self.ask_priority(id);
+                self.act(id);
+            }
+            JobState::Cleanup | JobState::Inactive => self.act(id),
             // The execution service finds what runs, when it says hello.
             JobState::Run => {}
         }

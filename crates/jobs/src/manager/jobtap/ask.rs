@@ -74,10 +74,9 @@ impl Services for Manager {
     }
 
     fn log(&mut self, plugin: u64, severity: i32, text: &str) {
-        let name = self.taps.stack.by_serial(plugin);
-        let text = match name {
+        let text = match self.taps.stack.by_serial(plugin) {
             Some(tap) => format!("{}: {text}", tap.name),
-            None => text.to_owned(),
+            None => format!("{}: {text}", self.taps.loading),
         };
         log(&self.handle, severity.clamp(0, 7) as u8, &text);
     }

@@ -239,12 +239,29 @@ impl Manager {
 
     /// Plugins that do not work any more go, and are named in the log.
     pub(super) fn remove_broken(&mut self) {
-        for tap in self.taps.stack.remove_broken() {
+        let gone = self.taps.stack.remove_broken();
+        if gone.is_empty() {
+            return;
+        }
+        for tap in gone {
             let why = tap.broken().unwrap_or_default();
             let text = format!("jobtap: {}: {why}; removed", tap.name);
             log(&self.handle, LOG_ERR, &text);
             self.taps.forget_plugin(tap.serial);
         }
+        self.prioritize_orphans();
+    }
+
+    /// Plugins have gone: jobs whose priority one of them was to give get that of their urgency.
+    pub(super) fn prioritize_orphans(&mut self) {
+        if !self.taps.has(Builtin::PriorityDefault) || self.is_tapped("job.state.priority") {
+            return;
+        }
+        let waits = |job: &&super::super::Job| job.state == JobState::Priority;
+        let waiting = self.jobs.values().filter(waits).map(|job| job.id);
+        let mut waiting: Vec<JobId> = waiting.collect();
+        waiting.sort_unstable();
+        waiting.into_iter().for_each(|id| self.act(id));
     }
 
     /// Give a job resources that a plugin has set; false if there are none.

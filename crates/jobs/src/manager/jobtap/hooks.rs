@@ -203,6 +203,12 @@ impl Manager {
         self.settle_deferred(id);
     }
 
+    /// Ask again for the priority of a job that had none yet when the manager ended.
+    pub(in crate::manager) fn ask_priority(&mut self, id: JobId) {
+        self.tell_of(id, "job.state.priority", Map::new());
+        self.settle_deferred(id);
+    }
+
     /// Tell one plugin, which has just been loaded, of a job there is.
     pub(super) fn introduce_to(&mut self, tap: &Arc<Tap>, id: JobId) {
         let Some(job) = self.jobs.get(&id) else {

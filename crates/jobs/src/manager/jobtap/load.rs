@@ -164,6 +164,7 @@ impl Manager {
         for tap in gone {
             self.taps.forget_plugin(tap.serial);
         }
+        self.prioritize_orphans();
         Ok(())
     }
 
@@ -192,6 +193,7 @@ impl Manager {
         }
         self.taps.last += 1;
         let serial = self.taps.last;
+        self.taps.loading.clone_from(&base);
         let opened = self.open(&path, serial, conf).and_then(|body| {
             let order = self.taps.orders.get(&serial).copied().unwrap_or_default();
             let tap = Tap {

@@ -48,6 +48,8 @@ pub(super) struct Taps {
     orders: HashMap<u64, tap::Order>,
     /// The serial number of the last plugin.
     last: u64,
+    /// The name of the plugin that is being loaded, which is not in the stack yet.
+    loading: String,
     /// The configuration of the instance, as last taken over.
     config: Value,
     /// The instance's owner, too, keeps to the limits when updating a job's duration.
