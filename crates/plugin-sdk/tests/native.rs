@@ -138,3 +138,18 @@ int ferroflux_plugin_v1 (const ff_host *host, ff_plugin *p) { ff = host; me = p;
     };
     assert_eq!(is_refused, 1);
 }
+
+#[test]
+fn what_is_given_back_at_the_end_may_still_be_logged() {
+    let (dir, mut host) = (tempfile::tempdir().unwrap(), Host::default());
+    let body = r#"
+static ff_plugin *me;
+static int value;
+static void release (void *v) { ff->log (me, 5, v == &value ? "released" : "what?"); }
+int ferroflux_plugin_v1 (const ff_host *host, ff_plugin *p) { ff = host; me = p; return ff->aux_set (p, "v", &value, release); }
+"#;
+    let plugin = load(&build(dir.path(), "last.so", body), &mut host).unwrap();
+    plugin.retire(&mut host);
+    drop(plugin);
+    assert_eq!(host.lines, ["5 released"]);
+}

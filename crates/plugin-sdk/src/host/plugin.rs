@@ -220,9 +220,16 @@ impl Plugin {
     }
 
     /// Let go of what it keeps for one job.
-    pub fn forget(&self, id: u64) {
+    pub fn forget(&self, id: u64, services: &mut dyn Services) {
         let kept = lock(&self.aux_of).remove(&id);
-        drop(kept);
+        serve(services, || drop(kept));
+    }
+
+    /// Let go of all it keeps, before it is unloaded: what gives values back may still ask and log.
+    pub fn retire(&self, services: &mut dyn Services) {
+        let of_jobs = std::mem::take(&mut *lock(&self.aux_of));
+        let own = std::mem::take(&mut *lock(&self.aux));
+        serve(services, || drop((of_jobs, own)));
     }
 }
 

@@ -246,7 +246,7 @@ impl Manager {
         self.taps.subscribers.remove(&job.id);
         self.taps.deferred.retain(|(id, _)| *id != job.id);
         for tap in self.taps.stack.all() {
-            tap.forget(job.id.0);
+            tap.forget(job.id.0, self);
         }
     }
 

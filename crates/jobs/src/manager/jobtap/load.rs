@@ -162,6 +162,8 @@ impl Manager {
             return Err(RpcError::new(libc::ENOENT, why));
         }
         for tap in gone {
+            self.taps.loading.clone_from(&tap.name);
+            tap.retire(self);
             self.taps.forget_plugin(tap.serial);
         }
         self.prioritize_orphans();

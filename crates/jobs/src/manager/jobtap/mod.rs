@@ -48,7 +48,7 @@ pub(super) struct Taps {
     orders: HashMap<u64, tap::Order>,
     /// The serial number of the last plugin.
     last: u64,
-    /// The name of the plugin that is being loaded, which is not in the stack yet.
+    /// The name of the plugin that is being loaded or removed, which is not in the stack.
     loading: String,
     /// The configuration of the instance, as last taken over.
     config: Value,

@@ -149,9 +149,16 @@ impl Tap {
     }
 
     /// A job is gone, and what the plugin kept with it.
-    pub(super) fn forget(&self, id: u64) {
+    pub(super) fn forget(&self, id: u64, services: &mut dyn Services) {
         if let Body::Object(plugin) = &self.body {
-            plugin.forget(id);
+            plugin.forget(id, services);
+        }
+    }
+
+    /// It is not called any more; calls that are under way go on.
+    pub(super) fn retire(&self, services: &mut dyn Services) {
+        if let Body::Object(plugin) = &self.body {
+            plugin.retire(services);
         }
     }
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <syslog.h>
 
 #ifdef __cplusplus
@@ -53,13 +54,16 @@ struct flux_plugin_handler {
 
 int flux_plugin_init (flux_plugin_t *p);
 
-/* The host's functions: one variable for all files of a plugin. */
+/* The host's functions, and those of its kind: one variable for all files of a plugin. */
 extern const ff_host *ff_compat_host;
+extern const void *ff_compat_table;
 __attribute__ ((weak)) const ff_host *ff_compat_host;
+__attribute__ ((weak)) const void *ff_compat_table;
 
 __attribute__ ((weak)) int ferroflux_plugin_v1 (const ff_host *host, ff_plugin *p)
 {
     ff_compat_host = host;
+    ff_compat_table = host->extension (p, host->kind);
     return flux_plugin_init (p);
 }
 
@@ -146,6 +150,10 @@ FF_COMPAT int flux_plugin_arg_get (flux_plugin_arg_t *args, int flags, char **js
 FF_COMPAT int flux_plugin_arg_vpack (flux_plugin_arg_t *args, int flags, const char *fmt, va_list ap)
 {
     json_error_t error;
+    if (!args) {
+        errno = EINVAL;
+        return -1;
+    }
     json_t *values = json_vpack_ex (&error, 0, fmt, ap);
     if (!values) {
         snprintf (args->error, sizeof (args->error), "%s", error.text);
@@ -169,6 +177,10 @@ FF_COMPAT int flux_plugin_arg_pack (flux_plugin_arg_t *args, int flags, const ch
 FF_COMPAT int flux_plugin_arg_vunpack (flux_plugin_arg_t *args, int flags, const char *fmt, va_list ap)
 {
     json_error_t error;
+    if (!args) {
+        errno = EINVAL;
+        return -1;
+    }
     if (json_vunpack_ex (ff_compat_side (args, flags), &error, 0, fmt, ap) < 0) {
         snprintf (args->error, sizeof (args->error), "%s", error.text);
         errno = EINVAL;

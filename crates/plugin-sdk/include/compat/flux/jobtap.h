@@ -55,13 +55,31 @@ FF_COMPAT const char *flux_job_statetostr (flux_job_state_t state, const char *f
     return "(unknown)";
 }
 
+/* The name of a result in capitals or not, or its letters. */
+FF_COMPAT int flux_job_strtoresult (const char *text, flux_job_result_t *result)
+{
+    static const char *const names[] = {"completed", "failed", "canceled", "timeout"};
+    static const char *const letters[] = {"cd", "f", "ca", "to"};
+    for (int i = 0; i < 4; i++)
+        if (strcasecmp (text, names[i]) == 0 || strcasecmp (text, letters[i]) == 0) {
+            *result = (flux_job_result_t)(1 << i);
+            return 0;
+        }
+    errno = EINVAL;
+    return -1;
+}
+
 FF_COMPAT const ff_jobtap *ff_compat_jobtap (ff_plugin *p)
 {
-    return ff_jobtap_of (ff_compat_host, p);
+    /* One table for all: a function fails by itself without a plugin. */
+    (void)p;
+    return (const ff_jobtap *)ff_compat_table;
 }
 
 FF_COMPAT flux_t *flux_jobtap_get_flux (flux_plugin_t *p)
 {
+    if (!p)
+        errno = EINVAL;
     return p;
 }
 
@@ -270,6 +288,10 @@ FF_COMPAT int flux_jobtap_epilog_finish (flux_plugin_t *p, flux_jobid_t id, cons
 
 FF_COMPAT int flux_jobtap_call (flux_plugin_t *p, flux_jobid_t id, const char *topic, flux_plugin_arg_t *args)
 {
+    if (!p || !args) {
+        errno = EINVAL;
+        return -1;
+    }
     /* What has been set so far goes along, and what comes out is looked at anew. */
     for (int side = FF_IN; side <= FF_OUT; side++) {
         char *text = args->side[side] ? json_dumps (args->side[side], JSON_COMPACT) : NULL;
