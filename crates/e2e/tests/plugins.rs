@@ -573,6 +573,34 @@ plugin.run()";
     assert_eq!(out.lines().first().copied(), Some("clean"), "{out}");
 }
 
+#[test]
+fn a_job_may_bring_its_resources_along() {
+    let site = Site::new();
+    let out = script(
+        &site,
+        "flux R encode -r0 -c0 -H node >R
+        flux jobtap load alloc-bypass.so
+        flux jobtap load submit-hold.so
+        flux submit --setattr=alloc-bypass.R=1 true 2>&1 | grep -o 'alloc-bypass: invalid R'
+        id=$(flux submit --setattr=alloc-bypass.R=\"$(cat R)\" true)
+        flux job wait-event $id priority | grep -o priority=.*
+        flux job urgency $id 16 2>/dev/null
+        flux job wait-event $id clean >/dev/null
+        flux job eventlog $id | grep -o 'alloc bypass.*'
+        flux jobtap remove submit-hold.so
+        flux run echo freely
+        rm R",
+    )
+    .success();
+    let want = [
+        "alloc-bypass: invalid R",
+        "priority=0",
+        "alloc bypass=true",
+        "freely",
+    ];
+    assert_eq!(out.lines(), want, "{out}");
+}
+
 /// A plugin as one would have written it for upstream.
 const FOR_UPSTREAM: &str = r#"
 #include <flux/core.h>

@@ -169,6 +169,7 @@ impl Job {
                 if self.state == JobState::Sched {
                     self.state = JobState::Run;
                 }
+                self.bypass |= event.get("bypass") == Some(&Value::Bool(true));
                 self.alloc = Alloc::Granted;
             }
             JobEvent::PrologStart(_) | JobEvent::EpilogStart(_) => self.perilogs += 1,
@@ -209,7 +210,7 @@ impl Job {
         }
     }
 
-    fn system(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn system(&self, key: &str) -> Option<&Value> {
         self.jobspec.get("attributes")?.get("system")?.get(key)
     }
 

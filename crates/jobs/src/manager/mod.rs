@@ -9,6 +9,7 @@
 
 mod alloc;
 mod batch;
+mod bypass;
 mod checkpoint;
 mod config;
 mod crew;
@@ -282,7 +283,7 @@ impl Manager {
                 let priority = job.default_priority();
                 self.post(id, "priority", json!({ "priority": priority }));
             }
-            JobState::Sched if self.allocate_by_plugin(id) => {}
+            JobState::Sched if self.allocate_beside(id) => {}
             JobState::Sched => self.enqueue(id),
             JobState::Run => {
                 self.begin_prolog(id);

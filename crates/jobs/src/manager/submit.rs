@@ -68,6 +68,7 @@ impl Manager {
         if let Some(why) = self.refusal(&job) {
             return Err(why);
         }
+        self.check_bypass(&job)?;
         self.check_dependencies(&job, userid, &dependencies)?;
         let foreign = dependencies.iter().find(|d| matches!(d.on, On::Foreign(_)));
         if let (true, Some(foreign)) = (self.taps.is_plain(), foreign) {

@@ -6,7 +6,6 @@ use formats::resource_set::ResourceSet;
 use plugin_sdk::Args;
 use serde_json::{Map, Value};
 
-use super::super::job::Alloc;
 use super::super::{LOG_ERR, Manager, log, shown};
 use super::{Builtin, args};
 use std::sync::Arc;
@@ -262,19 +261,5 @@ impl Manager {
         let mut waiting: Vec<JobId> = waiting.collect();
         waiting.sort_unstable();
         waiting.into_iter().for_each(|id| self.act(id));
-    }
-
-    /// Give a job resources that a plugin has set; false if there are none.
-    pub(in crate::manager) fn allocate_by_plugin(&mut self, id: JobId) -> bool {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return false;
-        };
-        let (Alloc::None | Alloc::Queued, Some(r)) = (job.alloc, job.r.clone()) else {
-            return false;
-        };
-        job.bypass = true;
-        self.batch.resources(id, r);
-        self.post(id, "alloc", serde_json::json!({ "bypass": true }));
-        true
     }
 }

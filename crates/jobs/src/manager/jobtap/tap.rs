@@ -22,6 +22,7 @@ pub(crate) enum Builtin {
     UpdateQueue,
     SubmitHold,
     Perilog,
+    AllocBypass,
 }
 
 impl Builtin {
@@ -40,9 +41,10 @@ impl Builtin {
 
     /// Those that are there when they are loaded: upstream has files of these names. Prologs and epilogs are run whenever
     /// they are configured.
-    pub(super) const ON_DEMAND: [(Self, &str); 2] = [
+    pub(super) const ON_DEMAND: [(Self, &str); 3] = [
         (Self::SubmitHold, "submit-hold.so"),
         (Self::Perilog, "perilog.so"),
+        (Self::AllocBypass, "alloc-bypass.so"),
     ];
 }
 
