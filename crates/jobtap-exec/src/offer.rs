@@ -1,4 +1,4 @@
-//! The two sides of `offer.c`.
+//! The two sides of the files in C: what the plugin asks (`offer.c`), and what is asked of it (`plugin.c`).
 //!
 //! Everything happens on one thread: the plugin asks while it is called, or from upstream's reactor.
 
