@@ -31,6 +31,11 @@ pub fn confdir() -> PathBuf {
     below("FLUX_CONFDIR", "etc/flux")
 }
 
+/// The directory of the job manager's plugins.
+pub fn jobtap_plugins() -> PathBuf {
+    prefix().join("lib/flux/job-manager/plugins")
+}
+
 /// The PMI library for C programs; `libpmi2.so` is beside it. In a tree that is not installed it is beside the programs.
 pub fn pmi_library() -> PathBuf {
     let built = bindir().join("libpmi.so");

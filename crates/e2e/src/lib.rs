@@ -27,6 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(100);
 const PROGRAMS: &[&str] = &[
     "flux",
     "flux-broker",
+    "flux-jobtap-exec",
     "flux-shell",
     "libpmi.so",
     "libpmi2.so",

@@ -157,7 +157,7 @@ fn an_update_reaches_waiting_and_running_jobs() {
     let want = [
         "\"duration\":3600.0",
         "flux-update: requested duration places job expiration in the past",
-        "flux-update: update of attributes.system.job.name is not supported",
+        "flux-update: update of attributes.system.job.name not supported",
         "flux-update: job is inactive",
     ];
     assert_eq!(out.lines()[..3], want[..3], "{out}");

@@ -26,6 +26,7 @@ mod housekeeping;
 pub(crate) mod job;
 mod job_exec_override;
 pub(crate) mod jobs;
+mod jobtap;
 mod kvs;
 mod logger;
 mod lptest;
@@ -100,6 +101,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("job", "look at, wait for and act on jobs", job::run),
     command("job-exec-override", "begin and end jobs that only pretend to run", job_exec_override::run),
     command("jobs", "list jobs", jobs::run),
+    command("jobtap", "load, remove and look at plugins of the job manager", jobtap::run),
     command("kvs", "read and write the key-value store", kvs::run),
     command("logger", "add an entry to the broker's log", logger::run),
     command("lptest", "print lines of regular text", lptest::run),

@@ -49,7 +49,8 @@ impl Manager {
     pub(super) fn sched_hello(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
         msg.require_owner()?;
         self.sched.ready = false;
-        for job in self.jobs.values().filter(|job| job.alloc == Alloc::Granted) {
+        let holds = |job: &&Job| job.alloc == Alloc::Granted && !job.bypass;
+        for job in self.jobs.values().filter(holds) {
             let mut item = json!({
                 "id": job.id,
                 "priority": job.priority,
@@ -206,9 +207,7 @@ impl Manager {
             kind::SUCCESS => self.granted(id, response),
             kind::ANNOTATE => {
                 if let Some(annotations) = &response.annotations {
-                    update_annotations(&mut job.annotations, annotations);
-                    let context = json!({ "annotations": job.annotations });
-                    self.publish_annotations(id, context);
+                    self.annotate(id, annotations, true);
                 }
             }
             kind::DENY => {
@@ -255,6 +254,18 @@ impl Manager {
         self.post(id, "alloc", context);
     }
 
+    /// Update the annotations of a job that waits.
+    pub(super) fn annotate(&mut self, id: JobId, notes: &Map<String, Value>, publish: bool) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        update_annotations(&mut job.annotations, notes);
+        let context = json!({ "annotations": job.annotations });
+        if publish {
+            self.publish_annotations(id, context);
+        }
+    }
+
     /// Annotations of waiting jobs are not stored, only shown (RFC 27).
     fn publish_annotations(&mut self, id: JobId, context: Value) {
         let Some(job) = self.jobs.get(&id) else {
@@ -267,7 +278,7 @@ impl Manager {
 
     /// Give the resources that a job still holds back to the scheduler.
     pub(super) fn free_all(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.bypass) else {
             return;
         };
         let Some(r) = held(job) else { return };
@@ -278,7 +289,7 @@ impl Manager {
 
     /// Give back the resources of some ranks of a job.
     pub(super) fn free_ranks(&mut self, id: JobId, ranks: &Idset) {
-        let Some(job) = self.jobs.get_mut(&id) else {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.bypass) else {
             return;
         };
         let Some(set) = job.r.as_deref().and_then(parse_set) else {

@@ -48,7 +48,9 @@ impl Manager {
     /// `config-reload`: all is taken over, or nothing.
     pub(super) fn reload(&mut self, msg: &Message) -> Result<Value, RpcError> {
         msg.require_owner()?;
-        let config = Config::parse(&msg.json()?).map_err(|why| RpcError::new(libc::EINVAL, why))?;
+        let raw: Value = msg.json()?;
+        let config = Config::parse(&raw).map_err(|why| RpcError::new(libc::EINVAL, why))?;
+        self.configure_plugins(raw)?;
         self.queues.configure(config.queues);
         self.follow_queues();
         self.purge.limits = config.table.purge;

@@ -20,12 +20,14 @@ pub(crate) struct Dependency {
 }
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum On {
     Job(Condition, JobId),
     /// Seconds since 1970.
     Time(f64),
     Singleton,
+    /// A plugin knows; this is the jobspec's entry, and the scheme the description.
+    Foreign(Value),
 }
 
 /// How a job ended.
@@ -117,7 +119,8 @@ pub(crate) fn parse(jobspec: &Value) -> Result<Vec<Dependency>, String> {
         .enumerate()
         .map(|(i, entry)| {
             let bad = |what: String| format!("attributes.system.dependencies[{i}]: {what}");
-            let entry = formats::Dependency::deserialize(entry).map_err(|e| bad(e.to_string()))?;
+            let raw = entry;
+            let entry = formats::Dependency::deserialize(raw).map_err(|e| bad(e.to_string()))?;
             let (on, description) = match entry.requirement().map_err(|e| bad(e.to_string()))? {
                 Requirement::Job(condition, target) => (
                     On::Job(condition, target),
@@ -125,12 +128,7 @@ pub(crate) fn parse(jobspec: &Value) -> Result<Vec<Dependency>, String> {
                 ),
                 Requirement::Time(time) => (On::Time(time), format!("begin-time={time:.3}")),
                 _ if entry.scheme == "singleton" => (On::Singleton, "singleton".to_owned()),
-                _ => {
-                    return Err(bad(format!(
-                        "dependency scheme {:?} is not supported",
-                        entry.scheme
-                    )));
-                }
+                _ => (On::Foreign(raw.clone()), entry.scheme.clone()),
             };
             Ok(Dependency { on, description })
         })
@@ -236,7 +234,7 @@ mod tests {
         let spec = |deps: Value| json!({"attributes": {"system": {"dependencies": deps}}});
         let of = |scheme: &str, value: &str| {
             let list = parse(&spec(json!([{"scheme": scheme, "value": value}]))).unwrap();
-            (list[0].on, list[0].description.clone())
+            (list[0].on.clone(), list[0].description.clone())
         };
         assert_eq!(
             of("afterok", "12"),
@@ -250,9 +248,10 @@ mod tests {
             (On::Time(1.5), "begin-time=1.500".to_owned())
         );
         assert_eq!(of("singleton", ""), (On::Singleton, "singleton".to_owned()));
+        let entry = json!({"scheme": "x", "value": "1"});
+        assert_eq!(of("x", "1"), (On::Foreign(entry), "x".to_owned()));
         for bad in [
             json!({}),
-            json!([{"scheme": "x", "value": "1"}]),
             json!([{"scheme": "after", "value": "!"}]),
             json!([{"scheme": "begin-time", "value": "soon"}]),
             json!([{"value": "1"}]),

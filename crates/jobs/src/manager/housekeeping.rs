@@ -182,6 +182,9 @@ impl Housekeeping {
 impl Manager {
     /// A job needs its resources no more: they go to housekeeping, or back to the scheduler.
     pub(super) fn release(&mut self, id: JobId) {
+        if self.jobs.get(&id).is_some_and(|job| job.bypass) {
+            return;
+        }
         let Some(config) = &self.housekeeping.config else {
             return self.free_all(id);
         };

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::singleton::Member;
 use crate::info::set_path;
+use crate::ingest::{FLAG_DEBUG, FLAG_WAITABLE};
 
 /// Where a job is with the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,10 @@ pub(crate) struct Job {
     pub(crate) perilogs: u32,
     /// Its user may not update it any more.
     immutable: bool,
+    /// Its resources are not the scheduler's.
+    pub(crate) bypass: bool,
+    /// Counts what the manager has to act on.
+    pub(crate) turns: u32,
     /// The first fatal exception: type and note.
     pub(crate) exception: Option<(String, String)>,
     /// All events so far, for the journal.
@@ -94,6 +99,8 @@ impl Job {
             status: None,
             perilogs: 0,
             immutable: false,
+            bypass: false,
+            turns: 0,
             exception: None,
             events: Vec::new(),
         }
@@ -125,7 +132,14 @@ impl Job {
                 }
             }
             JobEvent::SetFlags(set) => {
-                self.immutable |= set.flags.iter().any(|flag| flag == "immutable");
+                let has = |name: &str| set.flags.iter().any(|flag| flag == name);
+                self.immutable |= has("immutable");
+                self.bypass |= has("alloc-bypass");
+                for (name, flag) in [("waitable", FLAG_WAITABLE), ("debug", FLAG_DEBUG)] {
+                    if has(name) {
+                        self.flags |= flag;
+                    }
+                }
             }
             JobEvent::Validate(_) if self.state == JobState::New => self.state = JobState::Depend,
             JobEvent::DependencyAdd(added) => drop(self.dependencies.insert(added.description)),
@@ -155,6 +169,7 @@ impl Job {
                 if self.state == JobState::Sched {
                     self.state = JobState::Run;
                 }
+                self.bypass |= event.get("bypass") == Some(&Value::Bool(true));
                 self.alloc = Alloc::Granted;
             }
             JobEvent::PrologStart(_) | JobEvent::EpilogStart(_) => self.perilogs += 1,
@@ -195,7 +210,7 @@ impl Job {
         }
     }
 
-    fn system(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn system(&self, key: &str) -> Option<&Value> {
         self.jobspec.get("attributes")?.get("system")?.get(key)
     }
 

@@ -5,15 +5,48 @@ use formats::jobspec::Jobspec;
 use formats::queues::{Bound, Limits, Queues};
 use serde_json::Value;
 
+use super::Manager;
+use super::jobtap::Builtin;
+
+impl Manager {
+    /// Why a job is not allowed, if it is not: by the limits, and by the end of the instance. Checks whose plugins were removed
+    /// are not made.
+    pub(super) fn check_limits(&self, jobspec: &Value) -> Result<(), String> {
+        let has = |builtin| self.taps.has(builtin);
+        let which = Which {
+            sizes: has(Builtin::LimitJobSize),
+            duration: has(Builtin::LimitDuration),
+        };
+        check(self.queues.config(), jobspec, which)?;
+        match has(Builtin::ValidateDuration) {
+            true => self.check_lifetime(jobspec),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Which limits count.
+#[derive(Clone, Copy)]
+struct Which {
+    sizes: bool,
+    duration: bool,
+}
+
 /// Why a job is not allowed, if it is not.
-pub(super) fn check(queues: &Queues, jobspec: &Value) -> Result<(), String> {
+fn check(queues: &Queues, jobspec: &Value, which: Which) -> Result<(), String> {
     let system = |key| {
         jobspec
             .pointer("/attributes/system")
             .and_then(|s| s.get(key))
     };
     let queue = system("queue").and_then(Value::as_str);
-    let limits = queues.policy(queue).limits;
+    let mut limits = queues.policy(queue).limits;
+    if !which.sizes {
+        (limits.max, limits.min) = Default::default();
+    }
+    if !which.duration {
+        limits.duration = None;
+    }
     if limits == Limits::default() {
         return Ok(());
     }
@@ -76,6 +109,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const ALL: Which = Which {
+        sizes: true,
+        duration: true,
+    };
+
     fn jobspec(nodes: u32, cores: u32, gpus: u32, system: Value) -> Value {
         let slot = json!({"type": "slot", "count": 1, "label": "task", "with": [
             {"type": "core", "count": cores}, {"type": "gpu", "count": gpus}]});
@@ -92,7 +130,7 @@ mod tests {
             "queues": {"debug": {"policy": {"limits": {"duration": "1m", "job-size": {
                 "max": {"ngpus": -1}, "min": {"ncores": 0}}}}}, "long": {"policy": {"limits": {"duration": "0"}}}},
         });
-        check(&Queues::from_config(&config).unwrap(), jobspec).err()
+        check(&Queues::from_config(&config).unwrap(), jobspec, ALL).err()
     }
 
     #[test]
@@ -146,6 +184,6 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_is_read() {
-        assert_eq!(check(&Queues::default(), &Value::Null), Ok(()));
+        assert_eq!(check(&Queues::default(), &Value::Null, ALL), Ok(()));
     }
 }

@@ -9,6 +9,7 @@
 
 mod alloc;
 mod batch;
+mod bypass;
 mod checkpoint;
 mod config;
 mod crew;
@@ -17,6 +18,7 @@ mod history;
 mod housekeeping;
 mod idle;
 mod job;
+mod jobtap;
 mod journal;
 mod kill;
 mod lifetime;
@@ -76,6 +78,8 @@ enum Done {
     Limit(crew::Duty, JobId, perilog::Limit),
     /// What a prolog or epilog has come to, and on which hosts it failed; they are drained.
     Judged(JobId, String, Box<procedure::Verdict>),
+    /// Something for a plugin has come up.
+    Tapped(jobtap::News),
     /// An inactive job may have become too old to be kept.
     Aged,
     Nothing,
@@ -106,6 +110,7 @@ pub(crate) struct Manager {
     perilogs: perilog::Perilogs,
     housekeeping: housekeeping::Housekeeping,
     singletons: singleton::Singletons,
+    taps: jobtap::Taps,
 }
 
 /// Entry point.
@@ -117,7 +122,10 @@ pub async fn main(ctx: Context) -> ModuleResult {
         .call("config.get", client::Node::Any, &json!({}))
         .await
         .unwrap_or_default();
+    let (raw, plugins) = (config.clone(), jobtap::directives(&config));
+    let plugins = plugins.map_err(ModuleError::invalid)?;
     let config = config::Config::parse(&config).map_err(ModuleError::invalid)?;
+    let uri = handle.getattr("local-uri").await.ok();
     let mut manager = Manager {
         handle,
         jobs: HashMap::new(),
@@ -140,11 +148,15 @@ pub async fn main(ctx: Context) -> ModuleResult {
         perilogs: perilog::Perilogs::default(),
         housekeeping: housekeeping::Housekeeping::default(),
         singletons: singleton::Singletons::default(),
+        taps: jobtap::Taps::default(),
     };
     manager.perilogs.config = config.perilogs;
     manager.housekeeping.config = config.housekeeping;
     let stop = config.table.stop_queues_on_restart;
     manager.restore_queues(stop).await?;
+    manager
+        .load_configured(plugins, raw, uri)
+        .map_err(ModuleError::invalid)?;
     manager.restore().await?;
     manager.watch_lifetime();
     manager.purge.limits = config.table.purge;
@@ -198,10 +210,13 @@ impl Manager {
     }
 
     fn post_event(&mut self, id: JobId, event: Event) {
+        let Some(event) = self.taps.defer(id, event) else {
+            return;
+        };
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        let before = job.state;
+        let (before, turns) = (job.state, job.turns);
         let old_key = job.queue_key();
         job.apply(&event);
         // The submit event is stored by ingest.
@@ -209,18 +224,29 @@ impl Manager {
             self.batch.event(id, &event);
         }
         self.journal.publish(&self.handle, job, &event);
-        let reprioritized = event.name == "priority" && before == JobState::Sched;
+        let has_turned = match event.name.as_str() {
+            "priority" => before == JobState::Sched,
+            "dependency-remove" => before == JobState::Depend,
+            _ => false,
+        };
+        if job.state != before || has_turned {
+            job.turns += 1;
+            self.pending.remove(&old_key);
+        }
         let (has_started, has_finished) = (event.name == "start", event.name == "finish");
+        let told = (!self.taps.is_plain()).then(|| event.clone());
         job.events.push(event);
         if has_finished {
             self.begin_epilog(id);
         }
-        let state = self.jobs.get(&id).map_or(before, |job| job.state);
-        if state != before || reprioritized {
-            self.pending.remove(&old_key);
-            self.act(id);
-        } else if before == JobState::Cleanup {
-            self.act_cleanup(id);
+        if let Some(event) = told {
+            self.tell(id, &event, before);
+        }
+        match self.jobs.get(&id) {
+            Some(_) if self.taps.holds(id) => {}
+            Some(job) if job.turns != turns => self.act(id),
+            Some(job) if job.state == JobState::Cleanup => self.act_cleanup(id),
+            _ => {}
         }
         if has_started {
             self.progress(id, depend::Progress::Started);
@@ -229,20 +255,30 @@ impl Manager {
 
     /// Do what the state of `id` calls for.
     fn act(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else {
+        let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        match job.state {
+        let (state, may_go_on) = (job.state, job.dependencies.is_empty());
+        match state {
             JobState::New => {}
             JobState::Depend => {
-                if job.dependencies.is_empty() {
+                if may_go_on {
                     self.post(id, "depend", Value::Null);
                 }
             }
             JobState::Priority => {
+                let is_default = self.taps.has(jobtap::Builtin::PriorityDefault);
+                if !is_default || self.is_tapped("job.state.priority") {
+                    // A plugin has not said it yet.
+                    return;
+                }
+                let Some(job) = self.jobs.get(&id) else {
+                    return;
+                };
                 let priority = job.default_priority();
                 self.post(id, "priority", json!({ "priority": priority }));
             }
+            JobState::Sched if self.allocate_beside(id) => {}
             JobState::Sched => self.enqueue(id),
             JobState::Run => {
                 self.begin_prolog(id);
@@ -294,6 +330,7 @@ impl Manager {
         self.past.add(id, ended);
         self.progress(id, depend::Progress::Ended(ended.outcome));
         self.next_singleton(&job);
+        self.tell_destroyed(&job, true);
         self.waits.ended(&self.handle, &job);
         self.journal.retired(job);
         self.check_idle();
@@ -383,6 +420,10 @@ impl Manager {
                 self.finish_perilog(id, &hosts, &verdict);
                 Ok(())
             }
+            Done::Tapped(news) => {
+                self.tapped(news);
+                Ok(())
+            }
             Done::Aged => {
                 self.aged();
                 Ok(())
@@ -446,6 +487,8 @@ impl Manager {
             "queue-status" => self.queue_status(msg).map(Some),
             "queue-enable" => self.queue_enable(msg).map(Some),
             "queue-start" => self.queue_start(msg).map(Some),
+            "jobtap" => self.jobtap(msg).map(Some),
+            "jobtap-query" => self.jobtap_query(msg).map(Some),
             "config-reload" => self.reload(msg).map(Some),
             "drain" => self.idle(msg, false),
             "idle" => self.idle(msg, true),
@@ -453,7 +496,7 @@ impl Manager {
                 self.disconnect(msg);
                 Ok(None)
             }
-            _ => Err(RpcError::errno(libc::ENOSYS)),
+            _ => self.serve_by_plugin(msg),
         }
     }
 

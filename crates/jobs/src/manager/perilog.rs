@@ -11,7 +11,7 @@ use formats::idset::Idset;
 use formats::job::JobState;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::crew::{self, Duty, End, Order};
 use super::job::Job;
@@ -49,6 +49,28 @@ pub(super) enum Limit {
 
 fn description(duty: Duty) -> String {
     format!("job-manager.{duty}")
+}
+
+impl Perilogs {
+    /// What is configured and what runs, for people.
+    pub(super) fn describe(&self) -> Map<String, Value> {
+        let config = |procedure: &Option<Procedure>| {
+            procedure
+                .as_ref()
+                .map_or_else(|| json!({}), Procedure::describe)
+        };
+        let runs = self.runs.iter();
+        let procs = runs.map(|(id, active)| (crate::shown(*id), active.run.describe()));
+        let procs: Map<String, Value> = procs.collect();
+        let conf = json!({
+            "prolog": config(&self.config.prolog),
+            "epilog": config(&self.config.epilog),
+        });
+        Map::from_iter([
+            ("conf".to_owned(), conf),
+            ("procs".to_owned(), procs.into()),
+        ])
+    }
 }
 
 /// The ranks of a job's R.

@@ -6,7 +6,7 @@ use formats::fsd;
 use formats::idset::Idset;
 use formats::job::WaitStatus;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::crew::{self, Duty, End};
 
@@ -91,6 +91,8 @@ pub(super) struct Run {
     pub(super) duty: Duty,
     pub(super) procedure: Procedure,
     pub(super) active: Idset,
+    /// On how many ranks it was to run.
+    total: usize,
     failed: Idset,
     /// The largest wait status.
     status: i32,
@@ -111,6 +113,19 @@ pub(super) struct Verdict {
     pub(super) drain: Option<String>,
 }
 
+impl Procedure {
+    /// What is configured, for people; a time of 0 is unlimited.
+    pub(super) fn describe(&self) -> Value {
+        json!({
+            "command": self.command,
+            "per_rank": self.per_rank,
+            "cancel_on_exception": self.cancel_on_exception,
+            "timeout": self.timeout.map_or(0.0, |timeout| timeout.as_secs_f64()),
+            "kill-timeout": self.kill_timeout.as_secs_f64(),
+        })
+    }
+}
+
 impl Run {
     pub(super) fn new(duty: Duty, procedure: Procedure, ranks: &Idset) -> Self {
         let active = match procedure.per_rank {
@@ -120,12 +135,23 @@ impl Run {
         Self {
             duty,
             procedure,
+            total: active.len(),
             active,
             failed: Idset::new(),
             status: 0,
             stop: None,
             overdue: false,
         }
+    }
+
+    /// What runs where, for people.
+    pub(super) fn describe(&self) -> Value {
+        json!({
+            "name": self.duty.to_string(),
+            "active_ranks": self.active.to_string(),
+            "active": self.active.len(),
+            "total": self.total,
+        })
     }
 
     /// The command has ended on a rank.

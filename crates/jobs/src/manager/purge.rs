@@ -121,7 +121,9 @@ impl Manager {
     fn purge_jobs(&mut self, ids: Vec<JobId>) {
         for id in &ids {
             if let Some(ended) = self.past.get(*id) {
-                self.history.remove(ended.userid, *id);
+                let userid = ended.userid;
+                self.history.remove(userid, *id);
+                self.tell_purged(*id, userid);
             }
             self.past.remove(*id);
             self.batch.remove(*id);

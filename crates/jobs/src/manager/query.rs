@@ -32,6 +32,9 @@ impl Manager {
                 "t_submit": job.t_submit,
                 "state": job.state.bit(),
             });
+            if !job.dependencies.is_empty() {
+                entry["dependencies"] = json!(job.dependencies);
+            }
             if !job.annotations.is_empty() {
                 entry["annotations"] = Value::Object(job.annotations.clone());
             }

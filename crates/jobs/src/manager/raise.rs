@@ -163,7 +163,7 @@ impl Manager {
 }
 
 /// Severity and type of an exception (RFC 21).
-fn check(severity: i64, kind: &str) -> Result<(), RpcError> {
+pub(super) fn check(severity: i64, kind: &str) -> Result<(), RpcError> {
     if !(0..=7).contains(&severity) {
         let text = format!("exception severity must be from 0 to 7, found {severity}");
         return Err(RpcError::new(libc::EPROTO, text));

@@ -38,7 +38,7 @@ impl Manager {
         for dependency in dependencies {
             let what = &dependency.description;
             match dependency.on {
-                On::Time(_) => {}
+                On::Time(_) | On::Foreign(_) => {}
                 On::Singleton if job.name().is_some() => {}
                 On::Singleton => {
                     return Err("dependency: singleton jobs require a job name".to_owned());
@@ -81,6 +81,9 @@ impl Manager {
     /// Let a job wait for a dependency; one that is known to have been added is not added again.
     pub(super) fn depend_on(&mut self, id: JobId, dependency: Dependency, known: bool) {
         let Dependency { on, description } = dependency;
+        if matches!(on, On::Foreign(_)) {
+            return;
+        }
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -95,6 +98,7 @@ impl Manager {
             self.post(id, "dependency-add", json!({ "description": description }));
         }
         match on {
+            On::Foreign(_) => {}
             On::Singleton => {
                 if let Some(member) = member {
                     self.singletons.wait(member, id);

@@ -90,6 +90,7 @@ impl Manager {
 
     /// Let a replayed job go on.
     fn resume(&mut self, id: JobId) {
+        self.introduce(id);
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -124,7 +125,11 @@ impl Manager {
             },
             // A new priority is asked for.
             JobState::Sched => self.post(id, "flux-restart", Value::Null),
-            JobState::Priority | JobState::Cleanup | JobState::Inactive => self.act(id),
+            JobState::Priority => {
+                self.ask_priority(id);
+                self.act(id);
+            }
+            JobState::Cleanup | JobState::Inactive => self.act(id),
             // The execution service finds what runs, when it says hello.
             JobState::Run => {}
         }
@@ -140,7 +145,12 @@ impl Manager {
             job.dependencies.clone(),
             job.state == JobState::New,
         );
-        for dependency in depend::parse(&jobspec)? {
+        let mut found = depend::parse(&jobspec)?;
+        self.leave_to_plugins(&mut found, &jobspec);
+        for dependency in found {
+            if matches!(dependency.on, depend::On::Foreign(_)) {
+                continue;
+            }
             let known = open.contains(&dependency.description);
             if known || (is_new && !self.has_seen(id, &dependency.description)) {
                 self.depend_on(id, dependency, known);

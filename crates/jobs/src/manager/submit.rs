@@ -9,8 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
+use super::depend::On;
 use super::job::Job;
-use super::{Manager, depend, limits};
+use super::jobtap::Builtin;
+use super::{Manager, depend};
 use crate::ingest::{FLAG_NOVALIDATE, FLAG_WAITABLE};
 
 #[derive(Deserialize)]
@@ -59,16 +61,27 @@ impl Manager {
             // It was in the store, or its announcement was not answered, when this manager came.
             return Ok(());
         }
-        let dependencies = depend::parse(&jobspec)?;
-        let job = Job::new(id, flags, Arc::new(jobspec));
+        let mut dependencies = depend::parse(&jobspec)?;
+        self.leave_to_plugins(&mut dependencies, &jobspec);
+        let mut job = Job::new(id, flags, Arc::new(jobspec));
+        (job.userid, job.urgency, job.t_submit) = (userid, urgency, t_submit);
         if let Some(why) = self.refusal(&job) {
             return Err(why);
         }
+        self.check_bypass(&job)?;
         self.check_dependencies(&job, userid, &dependencies)?;
+        let foreign = dependencies.iter().find(|d| matches!(d.on, On::Foreign(_)));
+        if let (true, Some(foreign)) = (self.taps.is_plain(), foreign) {
+            let scheme = &foreign.description;
+            return Err(format!("dependency scheme \"{scheme}\" not supported"));
+        }
+        self.jobs.insert(id, job);
+        if !self.taps.is_plain() {
+            self.consider(id)?;
+        }
         if flags & FLAG_WAITABLE != 0 {
             self.waits.expect(id);
         }
-        self.jobs.insert(id, job);
         self.history.add(userid, id);
         let context = json!({ "userid": userid, "urgency": urgency, "flags": flags, "version": 1 });
         self.post_event(id, Event::new(t_submit, "submit").with_context(context));
@@ -78,6 +91,10 @@ impl Manager {
         if let Some(job) = self.jobs.get(&id) {
             self.singletons.enter(job);
         }
+        if self.taps.has(Builtin::SubmitHold) && urgency != Urgency::HOLD {
+            let context = json!({ "userid": userid, "urgency": Urgency::HOLD });
+            self.post(id, "urgency", context);
+        }
         self.post(id, "validate", Value::Null);
         Ok(())
     }
@@ -85,11 +102,9 @@ impl Manager {
     /// Why a new job is not taken, if it is not.
     fn refusal(&self, job: &Job) -> Option<String> {
         let is_checked = job.flags & FLAG_NOVALIDATE == 0;
-        self.queues.refusal(job.queue()).or_else(|| {
-            let limits = limits::check(self.queues.config(), &job.jobspec);
-            let checked = limits.and_then(|()| self.check_lifetime(&job.jobspec));
-            checked.err().filter(|_| is_checked)
-        })
+        self.queues
+            .refusal(job.queue())
+            .or_else(|| self.check_limits(&job.jobspec).err().filter(|_| is_checked))
     }
 
     /// [`Manager::refusal`] of a job found in the store.

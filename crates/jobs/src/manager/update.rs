@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
 use super::job::{Alloc, Job, set_paths};
-use super::{Done, Manager, limits};
+use super::jobtap::{Builtin, Judged};
+use super::{Done, Manager};
 
 const DURATION: &str = "attributes.system.duration";
 const QUEUE: &str = "attributes.system.queue";
@@ -25,11 +26,18 @@ pub(super) struct Change {
     unchecked: bool,
 }
 
+/// What a request comes to: a change, whom to ask first, and the jobspec there would be.
+struct Plan {
+    change: Change,
+    ask: Ask,
+    jobspec: Value,
+}
+
 /// Whom to ask before a change is made.
 enum Ask {
     Nobody,
     /// Whether the job could still be allocated.
-    Feasibility(Value),
+    Feasibility,
     /// Whether the job may end then.
     Expiration(f64),
 }
@@ -66,7 +74,7 @@ impl Manager {
             id: JobId,
             updates: Map<String, Value>,
         }
-        let Request { id, updates } = msg.json()?;
+        let Request { id, mut updates } = msg.json()?;
         if updates.is_empty() || updates.keys().any(|key| !key.starts_with("attributes.")) {
             return Err(invalid("only attributes of a job can be updated"));
         }
@@ -83,13 +91,24 @@ impl Manager {
                 "job is immutable: the instance owner has updated it",
             ));
         }
-        let (change, ask) = self.plan(msg, job, updates)?;
+        let judged = self.judge_updates(msg, id, &mut updates)?;
+        let Some(job) = self.jobs.get(&id) else {
+            return Err(invalid("job is inactive"));
+        };
+        let Plan {
+            change,
+            ask,
+            jobspec,
+        } = self.plan(msg, job, updates, &judged)?;
+        if !change.unchecked {
+            self.validate_changed(id, &jobspec)?;
+        }
         let (topic, request) = match ask {
             Ask::Nobody => {
                 self.change(change);
                 return Ok(None);
             }
-            Ask::Feasibility(jobspec) => ("feasibility.check", json!({ "jobspec": jobspec })),
+            Ask::Feasibility => ("feasibility.check", json!({ "jobspec": jobspec })),
             Ask::Expiration(when) => ("sched.expiration", json!({ "id": id, "expiration": when })),
         };
         let asked = self.handle.rpc(topic, client::Node::Any, &request);
@@ -110,34 +129,37 @@ impl Manager {
         msg: &Message,
         job: &Job,
         mut updates: Map<String, Value>,
-    ) -> Result<(Change, Ask), RpcError> {
+        judged: &Judged,
+    ) -> Result<Plan, RpcError> {
         let runs = matches!(job.state, JobState::Run | JobState::Cleanup);
+        let is_free = msg.is_owner() && self.taps.owner_is_free();
         let mut unchecked = true;
         let mut properties = None;
         for (key, value) in &updates {
             match key.as_str() {
-                DURATION => {
+                DURATION if self.taps.has(Builtin::UpdateDuration) => {
                     let duration = value.as_f64().ok_or_else(|| {
                         RpcError::proto(format!("{key}: must be a number, found {value}"))
                     })?;
                     if duration < 0.0 {
                         return Err(invalid("duration must not be negative"));
                     }
-                    if runs && !msg.is_owner() {
+                    if runs && !is_free {
                         return Err(invalid(
                             "duration update of running job requires instance owner privileges",
                         ));
                     }
-                    unchecked &= msg.is_owner();
+                    unchecked &= is_free || judged.validated.contains(key);
                 }
-                QUEUE => {
+                QUEUE if self.taps.has(Builtin::UpdateQueue) => {
                     let name = value.as_str().ok_or_else(|| {
                         RpcError::proto(format!("{key}: must be a string, found {value}"))
                     })?;
                     properties = Some(self.new_queue(job, name)?);
                     unchecked = false;
                 }
-                _ => return Err(invalid(format!("update of {key} is not supported"))),
+                _ if judged.known.contains(key) => unchecked &= judged.validated.contains(key),
+                _ => return Err(invalid(format!("update of {key} not supported"))),
             }
         }
         let has_moved = properties.is_some();
@@ -151,11 +173,10 @@ impl Manager {
         let mut jobspec = Value::clone(&job.jobspec);
         set_paths(&mut jobspec, &updates);
         if !unchecked {
-            limits::check(self.queues.config(), &jobspec).map_err(invalid)?;
-            self.check_lifetime(&jobspec).map_err(invalid)?;
+            self.check_limits(&jobspec).map_err(invalid)?;
         }
         let ask = match updates.get(DURATION).and_then(Value::as_f64) {
-            _ if has_moved => Ask::Feasibility(jobspec),
+            _ if has_moved || judged.feasibility => Ask::Feasibility,
             Some(duration) if job.state == JobState::Run => {
                 Ask::Expiration(expiration(job, duration)?)
             }
@@ -167,7 +188,11 @@ impl Manager {
             updates,
             unchecked,
         };
-        Ok((change, ask))
+        Ok(Plan {
+            change,
+            ask,
+            jobspec,
+        })
     }
 
     /// The properties that the queue `name` requires, if the job may move there.
