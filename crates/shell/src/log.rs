@@ -39,6 +39,13 @@ pub fn os_error(e: &io::Error) -> String {
         .map_or_else(|| e.to_string(), |errno| wire::strerror(errno).into_owned())
 }
 
+/// A message that waits to be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub level: Level,
+    pub message: String,
+}
+
 #[derive(Clone, Default)]
 pub struct Logger(Rc<RefCell<Inner>>);
 
@@ -49,7 +56,7 @@ struct Inner {
     sink: Option<Sink>,
 }
 
-fn line(rank: Option<u32>, level: Level, message: &str) -> String {
+pub(crate) fn line(rank: Option<u32>, level: Level, message: &str) -> String {
     let rank = rank.map(|r| format!("[{r}]")).unwrap_or_default();
     let label = level.label().map(|l| format!("{l}: ")).unwrap_or_default();
     format!("flux-shell{rank}: {label}{message}")
@@ -58,9 +65,16 @@ fn line(rank: Option<u32>, level: Level, message: &str) -> String {
 impl Logger {
     /// Learns the shell's place and how much to say.
     pub fn set_place(&self, rank: u32, verbose: i64) {
-        let mut inner = self.0.borrow_mut();
-        inner.rank = Some(rank);
-        inner.verbose = verbose.clamp(0, 2) as u8;
+        self.0.borrow_mut().rank = Some(rank);
+        self.set_verbose(verbose);
+    }
+
+    pub fn set_verbose(&self, verbose: i64) {
+        self.0.borrow_mut().verbose = verbose.clamp(0, 2) as u8;
+    }
+
+    pub fn verbose(&self) -> u8 {
+        self.0.borrow().verbose
     }
 
     /// From now on messages go where the tasks' errors go.

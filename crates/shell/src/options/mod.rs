@@ -31,7 +31,6 @@ pub struct Warning {
 /// All options the shell reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    pub verbose: i64,
     pub output: OutputOptions,
     pub input: InputOptions,
     /// Bytes of standard input the KVS takes.
@@ -97,6 +96,16 @@ pub(crate) fn flag(value: Option<&Value>) -> bool {
 }
 
 impl Options {
+    /// The option that is needed before the others.
+    pub fn verbose(info: &JobInfo) -> Result<i64, Fatal> {
+        match info.jobspec.shell_option("verbose") {
+            None => Ok(0),
+            Some(value) => value
+                .as_i64()
+                .ok_or_else(|| bad("verbose", value, "a number")),
+        }
+    }
+
     pub fn read(info: &JobInfo) -> Result<Options, Fatal> {
         let get = |path: &str| info.jobspec.shell_option(path);
         let text = |path: &'static str| match get(path) {
@@ -164,7 +173,6 @@ impl Options {
                 .ok_or_else(|| bad(path, value, "a number")),
         };
         Ok(Options {
-            verbose: integer("verbose")?.unwrap_or(0),
             output,
             input,
             input_limit: get("input.limit").map_or(Ok(INPUT_LIMIT), input_limit)?,

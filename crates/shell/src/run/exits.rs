@@ -33,6 +33,7 @@ impl Running {
             "exitcode": wait.exit_code(),
         });
         self.shell.logger.log(Level::Debug, &ended).await;
+        self.call_about("task.exit", &self.tasks[index]).await?;
         if !self.exit_reported {
             if self.is_leader() {
                 self.first_task_exit(report).await?;
@@ -44,17 +45,17 @@ impl Running {
             }
         }
         if self.tasks.iter().all(|task| task.status.is_some()) {
-            self.tasks_complete().await;
+            self.tasks_complete().await?;
         }
         Ok(())
     }
 
     /// The tasks of this shell have ended.
-    pub(super) async fn tasks_complete(&mut self) {
+    pub(super) async fn tasks_complete(&mut self) -> Result<(), Fatal> {
+        self.shell.plugins.run("shell.finish").await?;
         let info = &self.shell.info;
         if info.is_leader() {
-            self.active_shells.remove(0);
-            return;
+            return self.shell_complete(0).await;
         }
         let topic = format!("{}.tasks-complete", self.shell.service);
         let request = json!({"shell_rank": info.shell_rank});
@@ -64,6 +65,17 @@ impl Running {
             .handle
             .rpc(&topic, Node::Rank(info.leader_rank()), &request)
             .await;
+        Ok(())
+    }
+
+    /// The leader: the tasks of a shell have ended.
+    pub(super) async fn shell_complete(&mut self, rank: u32) -> Result<(), Fatal> {
+        let was_active = !self.active_shells.is_empty();
+        self.active_shells.remove(rank);
+        match was_active && self.active_shells.is_empty() {
+            true => self.shell.plugins.run("shell.tasks-complete").await,
+            false => Ok(()),
+        }
     }
 
     /// Records the first exit of a task in the whole job, and what follows from it.

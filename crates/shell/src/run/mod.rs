@@ -4,6 +4,7 @@
 //! waits for the other shells' word that theirs have (`tasks-complete`), because it takes their
 //! output. A shell that is lost (the `exception` method of job-exec) is not waited for.
 
+mod callbacks;
 mod exchange;
 mod exits;
 mod processes;
@@ -16,12 +17,14 @@ use crate::{
     log::{Level, Logger, os_error},
     options::{InputOptions, Warning},
     output::{self, Stream},
+    plugins,
     pmi::{Entries, Gather, Pmi},
     pty::{Terminals, leader_session},
     startup::{self, Shell, task_tags},
     task,
     template::{Scope, TaskTag},
 };
+use callbacks::InTask;
 use client::Node;
 use exits::FirstExit;
 use formats::{Idset, JobId, ResourceSet, job::WaitStatus};
@@ -176,6 +179,8 @@ impl Running {
         let mut interrupt = watch(SignalKind::interrupt())?;
         let mut terminate = watch(SignalKind::terminate())?;
         let mut alarm = watch(SignalKind::alarm())?;
+        let heeded = self.shell.initrc.heed_signals();
+        heeded.map_err(|e| Fatal::new(format!("watching signals: {e}")))?;
 
         // A signal before there are tasks ends the shell: there is nobody to pass it to.
         let killed = |n: i32| Fatal {
@@ -213,14 +218,16 @@ impl Running {
             }
             log.append("exec.eventlog", "shell.init", context).await;
         }
-        self.start_tasks()?;
+        self.shell.plugins.run("shell.post-init").await?;
+        self.start_tasks().await?;
+        self.shell.plugins.run("shell.start").await?;
         for message in early {
             self.message(message).await?;
         }
         self.second_barrier();
         self.watch_expiration();
         if self.tasks.is_empty() {
-            self.tasks_complete().await;
+            self.tasks_complete().await?;
         }
         while !self.is_finished() {
             tokio::select! {
@@ -249,7 +256,7 @@ impl Running {
         local && self.started && self.active_shells.is_empty() && self.terminals.server.is_empty()
     }
 
-    fn start_tasks(&mut self) -> Result<(), Fatal> {
+    async fn start_tasks(&mut self) -> Result<(), Fatal> {
         let shell = &self.shell;
         let info = &shell.info;
         let tags = task_tags(info);
@@ -275,17 +282,28 @@ impl Running {
                 .iter()
                 .map(|arg| scope.render(arg))
                 .collect();
+            let env = for_task(
+                &shell.plugins.job().env(),
+                &scope,
+                tag,
+                gpus,
+                expand.as_ref(),
+            );
+            let (plugins::Task { argv, env, .. }, own) =
+                self.about_to_start(tag, argv, env).await?;
+            let (before_exec, failure) = own.map(InTask::split).unzip();
             let terminal = self.terminals.open(shell.options.pty.as_ref(), tag.rank)?;
             let (terminal, captured) = terminal.map(|t| (t.pty, t.output)).unzip();
             let started = task::start(task::Spec {
                 terminal,
                 argv: &argv,
-                env: for_task(&shell.env, &scope, tag, gpus, expand.as_ref()),
+                env,
                 input: &shell.options.input,
                 process_group: !shell.options.nosetpgrp,
                 pmi: self.pmi.as_ref().map(|_| (tag.rank, info.ntasks)),
                 cpus: shell.bindings.get(index),
                 oom_adjust: shell.options.oom_adjust,
+                before_exec,
                 stopped: shell.options.stop_in_exec,
             })
             .map_err(|e| Fatal {
@@ -301,7 +319,9 @@ impl Running {
                     tag.rank,
                     shell.hostname,
                     argv.first().map_or("", String::as_str),
-                    os_error(&e)
+                    failure
+                        .and_then(|read| read())
+                        .unwrap_or_else(|| os_error(&e))
                 ),
             })?;
             if let Some(adjust) = shell.options.oom_adjust
@@ -315,6 +335,7 @@ impl Running {
                 pid: started.pid,
                 status: None,
             });
+            self.call_about("task.fork", &self.tasks[index]).await?;
             if let Some(stdin) = started.stdin
                 && shell.options.input == InputOptions::Service
             {
@@ -492,7 +513,11 @@ impl Running {
             .iter()
             .filter_map(|t| t.status)
             .map(|s| WaitStatus(s).exit_code());
-        let code = codes.max().unwrap_or(0);
+        let mut code = codes.max().unwrap_or(0);
+        if let Err(e) = self.shell.plugins.run("shell.exit").await {
+            self.shell.logger.log(Level::Error, &e.message).await;
+            code = code.max(e.code);
+        }
         self.flush().await;
         code
     }

@@ -111,8 +111,8 @@ impl Running {
             }
             "tasks-complete" if self.is_leader() => match rank() {
                 Some(rank) => {
-                    self.active_shells.remove(rank);
                     handle.respond_ok(&message);
+                    self.shell_complete(rank).await?;
                 }
                 None => handle.respond_error(&message, &bad("shell_rank is missing")),
             },
@@ -209,7 +209,7 @@ impl Running {
         let Some(rank) = rank.filter(|_| lost) else {
             return Ok(());
         };
-        self.active_shells.remove(rank);
+        self.shell_complete(rank).await?;
         let host = self
             .shell
             .info
