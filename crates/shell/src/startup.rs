@@ -293,6 +293,7 @@ pub async fn prepare(id: JobId, logger: &Logger) -> Result<Shell, Fatal> {
     let job = Job::new(info, &r, answers.owner, &service, logger.clone());
     let plugins = Rc::new(Stack::new(job));
     let read = initrc::read(&plugins, answers.site);
+    plugins.watch_log();
     let laid_out = read.and_then(|initrc| lay_out(&plugins, &r, answers.rank).map(|()| initrc));
     if laid_out.is_err() {
         plugins.log().await;

@@ -15,8 +15,11 @@ mod lua;
 mod mpi;
 mod table;
 
-use crate::{Fatal, plugins::Stack};
-use serde_json::Value;
+use crate::{
+    Fatal,
+    plugins::{self, Stack},
+};
+use serde_json::{Map, Value};
 use std::{
     cell::{OnceCell, RefCell},
     path::{Path, PathBuf},
@@ -55,7 +58,7 @@ pub fn read(stack: &Rc<Stack>, site: Site) -> Result<Rc<Reader>, Fatal> {
     let present = |name| Some(home.join(name)).filter(|path| path.exists());
     let file = named.or_else(|| present("initrc.lua").or_else(|| present("initrc.toml")));
     let user = option("userrc")?;
-    let plugins = client::installation::shell_plugins();
+    let installed = client::installation::shell_plugins();
     let reader = Rc::new(Reader {
         stack: stack.clone(),
         dir: match file.as_deref().and_then(Path::parent) {
@@ -64,7 +67,7 @@ pub fn read(stack: &Rc<Stack>, site: Site) -> Result<Rc<Reader>, Fatal> {
         },
         search_path: RefCell::new(
             site.plugin_path
-                .unwrap_or_else(|| plugins.to_string_lossy().into_owned()),
+                .unwrap_or_else(|| installed.to_string_lossy().into_owned()),
         ),
         lua: OnceCell::new(),
     });
@@ -192,8 +195,18 @@ impl Reader {
     }
 
     /// Loads plugins by the pattern of their files, relative to the search path.
-    fn load_plugins(&self, pattern: &str, _conf: &Value) -> Result<(), String> {
-        let search_path = self.search_path.borrow();
+    fn load_plugins(&self, pattern: &str, conf: &Value) -> Result<(), String> {
+        let none = Map::new();
+        let conf = match conf {
+            Value::Null => &none,
+            Value::Object(conf) => conf,
+            other => {
+                return Err(format!(
+                    "plugin {pattern}: conf must be a table, not {other}"
+                ));
+            }
+        };
+        let search_path = self.search_path.borrow().clone();
         let dirs: Vec<&str> = match pattern.starts_with('/') {
             true => vec![""],
             false => search_path
@@ -211,7 +224,8 @@ impl Reader {
             let e = wire::strerror(libc::ENOENT);
             return Err(format!("plugin {pattern}: {e} in {search_path}"));
         }
-        Ok(())
+        let load = |path: &PathBuf| plugins::load(&self.stack, path, conf);
+        found.iter().try_for_each(load)
     }
 }
 

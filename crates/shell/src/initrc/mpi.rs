@@ -27,14 +27,15 @@ pub(super) fn open_mpi(stack: &Stack) {
     {
         return;
     }
-    stack.push(Plugin::new("openmpi").on("shell.init", |job, _, _| {
+    let plugin = Plugin::default().on("shell.init", |job, _, _| {
         job.change_env(|env| {
             if let Some(dir) = env.get("FLUX_JOB_TMPDIR").cloned() {
                 env.insert("OMPI_MCA_btl_vader_backing_directory".into(), dir);
             }
         });
         Ok(())
-    }));
+    });
+    stack.push("openmpi", plugin);
 }
 
 /// Where Spectrum MPI is installed.
@@ -62,7 +63,7 @@ pub(super) fn spectrum(stack: &Stack) {
         "LD_PRELOAD",
         &format!("{SPECTRUM}/libpami_cudahook.so"),
     );
-    let plugin = Plugin::new("spectrum")
+    let plugin = Plugin::default()
         .on("shell.init", |_, _, _| {
             use nix::sys::resource::{Resource, getrlimit, setrlimit};
             let (_, hard) = getrlimit(Resource::RLIMIT_STACK).map_err(|e| e.to_string())?;
@@ -76,5 +77,5 @@ pub(super) fn spectrum(stack: &Stack) {
             });
             Ok(())
         });
-    stack.push(plugin);
+    stack.push("spectrum", plugin);
 }

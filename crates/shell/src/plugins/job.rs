@@ -11,6 +11,7 @@ use formats::{ResourceSet, job::WaitStatus};
 use serde_json::{Map, Value, json};
 use std::{
     cell::{Cell, RefCell},
+    collections::{BTreeMap, btree_map::Entry},
     rc::Rc,
 };
 
@@ -53,6 +54,7 @@ pub struct Job {
     owner: Option<u32>,
     service: String,
     r: Value,
+    hostlist: String,
     info: RefCell<Rc<JobInfo>>,
     options_changed: Cell<bool>,
     env: RefCell<Environment>,
@@ -60,6 +62,34 @@ pub struct Job {
     task: RefCell<Option<Task>>,
     said: RefCell<Vec<Record>>,
     last_words: RefCell<Option<Fatal>>,
+    /// The local tasks, from when they are started.
+    tasks: RefCell<Vec<Task>>,
+    /// Contexts of events that are to come.
+    contexts: RefCell<BTreeMap<String, Map<String, Value>>>,
+    /// What keeps the shell from ending, with the number of times it has been asked to.
+    references: RefCell<BTreeMap<String, u32>>,
+    /// Methods and subtopics of events that plugins have asked for, with the plugins.
+    services: RefCell<BTreeMap<String, String>>,
+    wishes: RefCell<Vec<Wish>>,
+}
+
+/// What plugins want the shell to do when their callback has returned.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wish {
+    Kill(i32),
+    Raise {
+        kind: String,
+        severity: i32,
+        note: String,
+    },
+    /// Ask the service of a shell; the answer comes to the plugin as `topic`.
+    Rpc {
+        plugin: String,
+        method: String,
+        shell_rank: u32,
+        payload: Map<String, Value>,
+        topic: String,
+    },
 }
 
 impl Job {
@@ -76,12 +106,18 @@ impl Job {
             owner,
             service: service.to_owned(),
             r: r.to_value(),
+            hostlist: r.nodelist().to_string(),
             info: RefCell::new(Rc::new(info)),
             options_changed: Cell::new(false),
             env: RefCell::new(env),
             task: RefCell::default(),
             said: RefCell::default(),
             last_words: RefCell::default(),
+            tasks: RefCell::default(),
+            contexts: RefCell::default(),
+            references: RefCell::default(),
+            services: RefCell::default(),
+            wishes: RefCell::default(),
         }
     }
 
@@ -126,8 +162,19 @@ impl Job {
 
     /// Something for the shell's log, which is written when the callback has returned.
     pub fn say(&self, level: Level, message: impl Into<String>) {
-        let message = message.into();
-        self.said.borrow_mut().push(Record { level, message });
+        self.record(Record::new(level, message));
+    }
+
+    /// The same, with its source.
+    pub fn record(&self, record: Record) {
+        self.said.borrow_mut().push(record);
+    }
+
+    /// Does something whose words are not logged.
+    pub fn unheard(&self, f: impl FnOnce()) {
+        let before = self.said.take();
+        f();
+        *self.said.borrow_mut() = before;
     }
 
     pub fn said(&self) -> Vec<Record> {
@@ -159,6 +206,118 @@ impl Job {
     /// The task callbacks are about.
     pub fn with_task<T>(&self, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
         self.task.borrow_mut().as_mut().map(look)
+    }
+
+    /// Something has happened to a task.
+    pub fn note_task(&self, tag: TaskTag, pid: i32, status: Option<i32>) {
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.retain(|task| task.tag != tag);
+        tasks.push(Task {
+            tag,
+            argv: Vec::new(),
+            env: Environment::new(),
+            pid: Some(pid),
+            status,
+        });
+    }
+
+    /// What `flux_shell_task_get_info` tells of a local task.
+    pub fn task_info(&self, index: u32) -> Option<Value> {
+        let tasks = self.tasks.borrow();
+        if let Some(task) = tasks.iter().find(|task| task.tag.index == index) {
+            return Some(task.info());
+        }
+        let info = self.info();
+        let rank = *info.tasks.get(index as usize)?;
+        Some(json!({"localid": index, "rank": rank, "state": "Init"}))
+    }
+
+    /// Puts more into the context of an event that is to come.
+    pub fn add_context(&self, event: &str, context: Map<String, Value>) {
+        let mut contexts = self.contexts.borrow_mut();
+        contexts
+            .entry(event.to_owned())
+            .or_default()
+            .extend(context);
+    }
+
+    /// The context of an event with what plugins have added.
+    pub fn complete_context(&self, event: &str, context: &mut Value) {
+        let more = self.contexts.borrow_mut().remove(event);
+        if let Some((more, context)) = more.zip(context.as_object_mut()) {
+            context.extend(more);
+        }
+    }
+
+    pub fn add_reference(&self, name: &str) {
+        let mut references = self.references.borrow_mut();
+        *references.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Takes back one [`Job::add_reference`]; false if there is none.
+    pub fn remove_reference(&self, name: &str) -> bool {
+        let mut references = self.references.borrow_mut();
+        let Some(count) = references.get_mut(name) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            references.remove(name);
+        }
+        true
+    }
+
+    pub fn is_referenced(&self) -> bool {
+        !self.references.borrow().is_empty()
+    }
+
+    /// Requests or events of this topic are for this plugin.
+    pub fn register(&self, topic: String, plugin: &str) -> Result<(), String> {
+        match self.services.borrow_mut().entry(topic) {
+            Entry::Occupied(entry) => Err(format!("{} is taken", entry.key())),
+            Entry::Vacant(entry) => {
+                entry.insert(plugin.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// The plugin that [`Job::register`] has for this topic.
+    pub fn registered(&self, topic: &str) -> Option<String> {
+        self.services.borrow().get(topic).cloned()
+    }
+
+    pub fn wish(&self, wish: Wish) {
+        self.wishes.borrow_mut().push(wish);
+    }
+
+    pub fn wishes(&self) -> Vec<Wish> {
+        self.wishes.take()
+    }
+
+    /// The hosts of the job by shell rank, RFC 29.
+    pub fn hostlist(&self) -> &str {
+        &self.hostlist
+    }
+
+    /// What `flux_shell_get_jobspec_info` tells.
+    pub fn jobspec_info(&self) -> Value {
+        let info = self.info();
+        let version = info.jobspec.version;
+        let Ok(counts) = info.jobspec.resource_counts() else {
+            return json!({"version": version});
+        };
+        let or_unset = |n: Option<u32>| n.map_or(-1, i64::from);
+        json!({
+            "version": version,
+            "ntasks": info.ntasks,
+            "nslots": counts.nslots,
+            "cores_per_slot": counts.slot_size,
+            "gpus_per_slot": counts.slot_gpus,
+            "nnodes": or_unset(Some(counts.nnodes).filter(|n| *n > 0)),
+            "slots_per_node": or_unset(counts.slots_per_node()),
+            "node_exclusive": counts.exclusive,
+        })
     }
 
     /// What `flux_shell_get_info` tells.

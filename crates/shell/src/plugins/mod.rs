@@ -5,10 +5,13 @@
 //! the job through [`Job`].
 
 mod job;
+mod native;
+mod requests;
 
-pub use job::{Job, Task};
+pub use job::{Job, Task, Wish};
+pub use native::load;
 
-use crate::{Fatal, log::Record};
+use crate::Fatal;
 use formats::Taskmap;
 use plugin_sdk::Args;
 use serde_json::Value;
@@ -18,35 +21,55 @@ use wire::Glob;
 /// What is called for a topic.
 pub type Callback = Rc<dyn Fn(&Job, &str, &mut Args) -> Result<(), String>>;
 
-/// A plugin by its name, with its callbacks.
-pub struct Plugin {
-    pub name: String,
-    pub handlers: Vec<(Glob, Callback)>,
+/// What makes a plugin.
+pub trait Callbacks {
+    fn handles(&self, topic: &str) -> bool;
+
+    /// Is called for a topic it handles.
+    fn call(&self, job: &Job, topic: &str, args: &mut Args) -> Result<(), String>;
 }
 
-impl Plugin {
-    pub fn new(name: impl Into<String>) -> Plugin {
-        Plugin {
-            name: name.into(),
-            handlers: Vec::new(),
-        }
-    }
+/// A plugin made of callbacks for topics; the first that fits is called.
+#[derive(Default)]
+pub struct Plugin(Vec<(Glob, Callback)>);
 
+impl Plugin {
     /// Adds a callback for topics that fit `glob`.
     pub fn on(
         mut self,
         glob: &str,
         callback: impl Fn(&Job, &str, &mut Args) -> Result<(), String> + 'static,
     ) -> Plugin {
-        self.handlers.push((Glob::new(glob), Rc::new(callback)));
+        self.0.push((Glob::new(glob), Rc::new(callback)));
         self
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Callbacks for Plugin {
+    fn handles(&self, topic: &str) -> bool {
+        self.0.iter().any(|(glob, _)| glob.matches(topic))
+    }
+
+    fn call(&self, job: &Job, topic: &str, args: &mut Args) -> Result<(), String> {
+        let found = self.0.iter().find(|(glob, _)| glob.matches(topic));
+        found.map_or(Ok(()), |(_, callback)| callback(job, topic, args))
+    }
+}
+
+/// A plugin in its place.
+struct Entry {
+    name: String,
+    callbacks: Rc<dyn Callbacks>,
 }
 
 /// All plugins, in the order of loading.
 pub struct Stack {
     job: Rc<Job>,
-    plugins: RefCell<Vec<Plugin>>,
+    plugins: RefCell<Vec<Entry>>,
 }
 
 impl Stack {
@@ -62,37 +85,56 @@ impl Stack {
     }
 
     /// Puts a plugin on top, in place of any of its name.
-    pub fn push(&self, plugin: Plugin) {
+    pub fn push(&self, name: impl Into<String>, callbacks: impl Callbacks + 'static) {
+        let entry = Entry {
+            name: name.into(),
+            callbacks: Rc::new(callbacks),
+        };
         let mut plugins = self.plugins.borrow_mut();
-        plugins.retain(|other| other.name != plugin.name);
-        plugins.push(plugin);
+        let replaced = plugins.iter().position(|other| other.name == entry.name);
+        let replaced = replaced.map(|at| plugins.remove(at));
+        plugins.push(entry);
+        drop(plugins);
+        // A plugin may say something when it goes.
+        drop(replaced);
     }
 
     /// Whether any plugin is called for `topic`.
     pub fn handles(&self, topic: &str) -> bool {
-        let fits = |plugin: &Plugin| plugin.handlers.iter().any(|(glob, _)| glob.matches(topic));
-        self.plugins.borrow().iter().any(fits)
+        let plugins = self.plugins.borrow();
+        plugins.iter().any(|plugin| plugin.callbacks.handles(topic))
     }
 
     /// Calls the plugins for `topic`; the first error ends that.
     pub fn call(&self, topic: &str, args: &mut Args) -> Result<(), Fatal> {
         // A callback may load plugins.
-        let wanted: Vec<(String, Callback)> = self
+        let wanted: Vec<(String, Rc<dyn Callbacks>)> = self
             .plugins
             .borrow()
             .iter()
-            .flat_map(|plugin| plugin.handlers.iter().map(move |entry| (plugin, entry)))
-            .filter(|(_, (glob, _))| glob.matches(topic))
-            .map(|(plugin, (_, callback))| (plugin.name.clone(), callback.clone()))
+            .filter(|plugin| plugin.callbacks.handles(topic))
+            .map(|plugin| (plugin.name.clone(), plugin.callbacks.clone()))
             .collect();
-        for (name, callback) in wanted {
-            let called = callback(&self.job, topic, args);
+        for (name, callbacks) in wanted {
+            let called = callbacks.call(&self.job, topic, args);
             if let Some(last_words) = self.job.last_words() {
                 return Err(last_words);
             }
             called.map_err(|e| Fatal::new(format!("{topic}: plugin {name}: {e}")))?;
         }
         Ok(())
+    }
+
+    /// Calls one plugin about something it has asked for.
+    pub fn call_one(&self, name: &str, topic: &str, args: &mut Args) -> Result<(), String> {
+        let plugins = self.plugins.borrow();
+        let found = plugins.iter().find(|plugin| plugin.name == name);
+        let callbacks = found.map(|plugin| plugin.callbacks.clone());
+        drop(plugins);
+        match callbacks.filter(|callbacks| callbacks.handles(topic)) {
+            Some(callbacks) => callbacks.call(&self.job, topic, args),
+            None => Err(format!("plugin {name} has no handler for {topic}")),
+        }
     }
 
     /// The task map of a scheme that a plugin knows.
@@ -135,10 +177,27 @@ impl Stack {
         called.map(|()| task)
     }
 
+    /// From now on plugins see what is logged, if any of them want to.
+    pub fn watch_log(self: &Rc<Self>) {
+        if !self.handles("shell.log") {
+            return;
+        }
+        let stack = Rc::downgrade(self);
+        self.job.logger.watch(Rc::new(move |context| {
+            if let Some(stack) = stack.upgrade() {
+                let mut args = Args::new(context.clone());
+                // What plugins say to what is logged would never end, and an error neither.
+                stack
+                    .job
+                    .unheard(|| drop(stack.call("shell.log", &mut args)));
+            }
+        }));
+    }
+
     /// Logs what plugins have said.
     pub async fn log(&self) {
-        for Record { level, message } in self.job.said() {
-            self.job.logger.log(level, &message).await;
+        for record in self.job.said() {
+            self.job.logger.record(&record).await;
         }
     }
 }
@@ -168,8 +227,8 @@ pub(crate) mod tests {
         Stack::new(job(builder.environment([("PATH", "/bin"), ("FOO_A", "1")])))
     }
 
-    fn says(name: &str, word: &'static str) -> Plugin {
-        Plugin::new(name).on("shell.*", move |job, topic, _| {
+    fn says(word: &'static str) -> Plugin {
+        Plugin::default().on("shell.*", move |job, topic, _| {
             job.say(Level::Notice, format!("{word} {topic}"));
             Ok(())
         })
@@ -183,9 +242,9 @@ pub(crate) mod tests {
     fn the_last_of_a_name_is_called_in_the_order_of_loading() {
         let stack = stack();
         assert!(!stack.handles("shell.init"));
-        stack.push(says("a", "one"));
-        stack.push(says("b", "two"));
-        stack.push(says("a", "three"));
+        stack.push("a", says("one"));
+        stack.push("b", says("two"));
+        stack.push("a", says("three"));
         assert!(stack.handles("shell.init") && !stack.handles("task.init"));
         stack.call("shell.init", &mut Args::default()).unwrap();
         assert_eq!(said(&stack), ["two shell.init", "three shell.init"]);
@@ -194,8 +253,11 @@ pub(crate) mod tests {
     #[test]
     fn an_error_names_topic_and_plugin_and_keeps_those_after_it_from_being_called() {
         let stack = stack();
-        stack.push(Plugin::new("bad").on("shell.init", |_, _, _| Err("no".into())));
-        stack.push(says("b", "two"));
+        stack.push(
+            "bad",
+            Plugin::default().on("shell.init", |_, _, _| Err("no".into())),
+        );
+        stack.push("b", says("two"));
         let e = stack.call("shell.init", &mut Args::default()).unwrap_err();
         assert_eq!(e.message, "shell.init: plugin bad: no");
         assert!(said(&stack).is_empty());

@@ -1,19 +1,26 @@
 //! What plugins are called for while the job runs.
 
-use super::{Running, Task};
+use super::{Event, Running, Task};
 use crate::{
     Fatal,
     environment::Environment,
-    log::line,
-    plugins::{self, Stack},
+    log::Level,
+    plugins::{self, Stack, Wish},
     task::BeforeExec,
     template::TaskTag,
 };
+use client::Node;
 use plugin_sdk::Args;
+use serde_json::{Value, json};
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
     rc::Rc,
 };
+use tokio::task::spawn_local;
+use wire::{Message, RpcError};
+
+/// The reference of answers that are still to come.
+const PENDING: &str = "flux-shell.rpc";
 
 /// Something for the child of a fork, which has one thread.
 struct InChild<T>(T);
@@ -59,10 +66,7 @@ fn before_exec(stack: Rc<Stack>, task: plugins::Task, told: PipeWriter) -> Befor
         let called = stack.call("task.exec", &mut Args::default());
         for record in job.said() {
             // The log is the parent's; what is left is the task's own standard error.
-            eprintln!(
-                "{}",
-                line(Some(job.info().shell_rank), record.level, &record.message)
-            );
+            eprintln!("{}", record.line(Some(job.info().shell_rank)));
         }
         called.map_err(|e| {
             let _ = (&told).write_all(e.message.as_bytes());
@@ -100,6 +104,7 @@ impl Running {
     /// Calls plugins about a task that has been started.
     pub(super) async fn call_about(&self, topic: &str, task: &Task) -> Result<(), Fatal> {
         let stack = &self.shell.plugins;
+        stack.job().note_task(task.tag, task.pid, task.status);
         if !stack.handles(topic) {
             return Ok(());
         }
@@ -111,5 +116,125 @@ impl Running {
             status: task.status,
         };
         stack.run_for(topic, task).await.map(drop)
+    }
+
+    /// Does what plugins have asked for in their callbacks, and logs what they have said.
+    pub(super) async fn fulfil_wishes(&mut self) -> Result<(), Fatal> {
+        self.shell.plugins.log().await;
+        if let Some(last_words) = self.shell.plugins.job().last_words() {
+            return Err(last_words);
+        }
+        for wish in self.shell.plugins.job().wishes() {
+            match wish {
+                Wish::Kill(signum) => self.kill_tasks(signum),
+                Wish::Raise {
+                    kind,
+                    severity,
+                    note,
+                } => {
+                    let request = json!({
+                        "id": self.shell.info.id,
+                        "type": kind,
+                        "severity": severity,
+                        "note": note,
+                    });
+                    let handle = self.shell.handle.clone();
+                    let logger = self.shell.logger.clone();
+                    spawn_local(async move {
+                        let raised = handle.rpc("job-manager.raise", Node::Any, &request).await;
+                        if let Err(e) = raised {
+                            let text = format!("failed to raise job exception: {e}");
+                            logger.log(Level::Error, &text).await;
+                        }
+                    });
+                }
+                Wish::Rpc {
+                    plugin,
+                    method,
+                    shell_rank,
+                    payload,
+                    topic,
+                } => {
+                    // The shell stays until the plugin has its answer.
+                    self.shell.plugins.job().add_reference(PENDING);
+                    let place = &self.shell.info.places[shell_rank as usize];
+                    let method = format!("{}.{method}", self.shell.service);
+                    let node = Node::Rank(place.broker_rank);
+                    let answer = self.shell.handle.rpc(&method, node, &payload);
+                    let events = self.events.clone();
+                    spawn_local(async move {
+                        let answer = answer.await.and_then(|message| message.json());
+                        let _ = events.send(Event::Answer {
+                            plugin,
+                            topic,
+                            answer,
+                        });
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a plugin the answer it has asked for.
+    pub(super) fn plugin_answer(
+        &self,
+        plugin: &str,
+        topic: &str,
+        answer: Result<Value, RpcError>,
+    ) -> Result<(), Fatal> {
+        self.shell.plugins.job().remove_reference(PENDING);
+        let mut args = Args::default();
+        match answer {
+            Ok(payload) => drop(args.input.insert("payload".into(), payload)),
+            Err(e) => {
+                args.input.insert("errnum".into(), e.errno.into());
+                args.input.insert("errmsg".into(), e.to_string().into());
+            }
+        }
+        let called = self.shell.plugins.call_one(plugin, topic, &mut args);
+        called.map_err(|e| Fatal::new(format!("{topic}: plugin {plugin}: {e}")))
+    }
+
+    /// Answers a request that is for a plugin; false if it is for none.
+    pub(super) fn plugin_request(&self, method: &str, payload: &Value, request: &Message) -> bool {
+        let topic = format!("service.{method}");
+        let plugins = &self.shell.plugins;
+        let Some(plugin) = plugins.job().registered(&topic) else {
+            return false;
+        };
+        let mut args = Args::default();
+        args.input.insert("payload".into(), payload.clone());
+        let handle = &self.shell.handle;
+        let called = plugins.call_one(&plugin, &topic, &mut args);
+        let said = args.output.get("payload").cloned();
+        match called {
+            Ok(()) => handle.respond(request, &said.unwrap_or_else(|| json!({}))),
+            Err(e) => {
+                let errno = args.output.get("errnum").and_then(Value::as_i64);
+                let errno = errno
+                    .and_then(|n| n.try_into().ok())
+                    .unwrap_or(libc::EINVAL);
+                let why = args.output.get("errmsg").and_then(Value::as_str);
+                let e = RpcError::new(errno, why.map_or(e, str::to_owned));
+                handle.respond_error(request, &e);
+            }
+        }
+        true
+    }
+
+    /// Passes an event on to the plugin that has asked for it.
+    pub(super) async fn plugin_event(&self, subtopic: &str, payload: Value) {
+        let topic = format!("event.{subtopic}");
+        let plugins = &self.shell.plugins;
+        let Some(plugin) = plugins.job().registered(&topic) else {
+            return;
+        };
+        let mut args = Args::default();
+        args.input.insert("payload".into(), payload);
+        if let Err(e) = plugins.call_one(&plugin, &topic, &mut args) {
+            let text = format!("{topic}: plugin {plugin}: {e}");
+            self.shell.logger.log(Level::Warning, &text).await;
+        }
     }
 }

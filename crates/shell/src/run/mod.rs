@@ -40,7 +40,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::spawn_local,
 };
-use wire::Message;
+use wire::{Message, RpcError};
 
 /// What the helpers of the loop report. The queue is unbounded: each helper has at most one
 /// report under way that nobody waits for.
@@ -57,6 +57,12 @@ enum Event {
     Exchanged(Option<Entries>),
     Started(Result<(), Fatal>),
     Complaint(String),
+    /// What a plugin has asked another shell.
+    Answer {
+        plugin: String,
+        topic: String,
+        answer: Result<Value, RpcError>,
+    },
     /// The time other tasks had after the first exit is over.
     Doom,
     /// The job will be out of time soon.
@@ -216,6 +222,8 @@ impl Running {
             if let Some(pty) = &self.shell.options.pty {
                 leader_session(pty, &mut context);
             }
+            let job = self.shell.plugins.job();
+            job.complete_context("shell.init", &mut context);
             log.append("exec.eventlog", "shell.init", context).await;
         }
         self.shell.plugins.run("shell.post-init").await?;
@@ -229,7 +237,11 @@ impl Running {
         if self.tasks.is_empty() {
             self.tasks_complete().await?;
         }
-        while !self.is_finished() {
+        loop {
+            self.fulfil_wishes().await?;
+            if self.is_finished() {
+                return Ok(());
+            }
             tokio::select! {
                 // The loop itself holds a sender, so the queue never ends.
                 Some(event) = events.recv() => self.event(event).await?,
@@ -241,7 +253,6 @@ impl Running {
                 _ = alarm.recv() => self.kill_tasks(libc::SIGALRM),
             }
         }
-        Ok(())
     }
 
     async fn received(&mut self, message: Option<Message>) -> Result<(), Fatal> {
@@ -253,7 +264,8 @@ impl Running {
 
     fn is_finished(&self) -> bool {
         let local = self.tasks.iter().all(|task| task.status.is_some());
-        local && self.started && self.active_shells.is_empty() && self.terminals.server.is_empty()
+        let all = local && self.started && self.active_shells.is_empty();
+        all && self.terminals.server.is_empty() && !self.shell.plugins.job().is_referenced()
     }
 
     async fn start_tasks(&mut self) -> Result<(), Fatal> {
@@ -452,6 +464,8 @@ impl Running {
                         // Debuggers wait for this before they attach.
                         context["sync"] = json!(true);
                     }
+                    let job = self.shell.plugins.job();
+                    job.complete_context("shell.start", &mut context);
                     log.append("exec.eventlog", "shell.start", context).await;
                 }
                 for (index, status) in std::mem::take(&mut self.early_exits) {
@@ -463,6 +477,11 @@ impl Running {
                 self.shell.logger.log(Level::Warning, &text).await;
                 Ok(())
             }
+            Event::Answer {
+                plugin,
+                topic,
+                answer,
+            } => self.plugin_answer(&plugin, &topic, answer),
             Event::Doom => self.doom_timeout(),
             Event::Expiring(warning) => {
                 let name = Signal::try_from(warning.signum).map_or("signal", Signal::as_str);

@@ -12,6 +12,7 @@
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
 //! | `rexec.*` | users | see `super::processes` |
 //! | `terminus.*` | users | see crate `terminus` |
+//! | others | users | for the plugins that have registered them |
 
 use super::{Event, FirstExit, Running};
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
 use client::Node;
 use formats::IoData;
 use nix::sys::signal::Signal;
+use plugin_sdk::Args;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 use tokio::task::spawn_local;
@@ -31,8 +33,13 @@ use wire::{Message, RpcError};
 impl Running {
     pub(super) async fn message(&mut self, message: Message) -> Result<(), Fatal> {
         if message.is_event() {
-            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0) {
-                self.kill_event(&message).await;
+            match message.topic().split_once('.') {
+                Some((_, "kill")) => self.kill_event(&message).await,
+                Some((_, subtopic)) => {
+                    let payload = message.json().unwrap_or_default();
+                    self.plugin_event(subtopic, payload).await;
+                }
+                None => {}
             }
             return Ok(());
         }
@@ -125,7 +132,11 @@ impl Running {
                 handle.respond_ok(&message);
                 return self.exception(&payload, rank()).await;
             }
-            _ => handle.respond_enosys(&message),
+            _ => {
+                if !self.plugin_request(method, &Value::Object(payload), &message) {
+                    handle.respond_enosys(&message);
+                }
+            }
         }
         Ok(())
     }
@@ -209,6 +220,13 @@ impl Running {
         let Some(rank) = rank.filter(|_| lost) else {
             return Ok(());
         };
+        let mut args = Args::default();
+        args.input.insert("shell_rank".into(), rank.into());
+        args.input.insert(
+            "severity".into(),
+            payload.get("severity").cloned().unwrap_or_default(),
+        );
+        self.shell.plugins.call("shell.lost", &mut args)?;
         self.shell_complete(rank).await?;
         let host = self
             .shell

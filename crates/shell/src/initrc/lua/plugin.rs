@@ -26,8 +26,8 @@ pub(super) fn table(interpreter: &Interpreter, reader: &Rc<Reader>) -> mlua::Res
     let (it, own) = (reader.clone(), interpreter.clone());
     let register = function(lua, move |lua, spec: Table| {
         let plugin = lua_plugin(&own, lua, &spec);
-        it.stack
-            .push(plugin.map_err(|e| format!("plugin.register: {e}"))?);
+        let (name, plugin) = plugin.map_err(|e| format!("plugin.register: {e}"))?;
+        it.stack.push(name, plugin);
         Ok(())
     })?;
     fixed.set("load", load)?;
@@ -49,7 +49,11 @@ pub(super) fn table(interpreter: &Interpreter, reader: &Rc<Reader>) -> mlua::Res
 }
 
 /// The plugin that a script describes. Without a name it is called as the script.
-fn lua_plugin(interpreter: &Interpreter, lua: &Lua, spec: &Table) -> Result<Plugin, String> {
+fn lua_plugin(
+    interpreter: &Interpreter,
+    lua: &Lua,
+    spec: &Table,
+) -> Result<(String, Plugin), String> {
     let get = |table: &Table, key: &str| table.get::<Value>(key).map_err(|e| e.to_string());
     let name = match get(spec, "name")? {
         Value::Nil => lua
@@ -62,7 +66,7 @@ fn lua_plugin(interpreter: &Interpreter, lua: &Lua, spec: &Table) -> Result<Plug
     let Value::Table(handlers) = get(spec, "handlers")? else {
         return Err(format!("{name} has no table of handlers"));
     };
-    let mut plugin = Plugin::new(name);
+    let mut plugin = Plugin::default();
     for handler in handlers.sequence_values::<Table>() {
         let handler = handler.map_err(|_| "handlers must be tables".to_owned())?;
         let (Value::String(topic), Value::Function(callback)) =
@@ -75,10 +79,10 @@ fn lua_plugin(interpreter: &Interpreter, lua: &Lua, spec: &Table) -> Result<Plug
             interpreter.call(&callback, topic)
         });
     }
-    if plugin.handlers.is_empty() {
-        return Err(format!("the handlers of {} are no array", plugin.name));
+    if plugin.is_empty() {
+        return Err(format!("the handlers of {name} are no array"));
     }
-    Ok(plugin)
+    Ok((name, plugin))
 }
 
 /// `coprocess.define`: a process beside the tasks that users can switch on with an option of its name.
