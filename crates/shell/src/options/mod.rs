@@ -165,6 +165,7 @@ impl Options {
                 })
             }
         };
+        let pmi = pmi::read(get("pmi"), get("pmi-simple"))?;
         let integer = |path: &'static str| match get(path) {
             None => Ok(None),
             Some(value) => value
@@ -176,7 +177,12 @@ impl Options {
             output,
             input,
             input_limit: get("input.limit").map_or(Ok(INPUT_LIMIT), input_limit)?,
-            pmi: pmi::read(get("pmi"), get("pmi-simple"))?,
+            hwloc: Hwloc {
+                // Programs that use PMIx look at the topology: to find it out takes each of them long.
+                xmlfile: pmi.pmix || flag(get("hwloc.xmlfile")),
+                restrict: flag(get("hwloc.restrict")),
+            },
+            pmi,
             cpu_affinity: affinity::cpu(get("cpu-affinity"), &mut remarks)?,
             gpu_affinity: affinity::gpu(get("gpu-affinity"), &mut remarks)?,
             exit_timeout,
@@ -201,10 +207,6 @@ impl Options {
             },
             stage_in: get("stage-in").map(StageIn::read).transpose()?,
             oom_adjust: get("oom").map(oom_adjust).transpose()?.flatten(),
-            hwloc: Hwloc {
-                xmlfile: flag(get("hwloc.xmlfile")),
-                restrict: flag(get("hwloc.restrict")),
-            },
             remarks,
         })
     }

@@ -7,6 +7,7 @@
 mod callbacks;
 mod exchange;
 mod exits;
+mod pmix;
 mod processes;
 mod service;
 
@@ -55,6 +56,7 @@ enum Event {
         line: String,
     },
     Exchanged(Option<Entries>),
+    Pmix(pmix::Happening),
     Started(Result<(), Fatal>),
     Complaint(String),
     /// What a plugin has asked another shell.
@@ -95,6 +97,7 @@ struct Running {
     /// Attributes of the broker are fetched when the first task uses PMI.
     pmi_informed: bool,
     gather: Gather,
+    pmix: Option<pmix::Pmix>,
     /// All shells have started their tasks.
     started: bool,
     /// Tasks that ended before: their ends come after `shell.start` in the log.
@@ -164,6 +167,7 @@ impl Running {
                 .then(|| Pmi::new(info, &shell.options, shell.logger.clone())),
             pmi_informed: false,
             gather: Gather::new(info),
+            pmix: None,
             tasks: Vec::new(),
             started: false,
             early_exits: Vec::new(),
@@ -226,6 +230,7 @@ impl Running {
             job.complete_context("shell.init", &mut context);
             log.append("exec.eventlog", "shell.init", context).await;
         }
+        self.start_pmix()?;
         self.shell.plugins.run("shell.post-init").await?;
         self.start_tasks().await?;
         self.shell.plugins.run("shell.start").await?;
@@ -294,13 +299,14 @@ impl Running {
                 .iter()
                 .map(|arg| scope.render(arg))
                 .collect();
-            let env = for_task(
+            let mut env = for_task(
                 &shell.plugins.job().env(),
                 &scope,
                 tag,
                 gpus,
                 expand.as_ref(),
             );
+            self.admit_to_pmix(tag.rank, &mut env)?;
             let (plugins::Task { argv, env, .. }, own) =
                 self.about_to_start(tag, argv, env).await?;
             let (before_exec, failure) = own.map(InTask::split).unzip();
@@ -455,6 +461,7 @@ impl Running {
                 }
                 None => Ok(()),
             },
+            Event::Pmix(happening) => self.pmix_happening(happening).await,
             Event::Started(outcome) => {
                 outcome?;
                 self.started = true;
@@ -521,6 +528,7 @@ impl Running {
     /// The ordered end: everything is stored before the shell exits.
     async fn finish(mut self) -> i32 {
         self.end_processes().await;
+        self.stop_pmix();
         for (stream, limit) in &self.shell.output.limits {
             if let Some((cut, all)) = limit.excess() {
                 let text = format!("{}: {cut} of {all} bytes truncated", stream.name());

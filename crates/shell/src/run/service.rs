@@ -9,6 +9,8 @@
 //! | `doom` | other shells | the first task exit of that shell |
 //! | `tasks-complete` | other shells | `{shell_rank}` |
 //! | `pmi-exchange` | other shells | entries of the PMI key-value store |
+//! | `pmix-exchange` | other shells | data of a fence |
+//! | `pmix-modex` | other shells | `{rank}` of the task whose data is wanted |
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
 //! | `rexec.*` | users | see `super::processes` |
 //! | `terminus.*` | users | see crate `terminus` |
@@ -128,6 +130,8 @@ impl Running {
                 let entries = payload.into_iter().filter_map(entry).collect();
                 self.gather(entries, Some(message));
             }
+            "pmix-exchange" if self.is_leader() => self.pmix_exchange(payload, message),
+            "pmix-modex" => self.pmix_modex(&payload, message),
             "exception" if self.is_leader() => {
                 handle.respond_ok(&message);
                 return self.exception(&payload, rank()).await;
