@@ -4,6 +4,7 @@
 //! it is reached) and its output. The attachment ends when all three have; the exit code is that
 //! of the job's wait status, or 1 if it never ran.
 
+pub(crate) mod debugger;
 mod render;
 mod status;
 
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) show_status: bool,
     pub(crate) quiet: bool,
     pub(crate) verbose: bool,
+    /// Go on as if a debugger had looked at the job's processes.
+    pub(crate) debug_emulate: bool,
     /// Neither input nor signals.
     pub(crate) read_only: bool,
     /// Ranks that get input; all without.
@@ -202,6 +205,9 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         fatal: false,
         code: 1,
     };
+    if debugger::is_there() {
+        check_debugged(handle, id, &a.name).await?;
+    }
     let (signal_tx, mut signals) = unbounded_channel();
     if !options.read_only {
         catch(SignalKind::interrupt(), &signal_tx)?;
@@ -255,6 +261,20 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         a.code = 1;
     }
     Ok(a.code)
+}
+
+/// A job whose processes are gone cannot be debugged.
+async fn check_debugged(handle: &Handle, id: JobId, name: &str) -> Result<(), Failure> {
+    let request = json!({ "id": id, "keys": ["eventlog"], "flags": 0 });
+    let answer: Value = handle.call("job-info.lookup", Node::Any, &request).await?;
+    let log = answer.get("eventlog").and_then(Value::as_str).unwrap_or("");
+    let ended = |line: &str| Event::decode(line).is_ok_and(|event| event.name == "finish");
+    match log.lines().any(ended) {
+        true => Err(Failure::new(format!(
+            "{name} has finished: it cannot be debugged"
+        ))),
+        false => Ok(()),
+    }
 }
 
 impl Attachment<'_> {
@@ -367,7 +387,13 @@ impl Attachment<'_> {
                         self.choose_input();
                     }
                 }
-                "shell.start" => self.choose_stdin_ranks(&event)?,
+                "shell.start" => {
+                    if debugger::is_there() {
+                        let is_stopped = event.get("sync") == Some(&Value::Bool(true));
+                        self.introduce_to_debugger(is_stopped);
+                    }
+                    self.choose_stdin_ranks(&event)?;
+                }
                 "log" => self.render.exec_log(&event),
                 "shell.task-exit" | "shell-exit" => self.refused = None,
                 // A shell that failed early may have written output without an init event.
@@ -382,6 +408,20 @@ impl Attachment<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a debugger the job's processes. The job is followed meanwhile.
+    fn introduce_to_debugger(&self, is_stopped: bool) {
+        let Some(shell) = &self.shell else { return };
+        let (handle, id) = (self.handle.clone(), self.id);
+        let (service, leader) = (shell.service.clone(), shell.leader);
+        let stopped = is_stopped || self.options.debug_emulate;
+        tokio::spawn(async move {
+            let introduced = debugger::introduce(&handle, id, &service, leader, stopped).await;
+            if let Err(e) = introduced {
+                eprintln!("flux-job: MPIR: {}", e.message);
+            }
+        });
     }
 
     /// Read standard input, unless only some tasks get it, which the shell has to name first.

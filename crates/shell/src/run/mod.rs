@@ -9,6 +9,7 @@ mod exchange;
 mod exits;
 mod pmix;
 mod processes;
+mod proctable;
 mod service;
 
 use crate::{

@@ -11,6 +11,7 @@
 //! | `pmi-exchange` | other shells | entries of the PMI key-value store |
 //! | `pmix-exchange` | other shells | data of a fence |
 //! | `pmix-modex` | other shells | `{rank}` of the task whose data is wanted |
+//! | `proctable` | debuggers' front ends; the leader | |
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
 //! | `rexec.*` | users | see `super::processes` |
 //! | `terminus.*` | users | see crate `terminus` |
@@ -131,6 +132,7 @@ impl Running {
                 self.gather(entries, Some(message));
             }
             "pmix-exchange" if self.is_leader() => self.pmix_exchange(payload, message),
+            "proctable" => self.proctable(message),
             "pmix-modex" => self.pmix_modex(&payload, message),
             "exception" if self.is_leader() => {
                 handle.respond_ok(&message);
