@@ -7,6 +7,7 @@
 mod job;
 mod native;
 mod requests;
+mod upstream;
 
 pub use job::{Job, Task, Wish};
 pub use native::load;

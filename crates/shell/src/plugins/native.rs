@@ -1,6 +1,6 @@
 //! Plugins that are shared objects.
 
-use super::{Callbacks, Job, Stack, requests};
+use super::{Callbacks, Job, Stack, requests, upstream};
 use crate::log::{Level, Record};
 use plugin_sdk::{
     Args,
@@ -18,9 +18,10 @@ use std::{
 pub fn load(stack: &Rc<Stack>, path: &Path, conf: &Map<String, Value>) -> Result<(), String> {
     match host::kind_of(path)? {
         Kind::Native => {}
-        Kind::Upstream | Kind::Program => {
+        Kind::Upstream => return upstream::load(stack, path, conf),
+        Kind::Program => {
             return Err(format!(
-                "{}: is no plugin of the job shell: it has no function ferroflux_plugin_v1()",
+                "{}: is a program: plugins of the job shell are shared objects",
                 path.display()
             ));
         }

@@ -64,7 +64,7 @@ fn before_exec(stack: Rc<Stack>, task: plugins::Task, told: PipeWriter) -> Befor
         let job = stack.job();
         job.enter(task.clone());
         let called = stack.call("task.exec", &mut Args::default());
-        for record in job.said() {
+        for record in job.said().iter().filter(|r| job.logger.is_on(r.level)) {
             // The log is the parent's; what is left is the task's own standard error.
             eprintln!("{}", record.line(Some(job.info().shell_rank)));
         }

@@ -57,6 +57,16 @@ impl Running {
         if info.is_leader() {
             return self.shell_complete(0).await;
         }
+        // What plugins have to say at the end is for the leader, which must be there then.
+        if !self.shell.plugins.handles("shell.exit") {
+            self.tell_leader_of_completion().await;
+        }
+        Ok(())
+    }
+
+    /// The leader waits for this before it ends.
+    pub(super) async fn tell_leader_of_completion(&self) {
+        let info = &self.shell.info;
         let topic = format!("{}.tasks-complete", self.shell.service);
         let request = json!({"shell_rank": info.shell_rank});
         // When the leader is gone the job is over anyway.
@@ -65,7 +75,6 @@ impl Running {
             .handle
             .rpc(&topic, Node::Rank(info.leader_rank()), &request)
             .await;
-        Ok(())
     }
 
     /// The leader: the tasks of a shell have ended.

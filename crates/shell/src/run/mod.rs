@@ -546,6 +546,9 @@ impl Running {
             self.shell.logger.log(Level::Error, &e.message).await;
             code = code.max(e.code);
         }
+        if !self.is_leader() && self.shell.plugins.handles("shell.exit") {
+            self.tell_leader_of_completion().await;
+        }
         self.flush().await;
         code
     }
@@ -567,9 +570,12 @@ impl Running {
     }
 
     async fn flush(&self) {
-        if let Some(log) = &self.shell.log
-            && let Err(e) = log.flush().await
-        {
+        let Some(log) = &self.shell.log else {
+            // What was sent before, such as the ends of processes, is with the broker when this is answered.
+            let _ = self.shell.handle.getattr("rank").await;
+            return;
+        };
+        if let Err(e) = log.flush().await {
             eprintln!("flux-shell: ERROR: not all events of the job were stored: {e}");
         }
     }
