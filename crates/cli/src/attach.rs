@@ -206,7 +206,7 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         code: 1,
     };
     if debugger::is_there() {
-        check_debugged(handle, id, &a.name).await?;
+        debugger::check(handle, id, &a.name).await?;
     }
     let (signal_tx, mut signals) = unbounded_channel();
     if !options.read_only {
@@ -261,20 +261,6 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         a.code = 1;
     }
     Ok(a.code)
-}
-
-/// A job whose processes are gone cannot be debugged.
-async fn check_debugged(handle: &Handle, id: JobId, name: &str) -> Result<(), Failure> {
-    let request = json!({ "id": id, "keys": ["eventlog"], "flags": 0 });
-    let answer: Value = handle.call("job-info.lookup", Node::Any, &request).await?;
-    let log = answer.get("eventlog").and_then(Value::as_str).unwrap_or("");
-    let ended = |line: &str| Event::decode(line).is_ok_and(|event| event.name == "finish");
-    match log.lines().any(ended) {
-        true => Err(Failure::new(format!(
-            "{name} has finished: it cannot be debugged"
-        ))),
-        false => Ok(()),
-    }
 }
 
 impl Attachment<'_> {

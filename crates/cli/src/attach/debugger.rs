@@ -15,10 +15,10 @@ use std::ffi::{CString, c_char, c_int};
 use std::ptr::null_mut;
 
 use client::{Handle, Node, RpcStream};
-use formats::JobId;
 use formats::job::WaitStatus;
 use formats::proctable::{self, Process};
 use formats::subprocess::{ExecResponse, FLAG_STDERR, FLAG_STDOUT};
+use formats::{Event, JobId};
 use serde_json::{Value, json};
 
 use crate::error::{Failure, rpc_text};
@@ -132,6 +132,20 @@ fn tool() -> Option<Vec<String>> {
     let is_wanted = !command.is_empty();
     command.extend(texts(&arguments));
     is_wanted.then_some(command)
+}
+
+/// A job whose processes are gone cannot be debugged.
+pub(super) async fn check(handle: &Handle, id: JobId, name: &str) -> Result<(), Failure> {
+    let request = json!({ "id": id, "keys": ["eventlog"], "flags": 0 });
+    let answer: Value = handle.call("job-info.lookup", Node::Any, &request).await?;
+    let log = answer.get("eventlog").and_then(Value::as_str).unwrap_or("");
+    let ended = |line: &str| Event::decode(line).is_ok_and(|event| event.name == "finish");
+    match log.lines().any(ended) {
+        true => Err(Failure::new(format!(
+            "{name} has finished: it cannot be debugged"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Gives the debugger the job's processes, and lets those go on that wait for it.

@@ -1,4 +1,4 @@
-/* Plugins of the job shell. Their topics are those of flux-shell-plugins(7); docs/plugins.md has what comes with them.
+/* Plugins of the job shell. Their topics are those of flux-shell-plugins(7); docs/shell.md has what comes with them.
  *
  * As for the functions of plugin.h: 0, or -1 with errno and an error text; functions that tell something give a text, or NULL
  * likewise. A text is good until the next call with the same handle.

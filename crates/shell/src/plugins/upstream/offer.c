@@ -1,249 +1,10 @@
-/* What a shell plugin that was built for upstream finds in the shell.
- *
- * The plugin brings upstream's libflux-core along: it is linked with it. All that concerns handlers, arguments and JSON is
- * done there; here are the functions that upstream's shell itself would have, each of which asks ours (ffs_ask, in
- * upstream.rs). JSON that a plugin has been given parts of is kept until the shell ends.
- */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* The functions that upstream's shell offers to its plugins. */
+#include "upstream.h"
 
-typedef struct flux_plugin flux_plugin_t;
-typedef struct flux_plugin_arg flux_plugin_arg_t;
-typedef struct flux_handle flux_t;
-typedef struct flux_shell flux_shell_t;
-typedef struct shell_task flux_shell_task_t;
-typedef struct flux_command flux_cmd_t;
-typedef struct json json_t;
-typedef void (*flux_free_f) (void *arg);
-
-struct flux_shell {
-    int unused;
-};
-struct shell_task {
-    int index; /* -1: the one that callbacks are about */
-};
-
-/* Functions of the libraries that the plugin brings. */
-#define LIBRARY(X)                                                                          \
-    X (flux_plugin_t *, flux_plugin_create, (void))                                         \
-    X (void, flux_plugin_destroy, (flux_plugin_t *))                                        \
-    X (int, flux_plugin_set_flags, (flux_plugin_t *, int))                                  \
-    X (int, flux_plugin_set_conf, (flux_plugin_t *, const char *))                          \
-    X (int, flux_plugin_set_name, (flux_plugin_t *, const char *))                          \
-    X (const char *, flux_plugin_get_name, (flux_plugin_t *))                               \
-    X (int, flux_plugin_load_dso, (flux_plugin_t *, const char *))                          \
-    X (const char *, flux_plugin_strerror, (flux_plugin_t *))                               \
-    X (const void *, flux_plugin_match_handler, (flux_plugin_t *, const char *))            \
-    X (int, flux_plugin_call, (flux_plugin_t *, const char *, flux_plugin_arg_t *))         \
-    X (int, flux_plugin_aux_set, (flux_plugin_t *, const char *, void *, flux_free_f))      \
-    X (void *, flux_plugin_aux_get, (flux_plugin_t *, const char *))                        \
-    X (flux_plugin_arg_t *, flux_plugin_arg_create, (void))                                 \
-    X (void, flux_plugin_arg_destroy, (flux_plugin_arg_t *))                                \
-    X (int, flux_plugin_arg_set, (flux_plugin_arg_t *, int, const char *))                  \
-    X (int, flux_plugin_arg_get, (flux_plugin_arg_t *, int, char **))                       \
-    X (flux_t *, flux_open, (const char *, int))                                            \
-    X (json_t *, json_loads, (const char *, size_t, void *))                                \
-    X (char *, json_dumps, (const json_t *, size_t))                                        \
-    X (json_t *, json_vpack_ex, (void *, size_t, const char *, va_list))                    \
-    X (int, json_vunpack_ex, (json_t *, void *, size_t, const char *, va_list))             \
-    X (json_t *, json_string, (const char *))
-
-#define MEMBER(result, name, params) result (*name) params;
-static struct {
-    LIBRARY (MEMBER)
-} lib;
-
-enum { ARG_IN = 0, ARG_OUT = 1, DECODE_ANY = 4, ENCODE_ANY = 512, RTLD_LAZY_FLAG = 1 };
-
-/* The answer as JSON, to be freed; NULL, with errno set, if it was refused. */
-char *ffs_ask (const char *method, const char *params);
-void ffs_log (const char *component, int level, const char *file, int line, const char *text);
-
-static void *library;
 static flux_shell_t the_shell;
 static flux_shell_task_t the_task = { -1 };
 static flux_cmd_t *const the_command = (flux_cmd_t *)&the_task;
-static flux_plugin_t *auxes;
 static flux_t *handle;
-/* Where flux_shell_fatal(), which does not return, goes on. */
-static jmp_buf fatal;
-static int depth;
-
-/* A plugin is loaded and called by these. */
-
-static const char *find (const char *path)
-{
-    if (lib.flux_plugin_create)
-        return NULL;
-    if (!(library = dlopen (path, RTLD_LAZY | RTLD_LOCAL)))
-        return dlerror ();
-    /* One that relies on its host having the library. */
-    if (!dlsym (library, "flux_plugin_create")
-        && !(library = dlopen ("libflux-core.so.2", RTLD_LAZY | RTLD_GLOBAL)))
-        return dlerror ();
-#define FIND(result, name, params)                                                     \
-    if (!(*(void **)&lib.name = dlsym (library, #name))) {                             \
-        lib.flux_plugin_create = NULL;                                                 \
-        return "it is not linked with a libflux-core that has " #name "()";            \
-    }
-    LIBRARY (FIND)
-    auxes = lib.flux_plugin_create ();
-    return NULL;
-}
-
-flux_plugin_t *ffs_load (const char *path, const char *conf, const char **error)
-{
-    static char why[512];
-    flux_plugin_t *volatile p = NULL;
-    if ((*error = find (path)))
-        return NULL;
-    depth++;
-    if (setjmp (fatal) == 0) {
-        if (!(p = lib.flux_plugin_create ()) || lib.flux_plugin_set_flags (p, RTLD_LAZY_FLAG) < 0
-            || lib.flux_plugin_set_conf (p, conf) < 0 || lib.flux_plugin_load_dso (p, path) < 0) {
-            snprintf (why, sizeof (why), "%s", p ? lib.flux_plugin_strerror (p) : strerror (errno));
-            *error = why;
-        }
-    } else
-        *error = "it has ended the job";
-    depth--;
-    return *error ? NULL : p;
-}
-
-const char *ffs_name (flux_plugin_t *p)
-{
-    return lib.flux_plugin_get_name (p);
-}
-
-int ffs_handles (flux_plugin_t *p, const char *topic)
-{
-    return lib.flux_plugin_match_handler (p, topic) != NULL;
-}
-
-int ffs_call (flux_plugin_t *p, const char *topic, const char *in, const char *out, char **said)
-{
-    volatile int code = -1;
-    jmp_buf outer;
-    flux_plugin_arg_t *args = lib.flux_plugin_arg_create ();
-    memcpy (&outer, &fatal, sizeof (outer));
-    depth++;
-    if (args && setjmp (fatal) == 0) {
-        if (lib.flux_plugin_arg_set (args, ARG_IN, in) == 0
-            && lib.flux_plugin_arg_set (args, ARG_OUT, out) == 0)
-            code = lib.flux_plugin_call (p, topic, args);
-        lib.flux_plugin_arg_get (args, ARG_OUT, said);
-    }
-    depth--;
-    memcpy (&fatal, &outer, sizeof (outer));
-    if (args)
-        lib.flux_plugin_arg_destroy (args);
-    return code;
-}
-
-void ffs_unload (flux_plugin_t *p)
-{
-    lib.flux_plugin_destroy (p);
-}
-
-/* Asking. */
-
-static int invalid (void)
-{
-    errno = EINVAL;
-    return -1;
-}
-
-/* A format of jansson as text, to be freed. */
-static char *vpack (const char *fmt, va_list ap)
-{
-    json_t *o = lib.json_vpack_ex (NULL, 0, fmt, ap);
-    char *text = o ? lib.json_dumps (o, ENCODE_ANY) : NULL;
-    if (!text)
-        errno = EINVAL;
-    return text;
-}
-
-static char *ask (const char *method, const char *fmt, ...)
-{
-    va_list ap;
-    va_start (ap, fmt);
-    char *params = vpack (fmt, ap);
-    va_end (ap);
-    char *answer = params ? ffs_ask (method, params) : NULL;
-    int saved = errno;
-    free (params);
-    errno = saved;
-    return answer;
-}
-
-static int done (char *answer)
-{
-    free (answer);
-    return answer ? 0 : -1;
-}
-
-/* Unpacks an answer, which is freed; its texts stay. */
-static int unpack (char *answer, const char *fmt, va_list ap)
-{
-    json_t *o = answer ? lib.json_loads (answer, DECODE_ANY, NULL) : NULL;
-    free (answer);
-    if (!o)
-        return -1;
-    if (lib.json_vunpack_ex (o, NULL, 0, fmt, ap) < 0)
-        return invalid ();
-    return 0;
-}
-
-static int give (char *answer, char **to)
-{
-    *to = answer;
-    return answer ? 0 : -1;
-}
-
-/* A text of an answer; it stays. NULL for null. */
-static const char *text (char *answer)
-{
-    const char *found = NULL;
-    json_t *o = answer ? lib.json_loads (answer, DECODE_ANY, NULL) : NULL;
-    free (answer);
-    const char *(*value) (const json_t *) = dlsym (library, "json_string_value");
-    if (o && value)
-        found = value (o);
-    return found;
-}
-
-static bool is_null (const char *answer)
-{
-    return answer && strcmp (answer, "null") == 0;
-}
-
-#define FORMAT(buffer, size, fmt)              \
-    char buffer[size];                         \
-    do {                                       \
-        va_list ap;                            \
-        va_start (ap, fmt);                    \
-        vsnprintf (buffer, size, fmt, ap);     \
-        va_end (ap);                           \
-    } while (0)
-
-#define UNPACK(answer)                         \
-    do {                                       \
-        va_list ap;                            \
-        va_start (ap, fmt);                    \
-        int code = unpack (answer, fmt, ap);   \
-        va_end (ap);                           \
-        return code;                           \
-    } while (0)
-
-/* What upstream's shell offers. */
 
 flux_shell_t *flux_plugin_get_shell (flux_plugin_t *p)
 {
@@ -267,7 +28,7 @@ flux_t *flux_shell_get_flux (flux_shell_t *shell)
 
 int flux_shell_aux_set (flux_shell_t *shell, const char *name, void *aux, flux_free_f release)
 {
-    return shell ? lib.flux_plugin_aux_set (auxes, name, aux, release) : invalid ();
+    return shell ? lib.flux_plugin_aux_set (ffs_auxes, name, aux, release) : invalid ();
 }
 
 void *flux_shell_aux_get (flux_shell_t *shell, const char *name)
@@ -276,7 +37,7 @@ void *flux_shell_aux_get (flux_shell_t *shell, const char *name)
         invalid ();
         return NULL;
     }
-    return lib.flux_plugin_aux_get (auxes, name);
+    return lib.flux_plugin_aux_get (ffs_auxes, name);
 }
 
 int flux_shell_getopt (flux_shell_t *shell, const char *name, char **json)
@@ -643,8 +404,8 @@ void flux_shell_fatal (const char *component, const char *file, int line, int er
     (void)component, (void)file, (void)line;
     snprintf (whole, sizeof (whole), "%s%s%s", message, errnum ? ": " : "", errnum ? strerror (errnum) : "");
     done (ask ("die", "{s:i s:s}", "code", code, "note", whole));
-    if (depth > 0)
-        longjmp (fatal, 1);
+    if (ffs_depth > 0)
+        longjmp (ffs_fatal, 1);
     exit (code);
 }
 

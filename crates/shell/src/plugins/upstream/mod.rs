@@ -1,4 +1,4 @@
-//! Shell plugins that were built for upstream: the other side of `upstream.c`.
+//! Shell plugins that were built for upstream: the other side of `load.c` and `offer.c`.
 //!
 //! They are linked with upstream's libflux-core, which comes with them; what the shell offers them is the same that it offers
 //! to others ([`requests`]). All of it happens on the shell's one thread.
@@ -30,7 +30,7 @@ unsafe extern "C" {
     fn ffs_unload(plugin: *mut c_void);
 }
 
-/// Whom the functions of `upstream.c` ask.
+/// Whom the functions of `offer.c` ask.
 #[derive(Clone)]
 struct Host {
     job: Rc<Job>,
