@@ -399,15 +399,9 @@ impl Attachment<'_> {
     /// Gives a debugger the job's processes. The job is followed meanwhile.
     fn introduce_to_debugger(&self, is_stopped: bool) {
         let Some(shell) = &self.shell else { return };
-        let (handle, id) = (self.handle.clone(), self.id);
-        let (service, leader) = (shell.service.clone(), shell.leader);
         let stopped = is_stopped || self.options.debug_emulate;
-        tokio::spawn(async move {
-            let introduced = debugger::introduce(&handle, id, &service, leader, stopped).await;
-            if let Err(e) = introduced {
-                eprintln!("flux-job: MPIR: {}", e.message);
-            }
-        });
+        let (handle, service) = (self.handle.clone(), shell.service.clone());
+        debugger::introduce(handle, self.id, service, shell.leader, stopped);
     }
 
     /// Read standard input, unless only some tasks get it, which the shell has to name first.

@@ -148,8 +148,16 @@ pub(super) async fn check(handle: &Handle, id: JobId, name: &str) -> Result<(), 
     }
 }
 
-/// Gives the debugger the job's processes, and lets those go on that wait for it.
-pub(super) async fn introduce(
+/// Gives the debugger the job's processes, and lets those go on that wait for it. That is done beside the caller's work.
+pub(super) fn introduce(handle: Handle, id: JobId, service: String, leader: u32, stopped: bool) {
+    tokio::spawn(async move {
+        if let Err(e) = present(&handle, id, &service, leader, stopped).await {
+            eprintln!("flux-job: MPIR: {}", e.message);
+        }
+    });
+}
+
+async fn present(
     handle: &Handle,
     id: JobId,
     service: &str,
