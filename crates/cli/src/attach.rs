@@ -4,6 +4,7 @@
 //! it is reached) and its output. The attachment ends when all three have; the exit code is that
 //! of the job's wait status, or 1 if it never ran.
 
+pub(crate) mod debugger;
 mod render;
 mod status;
 
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) show_status: bool,
     pub(crate) quiet: bool,
     pub(crate) verbose: bool,
+    /// Go on as if a debugger had looked at the job's processes.
+    pub(crate) debug_emulate: bool,
     /// Neither input nor signals.
     pub(crate) read_only: bool,
     /// Ranks that get input; all without.
@@ -202,6 +205,9 @@ pub(crate) async fn attach(handle: &Handle, id: JobId, options: &Options) -> Out
         fatal: false,
         code: 1,
     };
+    if debugger::is_there() {
+        debugger::check(handle, id, &a.name).await?;
+    }
     let (signal_tx, mut signals) = unbounded_channel();
     if !options.read_only {
         catch(SignalKind::interrupt(), &signal_tx)?;
@@ -367,7 +373,13 @@ impl Attachment<'_> {
                         self.choose_input();
                     }
                 }
-                "shell.start" => self.choose_stdin_ranks(&event)?,
+                "shell.start" => {
+                    if debugger::is_there() {
+                        let is_stopped = event.get("sync") == Some(&Value::Bool(true));
+                        self.introduce_to_debugger(is_stopped);
+                    }
+                    self.choose_stdin_ranks(&event)?;
+                }
                 "log" => self.render.exec_log(&event),
                 "shell.task-exit" | "shell-exit" => self.refused = None,
                 // A shell that failed early may have written output without an init event.
@@ -382,6 +394,14 @@ impl Attachment<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a debugger the job's processes. The job is followed meanwhile.
+    fn introduce_to_debugger(&self, is_stopped: bool) {
+        let Some(shell) = &self.shell else { return };
+        let stopped = is_stopped || self.options.debug_emulate;
+        let (handle, service) = (self.handle.clone(), shell.service.clone());
+        debugger::introduce(handle, self.id, service, shell.leader, stopped);
     }
 
     /// Read standard input, unless only some tasks get it, which the shell has to name first.

@@ -45,6 +45,11 @@ pub fn pmi_library() -> PathBuf {
     }
 }
 
+/// The directory of the job shell's plugins.
+pub fn shell_plugins() -> PathBuf {
+    prefix().join("lib/flux/shell/plugins")
+}
+
 /// What `flux config builtin KEY` and `broker.conf-builtin` tell; `None` if there is no such key.
 ///
 /// ```
@@ -67,6 +72,8 @@ pub fn value(key: &str) -> Option<String> {
         "broker_path" => std::env::var_os("FLUX_BROKER_PATH")
             .map_or_else(|| bindir().join("flux-broker"), PathBuf::from),
         "shell_path" => bindir().join("flux-shell"),
+        "shell_pluginpath" => shell_plugins(),
+        "shell_initrc" => confdir().join("shell/initrc.lua"),
         "rundir" => below("FLUX_RUNDIR", "var/run/flux"),
         _ => return None,
     };

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use e2e::{Site, installed, repository};
+use e2e::{Site, installed, repository, skipped};
 
 #[test]
 fn affinity_is_told_and_tried_out() {
@@ -172,4 +172,83 @@ fn the_shell_tells_what_it_does() {
         for i in 0 1; do grep -c -e \"task $i complete\" -e cmd=finalize_ack log.$i; done";
     let out = site.script(2, script).success();
     assert!(out.stdout.ends_with("\n2\n2\n"), "{out}");
+}
+
+/// What a debugger reads of `flux`: its variables are there by their names.
+#[test]
+fn debuggers_find_the_interface() {
+    if !installed("nm") {
+        return;
+    }
+    let site = Site::new();
+    let nm = Command::new("nm")
+        .arg(site.programs().join("flux"))
+        .output();
+    let symbols = String::from_utf8(nm.expect("nm is installed").stdout).unwrap();
+    for name in [
+        "MPIR_Breakpoint",
+        "MPIR_being_debugged",
+        "MPIR_debug_abort_string",
+        "MPIR_debug_state",
+        "MPIR_executable_path",
+        "MPIR_i_am_starter",
+        "MPIR_partial_attach_ok",
+        "MPIR_proctable",
+        "MPIR_proctable_size",
+        "MPIR_server_arguments",
+    ] {
+        assert!(
+            symbols
+                .lines()
+                .any(|line| line.ends_with(&format!(" {name}"))),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_debugger_gets_the_table_of_processes_and_lets_them_go_on() {
+    let site = Site::new();
+    let script = "flux run -N2 -n4 --debug-emulate echo ran
+        id=$(flux submit -N2 -n2 -o stop-tasks-in-exec echo ran)
+        flux job attach --debug $id
+        flux job attach --debug $id 2>&1 || true";
+    let out = site.script(2, script).success();
+    assert_eq!(out.lines()[..6], ["ran"; 6], "{out}");
+    assert!(
+        out.lines()[6].ends_with("has finished: it cannot be debugged"),
+        "{out}"
+    );
+    if !installed("gdb") {
+        return skipped("gdb is not installed");
+    }
+    // As a debugger does it: start the program with the variable set, and look at the table at the breakpoint.
+    let script = "flux=$(command -v flux)
+        cat >commands <<END
+        set breakpoint pending on
+        set debuginfod enabled off
+        break main
+        run
+        set language c
+        set var *(int*)&MPIR_being_debugged = 1
+        set var *(char(*)[6])&MPIR_executable_path = \"uname\"
+        break MPIR_Breakpoint
+        continue
+        printf \"processes: %d\\n\", *(int*)&MPIR_proctable_size
+        printf \"program: %s\\n\", ((char***)&MPIR_proctable)[0][1]
+        delete
+        continue
+END
+        gdb --batch -x commands --args $flux run -N2 -n3 sh -c 'echo task' 2>&1 | grep -a -e ^processes -e ^program -e ^task -e uname: || true";
+    let out = site.script(2, script).success();
+    let count = |line: &str| out.lines().iter().filter(|l| **l == line).count();
+    assert_eq!(
+        (count("processes: 3"), count("program: sh"), count("task")),
+        (1, 1, 3),
+        "{out}"
+    );
+    for rank in 0..2 {
+        let line = format!("flux-job: MPIR: rank {rank}: uname: stdout: Linux");
+        assert_eq!(count(&line), 1, "{out}");
+    }
 }

@@ -22,6 +22,7 @@ pub mod job_event;
 pub mod job_schema;
 pub mod jobid;
 pub mod jobspec;
+pub mod proctable;
 pub mod queues;
 pub mod resource_event;
 pub mod resource_set;

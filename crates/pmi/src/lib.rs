@@ -9,10 +9,12 @@
 //! * [`c_api`]: what the libraries for C programs, `libpmi.so` and `libpmi2.so`, are made of.
 //! * [`process`]: what the two ways into a program have in common.
 //! * [`library`]: such libraries, ours or others', used through their C functions.
+//! * [`pmix`]: a PMIx server over the system's libpmix, where there is one.
 
 pub mod c_api;
 pub mod client;
 pub mod library;
+pub mod pmix;
 pub mod process;
 pub mod server;
 pub mod wire;

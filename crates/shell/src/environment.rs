@@ -8,7 +8,7 @@ use crate::{
     options::{Sharing, divide},
     template::{Scope, TaskTag},
 };
-use formats::Idset;
+use formats::{Idset, Jobspec};
 use serde_json::Value;
 use std::{collections::BTreeMap, env, path::Path};
 
@@ -59,13 +59,16 @@ fn plain_list(ids: &Idset) -> String {
         .join(",")
 }
 
-/// The variables all tasks of this shell share.
-pub fn for_job(info: &JobInfo, facts: &Facts) -> Environment {
-    let mut env: Environment = info
-        .jobspec
-        .environment()
+/// The variables the job came with.
+pub fn of_jobspec(jobspec: &Jobspec) -> Environment {
+    let variables = jobspec.environment();
+    variables
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .collect();
+        .collect()
+}
+
+/// The variables all tasks of this shell share: those of the job, `env`, and what tells of it.
+pub fn for_job(mut env: Environment, info: &JobInfo, facts: &Facts) -> Environment {
     env.remove("FLUX_PROXY_REMOTE");
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     let id = show_id(info);
@@ -170,7 +173,7 @@ mod tests {
             gpu_affinity: &Sharing::On,
             pmi_library: Some(Path::new("/lib/flux/libpmi.so")),
         };
-        let env = for_job(&info, &facts);
+        let env = for_job(of_jobspec(&info.jobspec), &info, &facts);
         let task = TaskTag { rank: 3, index: 1 };
         let scope = Scope {
             info: &info,

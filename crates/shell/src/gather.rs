@@ -4,6 +4,7 @@
 //! given already counts once, and the answer to the round before is kept.
 
 use crate::{info::JobInfo, pmi::Entries};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, rc::Rc};
 use wire::Message;
 
@@ -36,6 +37,26 @@ pub struct Gift {
     pub round: u64,
     pub entries: Entries,
     pub request: Option<Message>,
+}
+
+impl Gift {
+    /// The request that brings the entries of a shell to the leader.
+    pub fn payload(shell: u32, round: u64, entries: &Entries) -> Value {
+        json!({"shell_rank": shell, "round": round, "entries": entries})
+    }
+
+    /// The reverse; nothing if the request is malformed.
+    pub fn from_request(payload: &Map<String, Value>, request: Message) -> Option<Gift> {
+        let number = |key: &str| payload.get(key).and_then(Value::as_u64);
+        let entry = |(k, v): (&String, &Value)| Some((k.clone(), v.as_str()?.to_owned()));
+        let entries = payload.get("entries")?.as_object()?;
+        Some(Gift {
+            shell: u32::try_from(number("shell_rank")?).ok()?,
+            round: number("round")?,
+            entries: entries.iter().map(entry).collect::<Option<_>>()?,
+            request: Some(request),
+        })
+    }
 }
 
 impl Gather {

@@ -130,14 +130,12 @@ fn keep_first(set: &Idset, n: u32) -> Idset {
 }
 
 impl JobInfo {
-    /// Works out the layout for the shell on `broker_rank`. `hosts` reads the file of the
-    /// `hostfile` task map scheme.
+    /// Works out the layout for the shell on `broker_rank`, with tasks in blocks.
     pub fn new(
         id: JobId,
         jobspec: Jobspec,
         r: &ResourceSet,
         broker_rank: u32,
-        hosts: impl FnOnce(&str) -> std::io::Result<String>,
     ) -> Result<JobInfo, Fatal> {
         let shell_rank = r
             .targets()
@@ -152,9 +150,8 @@ impl JobInfo {
         let request = jobspec.resource_counts().ok();
         let slots = slots(request, r);
         let counts = task_counts(&jobspec, r, &slots)?;
-        let block = Taskmap::from_counts(&counts);
-        let taskmap = apply_scheme(&jobspec, &block, &r.nodelist(), hosts)?;
-        let ntasks = block.ntasks();
+        let taskmap = Taskmap::from_counts(&counts);
+        let ntasks = taskmap.ntasks();
         let mut places: Vec<Place> = r
             .targets()
             .iter()
@@ -197,6 +194,24 @@ impl JobInfo {
         })
     }
 
+    /// Scheme and value of option `taskmap`.
+    pub fn taskmap_scheme(&self) -> Result<Option<(&str, &str)>, Fatal> {
+        let Some(option) = self.jobspec.shell_option("taskmap") else {
+            return Ok(None);
+        };
+        let text = |key| option.get(key).and_then(Value::as_str);
+        let scheme = text("scheme").or(option.as_str());
+        let missing = || Fatal::new("shell option taskmap has no scheme");
+        let scheme = scheme.ok_or_else(missing)?;
+        Ok(Some((scheme, text("value").unwrap_or(""))))
+    }
+
+    /// Maps the tasks in another way.
+    pub fn set_taskmap(&mut self, taskmap: Taskmap) {
+        self.tasks = taskmap.task_ids(self.shell_rank).iter().collect();
+        self.taskmap = taskmap;
+    }
+
     pub fn size(&self) -> u32 {
         self.places.len() as u32
     }
@@ -217,33 +232,25 @@ impl JobInfo {
     }
 }
 
-fn apply_scheme(
-    jobspec: &Jobspec,
-    block: &Taskmap,
-    nodelist: &Hostlist,
+/// The map of one of the schemes that are built in; `hosts` reads the file of scheme `hostfile`.
+pub fn map_by_scheme(
+    (scheme, value): (&str, &str),
+    blocks: &Taskmap,
+    nodes: &Hostlist,
     hosts: impl FnOnce(&str) -> std::io::Result<String>,
-) -> Result<Taskmap, Fatal> {
-    let Some(option) = jobspec.shell_option("taskmap") else {
-        return Ok(block.clone());
-    };
-    let text = |key| option.get(key).and_then(Value::as_str);
-    let scheme = text("scheme")
-        .or(option.as_str())
-        .ok_or_else(|| Fatal::new("shell option taskmap has no scheme"))?;
-    let value = text("value").unwrap_or("");
-    let fatal = |e: &dyn std::fmt::Display| Fatal::new(format!("taskmap={scheme}:{value}: {e}"));
-    if scheme == "hostfile" {
-        let list = hosts(value).map_err(|e| fatal(&e))?;
-        let mut hosts = Hostlist::new();
-        for line in list.lines().map(str::trim).filter(|l| !l.is_empty()) {
-            hosts.append_str(line).map_err(|e| fatal(&e))?;
-        }
-        if hosts.is_empty() {
-            return Err(fatal(&"the file names no hosts"));
-        }
-        return Taskmap::from_hosts(block.ntasks(), nodelist, &hosts).map_err(|e| fatal(&e));
+) -> Result<Taskmap, String> {
+    if scheme != "hostfile" {
+        return blocks.with_scheme(scheme, value).map_err(|e| e.to_string());
     }
-    block.with_scheme(scheme, value).map_err(|e| fatal(&e))
+    let list = hosts(value).map_err(|e| e.to_string())?;
+    let mut hosts = Hostlist::new();
+    for line in list.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        hosts.append_str(line).map_err(|e| e.to_string())?;
+    }
+    if hosts.is_empty() {
+        return Err("the file names no hosts".into());
+    }
+    Taskmap::from_hosts(blocks.ntasks(), nodes, &hosts).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -264,10 +271,20 @@ pub(crate) mod tests {
 
     pub(crate) fn info(builder: JobspecBuilder, r: &ResourceSet, rank: u32) -> JobInfo {
         let jobspec = builder.build().unwrap();
-        JobInfo::new(JobId(1234), jobspec, r, rank, |_| Ok("n1\nn0\n".into())).unwrap()
+        let mut info = JobInfo::new(JobId(1234), jobspec, r, rank).unwrap();
+        map(&mut info, r, "n1\nn0\n").unwrap();
+        info
     }
 
-    fn map(builder: JobspecBuilder, r: &ResourceSet) -> String {
+    fn map(info: &mut JobInfo, r: &ResourceSet, hosts: &str) -> Result<(), Fatal> {
+        if let Some(scheme) = info.taskmap_scheme()? {
+            let map = map_by_scheme(scheme, &info.taskmap, &r.nodelist(), |_| Ok(hosts.into()));
+            info.set_taskmap(map.map_err(Fatal::new)?);
+        }
+        Ok(())
+    }
+
+    fn layout(builder: JobspecBuilder, r: &ResourceSet) -> String {
         info(builder, r, 3).taskmap.to_raw()
     }
 
@@ -278,20 +295,23 @@ pub(crate) mod tests {
     #[test]
     fn layouts() {
         let two = resources(&["0-3", "0-3"], None);
-        assert_eq!(map(job(8, 1, None), &two), "0-3;4-7");
-        assert_eq!(map(job(4, 2, Some(2)), &two), "0-1;2-3");
-        assert_eq!(map(job(4, 2, Some(2)).taskmap("cyclic"), &two), "0,2;1,3");
+        assert_eq!(layout(job(8, 1, None), &two), "0-3;4-7");
+        assert_eq!(layout(job(4, 2, Some(2)), &two), "0-1;2-3");
         assert_eq!(
-            map(job(4, 2, Some(2)).taskmap("hostfile:x"), &two),
+            layout(job(4, 2, Some(2)).taskmap("cyclic"), &two),
+            "0,2;1,3"
+        );
+        assert_eq!(
+            layout(job(4, 2, Some(2)).taskmap("hostfile:x"), &two),
             "1,3;0,2"
         );
         let uneven = resources(&["0", "0-2"], Some(4));
-        assert_eq!(map(job(4, 1, None), &uneven), "0;1-3");
+        assert_eq!(layout(job(4, 1, None), &uneven), "0;1-3");
         let per_core =
             job(1, 1, None).shell_option("per-resource", json!({"type": "core", "count": 2}));
-        assert_eq!(map(per_core, &uneven), "0-1;2-7");
+        assert_eq!(layout(per_core, &uneven), "0-1;2-7");
         let per_node = job(1, 1, None).shell_option("per-resource.type", json!("node"));
-        assert_eq!(map(per_node, &uneven), "0;1");
+        assert_eq!(layout(per_node, &uneven), "0;1");
     }
 
     #[test]
@@ -310,15 +330,10 @@ pub(crate) mod tests {
     fn faults() {
         let r = resources(&["0-3"], None);
         let new = |b: JobspecBuilder, rank| {
-            JobInfo::new(
-                JobId(1),
-                b.build().unwrap(),
-                &r,
-                rank,
-                |_| Ok(String::new()),
-            )
-            .unwrap_err()
-            .message
+            JobInfo::new(JobId(1), b.build().unwrap(), &r, rank)
+                .and_then(|mut info| map(&mut info, &r, ""))
+                .unwrap_err()
+                .message
         };
         assert_eq!(
             new(job(1, 1, None), 9),
@@ -326,11 +341,11 @@ pub(crate) mod tests {
         );
         assert_eq!(
             new(job(1, 1, None).taskmap("x"), 3),
-            "taskmap=x:: taskmap: unknown scheme 'x'; use block, cyclic, hostfile or manual"
+            "taskmap: unknown scheme 'x'; use block, cyclic, hostfile or manual"
         );
         assert_eq!(
             new(job(1, 1, None).taskmap("hostfile:f"), 3),
-            "taskmap=hostfile:f: the file names no hosts"
+            "the file names no hosts"
         );
     }
 }

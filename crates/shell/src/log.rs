@@ -25,6 +25,18 @@ pub enum Level {
 }
 
 impl Level {
+    /// The level of a severity of syslog.
+    pub fn from_severity(severity: i64) -> Level {
+        match severity {
+            ..=2 => Level::Fatal,
+            3 => Level::Error,
+            4 => Level::Warning,
+            5 => Level::Notice,
+            6 => Level::Debug,
+            _ => Level::Trace,
+        }
+    }
+
     fn label(self) -> Option<&'static str> {
         match self {
             Level::Fatal => Some("FATAL"),
@@ -53,6 +65,58 @@ pub fn complain(text: &str) {
     write_line(&format!("flux-shell: {text}"));
 }
 
+/// A message, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub level: Level,
+    /// The plugin that has it to say.
+    pub component: Option<String>,
+    /// File and line of its source.
+    pub place: Option<(String, u32)>,
+    pub message: String,
+}
+
+impl Record {
+    pub fn new(level: Level, message: impl Into<String>) -> Record {
+        Record {
+            level,
+            component: None,
+            place: None,
+            message: message.into(),
+        }
+    }
+
+    /// The context of a `log` event, RFC 24.
+    fn context(&self, rank: Option<u32>) -> Map<String, Value> {
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Value| drop(map.insert(key.to_owned(), value));
+        if let Some(rank) = rank {
+            put("rank", json!(rank));
+        }
+        put("level", json!(self.level as u8));
+        if let Some(component) = &self.component {
+            put("component", json!(component));
+        }
+        put("message", json!(self.message));
+        if let Some((file, line)) = &self.place {
+            put("file", json!(file));
+            put("line", json!(line));
+        }
+        map
+    }
+
+    /// The line that stands for it in a file.
+    pub(crate) fn line(&self, rank: Option<u32>) -> String {
+        match &self.component {
+            Some(component) => line(rank, self.level, &format!("{component}: {}", self.message)),
+            None => line(rank, self.level, &self.message),
+        }
+    }
+}
+
+/// Sees each message before it is logged.
+pub type Watcher = Rc<dyn Fn(&Map<String, Value>)>;
+
 #[derive(Clone, Default)]
 pub struct Logger(Rc<RefCell<Inner>>);
 
@@ -61,6 +125,7 @@ struct Inner {
     verbose: u8,
     rank: Option<u32>,
     sink: Option<Sink>,
+    watcher: Option<Watcher>,
 }
 
 fn line(rank: Option<u32>, level: Level, message: &str) -> String {
@@ -72,14 +137,26 @@ fn line(rank: Option<u32>, level: Level, message: &str) -> String {
 impl Logger {
     /// Learns the shell's place and how much to say.
     pub fn set_place(&self, rank: u32, verbose: i64) {
-        let mut inner = self.0.borrow_mut();
-        inner.rank = Some(rank);
-        inner.verbose = verbose.clamp(0, 2) as u8;
+        self.0.borrow_mut().rank = Some(rank);
+        self.set_verbose(verbose);
+    }
+
+    pub fn set_verbose(&self, verbose: i64) {
+        self.0.borrow_mut().verbose = verbose.clamp(0, 2) as u8;
+    }
+
+    pub fn verbose(&self) -> u8 {
+        self.0.borrow().verbose
     }
 
     /// From now on messages go where the tasks' errors go.
     pub fn set_output(&self, output: &Output) {
         self.0.borrow_mut().sink = output.shared(Stream::Stderr);
+    }
+
+    /// From now on `watcher` sees what is logged.
+    pub fn watch(&self, watcher: Watcher) {
+        self.0.borrow_mut().watcher = Some(watcher);
     }
 
     /// Whether a message of this level is wanted.
@@ -88,48 +165,45 @@ impl Logger {
     }
 
     pub async fn log(&self, level: Level, message: &str) {
-        if !self.is_on(level) || message.is_empty() {
+        self.record(&Record::new(level, message)).await;
+    }
+
+    pub async fn record(&self, record: &Record) {
+        if !self.is_on(record.level) || record.message.is_empty() {
             return;
         }
-        let (rank, sink) = {
+        let (rank, sink, watcher) = {
             let inner = self.0.borrow();
-            (inner.rank, inner.sink.clone())
+            (inner.rank, inner.sink.clone(), inner.watcher.clone())
         };
-        let context = || -> Map<String, Value> {
-            let mut map = Map::new();
-            if let Some(rank) = rank {
-                map.insert("rank".into(), json!(rank));
-            }
-            map.insert("level".into(), json!(level as u8));
-            map.insert("message".into(), json!(message));
-            map
-        };
+        if let Some(watch) = watcher {
+            watch(&record.context(rank));
+        }
         match &sink {
-            None => write_line(&line(rank, level, message)),
+            None => write_line(&record.line(rank)),
             Some(Sink::Kvs { log, .. }) => {
-                log.append("output", "log", Value::Object(context())).await;
+                let context = Value::Object(record.context(rank));
+                log.append("output", "log", context).await;
             }
-            Some(Sink::File(file)) => file.write_line(&line(rank, level, message)),
-            Some(sink) => sink.send_log(context()).await,
+            Some(Sink::File(file)) => file.write_line(&record.line(rank)),
+            Some(sink) => sink.send_log(record.context(rank)).await,
         }
     }
 }
 
 /// The line that stands for a `log` event of another shell in an output file.
 pub fn event_line(context: &Map<String, Value>) -> Option<String> {
-    let level = match context.get("level")?.as_u64()? {
-        0..=2 => Level::Fatal,
-        3 => Level::Error,
-        4 => Level::Warning,
-        5 => Level::Notice,
-        6 => Level::Debug,
-        _ => Level::Trace,
-    };
+    let level = Level::from_severity(context.get("level")?.as_i64()?);
     let rank = context
         .get("rank")
         .and_then(Value::as_u64)
         .map(|r| r as u32);
-    Some(line(rank, level, context.get("message")?.as_str()?))
+    let text = |key| context.get(key).and_then(Value::as_str);
+    let record = Record {
+        component: text("component").map(str::to_owned),
+        ..Record::new(level, text("message")?)
+    };
+    Some(record.line(rank))
 }
 
 #[cfg(test)]

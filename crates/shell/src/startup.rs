@@ -7,13 +7,14 @@ use crate::{
     Fatal, affinity,
     environment::{self, Environment, Facts},
     files, hwloc,
-    info::JobInfo,
-    input,
+    info::{JobInfo, map_by_scheme},
+    initrc, input,
     kvslog::KvsLog,
     log::{Level, Logger, os_error},
     options::{Options, Sharing},
     output::{self, Output, Route, Sink},
     patience::Patience,
+    plugins::{Job, Stack},
     remote::Remote,
     rlimit,
     template::{Scope, TaskTag},
@@ -26,6 +27,7 @@ use std::{
     env, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 use wire::RpcError;
 
@@ -57,15 +59,16 @@ pub struct Shell {
     pub handle: Handle,
     pub patience: Patience,
     pub inbox: Inbox,
-    pub info: JobInfo,
+    pub info: Rc<JobInfo>,
     pub options: Options,
     pub logger: Logger,
+    pub plugins: Rc<Stack>,
+    pub initrc: Rc<initrc::Reader>,
     /// The name of the service on every shell's broker.
     pub service: String,
     /// The job's eventlogs; only the leader writes them.
     pub log: Option<KvsLog>,
     pub output: Output,
-    pub env: Environment,
     pub tmpdir: TmpDir,
     pub hostname: String,
     pub bindings: Vec<Idset>,
@@ -81,6 +84,7 @@ struct Answers {
     owner: Option<u32>,
     rundir: Option<String>,
     jobid_path: String,
+    site: initrc::Site,
     jobspec: Jobspec,
     r: ResourceSet,
 }
@@ -125,12 +129,14 @@ async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), F
 
 async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal> {
     let events = format!("shell-{id}.", id = id.0);
-    let (job, rank, owner, rundir, path, added, subscribed) = futures::join!(
+    let (job, rank, owner, rundir, path, initrc, plugins, added, subscribed) = futures::join!(
         look_up(handle, id),
         handle.getattr("rank"),
         handle.getattr("security.owner"),
         handle.getattr("rundir"),
         handle.getattr("jobid-path"),
+        handle.getattr("conf.shell_initrc"),
+        handle.getattr("conf.shell_pluginpath"),
         handle.ask(Node::Any, &Add { service }),
         handle.subscribe(&events),
     );
@@ -143,22 +149,46 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
         owner: owner.ok().and_then(|o| o.parse().ok()),
         rundir: rundir.ok(),
         jobid_path: path.unwrap_or_else(|_| "/".to_owned()),
+        site: initrc::Site {
+            initrc: initrc.ok(),
+            plugin_path: plugins.ok(),
+        },
         jobspec,
         r,
     })
 }
 
+/// Works out the layout again with the options that plugins have set, and maps the tasks.
+fn lay_out(plugins: &Stack, r: &ResourceSet, rank: u32) -> Result<(), Fatal> {
+    let job = plugins.job();
+    if job.has_new_options() {
+        let info = JobInfo::new(job.info().id, job.info().jobspec.clone(), r, rank)?;
+        job.change_info(|old| *old = info);
+    }
+    let info = job.info();
+    if let Some((scheme, value)) = info.taskmap_scheme()? {
+        let cwd = Path::new(info.jobspec.cwd().unwrap_or_default());
+        let hosts = |path: &str| fs::read_to_string(cwd.join(path));
+        let map = match plugins.taskmap(scheme, value, &info.taskmap)? {
+            Some(map) => Ok(map),
+            None => map_by_scheme((scheme, value), &info.taskmap, &r.nodelist(), hosts),
+        };
+        let map = map.map_err(|e| fatal(&format!("taskmap={scheme}:{value}"), e))?;
+        job.change_info(|info| info.set_taskmap(map));
+    }
+    Ok(())
+}
+
 /// The directory for temporary files that the job's environment names, made if it is not there yet.
-fn temporary(info: &JobInfo) -> Result<&str, String> {
-    let named = info.jobspec.environment().find(|(k, _)| *k == "TMPDIR");
-    let Some((_, path)) = named else {
-        return Ok("/tmp");
+fn temporary(env: &Environment) -> Result<String, String> {
+    let Some(path) = env.get("TMPDIR") else {
+        return Ok("/tmp".to_owned());
     };
     if Path::new(path).is_dir() {
-        return Ok(path);
+        return Ok(path.clone());
     }
     let made = fs::DirBuilder::new().mode(0o700).create(path);
-    made.map(|()| path).map_err(|e| {
+    made.map(|()| path.clone()).map_err(|e| {
         format!(
             "TMPDIR={path} cannot be created ({}): tasks get TMPDIR=/tmp",
             os_error(&e)
@@ -259,22 +289,30 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     let uid = nix::unistd::getuid().as_raw();
     let service = format!("{uid}-shell-{}", id.f58_ascii());
     let answers = ask(&handle, id, &service).await?;
-    let cwd = answers.jobspec.cwd().map(PathBuf::from).unwrap_or_default();
-    let info = JobInfo::new(id, answers.jobspec, &answers.r, answers.rank, |path| {
-        fs::read_to_string(cwd.join(path))
-    })?;
+    let r = answers.r;
+    let info = JobInfo::new(id, answers.jobspec, &r, answers.rank)?;
+    logger.set_place(info.shell_rank, Options::verbose(&info)?);
+    enter_cwd(&info, logger).await?;
+    let job = Job::new(info, &r, answers.owner, &service, logger.clone());
+    let plugins = Rc::new(Stack::new(job));
+    let read = initrc::read(&plugins, answers.site);
+    plugins.watch_log();
+    let laid_out = read.and_then(|initrc| lay_out(&plugins, &r, answers.rank).map(|()| initrc));
+    if laid_out.is_err() {
+        plugins.log().await;
+    }
+    let initrc = laid_out?;
+    let info = plugins.job().info();
     let options = Options::read(&info)?;
-    logger.set_place(info.shell_rank, options.verbose);
 
     let namespace = env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| id.namespace());
     let log = info
         .is_leader()
         .then(|| KvsLog::start(handle.clone(), patience.clone(), namespace.clone()));
-    let temporary = temporary(&info);
-    let parent = *temporary.as_ref().unwrap_or(&"/tmp");
+    let temporary = temporary(&plugins.job().env());
+    let parent = temporary.as_deref().unwrap_or("/tmp");
     let tmpdir = make_tmpdir(&info, answers.rundir.as_deref(), parent)?;
     let tmp = tmpdir.path().to_string_lossy().into_owned();
-    enter_cwd(&info, logger).await?;
     input::check(&options.input)?;
 
     let tasks = task_tags(&info);
@@ -314,6 +352,7 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     }
     let output = Output::open(&options, scope, &tasks, &route, limit)?;
     logger.set_output(&output);
+    plugins.log().await;
 
     if let Some(archive) = info.jobspec.system("files") {
         files::extract(tmpdir.path(), archive).map_err(|e| fatal("jobspec files", e))?;
@@ -349,10 +388,13 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
         tmpdir: &tmp,
         gpu_affinity: &options.gpu_affinity,
     };
-    let mut env = environment::for_job(&info, &facts);
-    if temporary.is_err() {
-        env.insert("TMPDIR".into(), "/tmp".into());
-    }
+    let job = plugins.job();
+    job.change_env(|env| {
+        *env = environment::for_job(std::mem::take(env), &info, &facts);
+        if temporary.is_err() {
+            env.insert("TMPDIR".into(), "/tmp".into());
+        }
+    });
     if options.hwloc.xmlfile {
         let path = hwloc::export(
             &handle,
@@ -361,9 +403,12 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
             tmpdir.path(),
         )
         .await?;
-        env.remove("HWLOC_COMPONENTS");
-        env.insert("HWLOC_XMLFILE".into(), path);
+        job.change_env(|env| {
+            env.remove("HWLOC_COMPONENTS");
+            env.insert("HWLOC_XMLFILE".into(), path);
+        });
     }
+    plugins.run("shell.init").await?;
     Ok(Shell {
         handle,
         patience: patience.clone(),
@@ -371,10 +416,11 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
         info,
         options,
         logger: logger.clone(),
+        plugins,
+        initrc,
         service,
         log,
         output,
-        env,
         tmpdir,
         hostname,
         bindings,

@@ -21,6 +21,7 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream as StdStream, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 use terminus::pty::Pty;
 use tokio::{
@@ -43,9 +44,14 @@ pub struct Spec<'a> {
     pub cpus: Option<&'a Idset>,
     /// The task's `oom_score_adj`.
     pub oom_adjust: Option<i32>,
+    /// What runs in the task's process before its program.
+    pub before_exec: Option<BeforeExec>,
     /// Leave the task stopped before its program's first instruction.
     pub stopped: bool,
 }
+
+/// What runs in a task's process, between fork and exec.
+pub type BeforeExec = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// An output stream of a task.
 pub type Source = Box<dyn AsyncRead + Unpin>;
@@ -160,6 +166,7 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
     if let Some(cpus) = spec.cpus {
         crate::affinity::bind(cpus)?;
     }
+    let before_exec: Option<Arc<BeforeExec>> = spec.before_exec.take().map(Arc::new);
     let spawn = |program: &Path, before: &[&str]| {
         let mut command = Command::new(program);
         command.args(before).args(spec.argv.iter().skip(1));
@@ -171,6 +178,10 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             let text = adjust.to_string();
             // SAFETY: only open, write and close are called between fork and exec.
             unsafe { command.pre_exec(move || set_oom_score(&text)) };
+        }
+        if let Some(before) = before_exec.clone() {
+            // SAFETY: what plugins do there is theirs to answer for; the C library's locks are taken over fork.
+            unsafe { command.pre_exec(move || before()) };
         }
         if spec.stopped {
             // SAFETY: only one system call is made between fork and exec.
@@ -260,6 +271,7 @@ mod tests {
             pmi,
             cpus: None,
             oom_adjust: Some(777),
+            before_exec: None,
             stopped: false,
         };
         let mut started = start(spec).unwrap();

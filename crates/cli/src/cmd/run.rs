@@ -20,15 +20,24 @@ struct Options {
     /// Leave at this event of the job
     #[arg(long, value_name = "NAME")]
     wait_event: Option<String>,
+    #[arg(long, hide = true)]
+    debug_emulate: bool,
     #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse_or(2)?;
-    let request = options
+    if options.debug_emulate {
+        attach::debugger::emulate();
+    }
+    let mut request = options
         .tasks
         .request(&options.common, &options.command, &[])?;
+    if attach::debugger::is_there() {
+        let option = "system.shell.options.stop-tasks-in-exec";
+        request.jobspec.set_attribute(option, 1.into());
+    }
     if options.common.dry_run {
         outln!("{}", request.text());
         return Ok(0);
@@ -36,6 +45,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let how = attach::Options {
         wait_event: options.wait_event.unwrap_or_else(|| "clean".into()),
         label_io: options.common.label_io,
+        debug_emulate: options.debug_emulate,
         show_events: options.common.verbose > 1,
         show_exec: options.common.verbose > 2,
         stdin_ranks: options.common.input_ranks(),

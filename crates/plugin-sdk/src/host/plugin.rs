@@ -118,7 +118,7 @@ pub struct Plugin {
     /// Counts changes of the handlers.
     pub(super) changes: AtomicU64,
     pub(super) error: Mutex<CString>,
-    pub(super) answer: Mutex<CString>,
+    pub(crate) answer: Mutex<CString>,
     pub(super) aux: Mutex<HashMap<String, Kept>>,
     /// Of jobs, or whatever else the host counts.
     pub(crate) aux_of: Mutex<HashMap<u64, HashMap<String, Kept>>>,

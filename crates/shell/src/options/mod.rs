@@ -31,7 +31,6 @@ pub struct Warning {
 /// All options the shell reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    pub verbose: i64,
     pub output: OutputOptions,
     pub input: InputOptions,
     /// Bytes of standard input the KVS takes.
@@ -97,6 +96,16 @@ pub(crate) fn flag(value: Option<&Value>) -> bool {
 }
 
 impl Options {
+    /// The option that is needed before the others.
+    pub fn verbose(info: &JobInfo) -> Result<i64, Fatal> {
+        match info.jobspec.shell_option("verbose") {
+            None => Ok(0),
+            Some(value) => value
+                .as_i64()
+                .ok_or_else(|| bad("verbose", value, "a number")),
+        }
+    }
+
     pub fn read(info: &JobInfo) -> Result<Options, Fatal> {
         let get = |path: &str| info.jobspec.shell_option(path);
         let text = |path: &'static str| match get(path) {
@@ -156,6 +165,7 @@ impl Options {
                 })
             }
         };
+        let pmi = pmi::read(get("pmi"), get("pmi-simple"))?;
         let integer = |path: &'static str| match get(path) {
             None => Ok(None),
             Some(value) => value
@@ -164,11 +174,15 @@ impl Options {
                 .ok_or_else(|| bad(path, value, "a number")),
         };
         Ok(Options {
-            verbose: integer("verbose")?.unwrap_or(0),
             output,
             input,
             input_limit: get("input.limit").map_or(Ok(INPUT_LIMIT), input_limit)?,
-            pmi: pmi::read(get("pmi"), get("pmi-simple"))?,
+            hwloc: Hwloc {
+                // Programs that use PMIx look at the topology: to find it out takes each of them long.
+                xmlfile: pmi.pmix || flag(get("hwloc.xmlfile")),
+                restrict: flag(get("hwloc.restrict")),
+            },
+            pmi,
             cpu_affinity: affinity::cpu(get("cpu-affinity"), &mut remarks)?,
             gpu_affinity: affinity::gpu(get("gpu-affinity"), &mut remarks)?,
             exit_timeout,
@@ -193,10 +207,6 @@ impl Options {
             },
             stage_in: get("stage-in").map(StageIn::read).transpose()?,
             oom_adjust: get("oom").map(oom_adjust).transpose()?.flatten(),
-            hwloc: Hwloc {
-                xmlfile: flag(get("hwloc.xmlfile")),
-                restrict: flag(get("hwloc.restrict")),
-            },
             remarks,
         })
     }

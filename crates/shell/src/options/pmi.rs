@@ -10,15 +10,20 @@ const SIMPLE: [&str; 3] = ["simple", "pmi1", "pmi2"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PmiOptions {
     pub serve: bool,
+    /// Serve PMIx.
+    pub pmix: bool,
     /// Tell the tasks where all tasks run.
     pub map: bool,
 }
 
-/// Reads both options. Kinds of PMI that are unknown are no error: they may be known elsewhere.
+/// Reads both options: by default PMI-1 is served. Kinds of PMI that are unknown are no error: they may be known elsewhere.
 pub(super) fn read(pmi: Option<&Value>, simple: Option<&Value>) -> Result<PmiOptions, Fatal> {
-    let serve = match pmi {
-        None => true,
-        Some(Value::String(list)) => list.split(',').any(|kind| SIMPLE.contains(&kind)),
+    let (serve, pmix) = match pmi {
+        None => (true, false),
+        Some(Value::String(list)) => {
+            let has = |kinds: &[&str]| list.split(',').any(|kind| kinds.contains(&kind));
+            (has(&SIMPLE), has(&["pmix"]))
+        }
         Some(other) => return Err(bad("pmi", other, "a list of kinds, such as \"simple\"")),
     };
     let nomap = |key| simple.and_then(|s| s.get(key));
@@ -35,7 +40,7 @@ pub(super) fn read(pmi: Option<&Value>, simple: Option<&Value>) -> Result<PmiOpt
     if let Some(kvs) = nomap("kvs").filter(|kvs| *kvs != "exchange") {
         return Err(bad("pmi-simple.kvs", kvs, "\"exchange\""));
     }
-    Ok(PmiOptions { serve, map })
+    Ok(PmiOptions { serve, pmix, map })
 }
 
 /// Shells exchange entries in one round through their leader: the fan-out of a tree is checked, and not needed.
@@ -65,17 +70,16 @@ mod tests {
 
     #[test]
     fn kinds() {
-        for (list, serve) in [
-            ("simple", true),
-            ("x,pmi2", true),
-            ("x", false),
-            ("off", false),
+        for (list, serve, pmix) in [
+            ("simple", true, false),
+            ("x,pmi2", true, false),
+            ("x", false, false),
+            ("off", false, false),
+            ("pmix", false, true),
+            ("simple,pmix", true, true),
         ] {
-            assert_eq!(
-                read(Some(&json!(list)), None).unwrap().serve,
-                serve,
-                "{list}"
-            );
+            let pmi = read(Some(&json!(list)), None).unwrap();
+            assert_eq!((pmi.serve, pmi.pmix), (serve, pmix), "{list}");
         }
         assert!(read(Some(&json!({"x": 1})), None).is_err());
     }

@@ -9,7 +9,7 @@ use crate::{
     startup,
 };
 use client::Node;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::spawn_local;
 use wire::{Message, RpcError};
 
@@ -47,11 +47,8 @@ impl Running {
                     request: None,
                 }),
                 Outcome::Exchange(entries) => {
-                    let request = json!({
-                        "shell_rank": self.shell.info.shell_rank,
-                        "round": self.exchanges,
-                        "entries": entries,
-                    });
+                    let shell = self.shell.info.shell_rank;
+                    let request = Gift::payload(shell, self.exchanges, &entries);
                     self.exchanges += 1;
                     let answer = self.ask_leader("pmi-exchange", request);
                     let events = self.events.clone();

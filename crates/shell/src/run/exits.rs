@@ -33,6 +33,7 @@ impl Running {
             "exitcode": wait.exit_code(),
         });
         self.shell.logger.log(Level::Debug, &ended).await;
+        self.call_about("task.exit", &self.tasks[index]).await?;
         if !self.exit_reported {
             if self.is_leader() {
                 self.first_task_exit(report).await?;
@@ -43,19 +44,40 @@ impl Running {
             }
         }
         if self.tasks.iter().all(|task| task.status.is_some()) {
-            self.tasks_complete().await;
+            self.tasks_complete().await?;
         }
         Ok(())
     }
 
     /// The tasks of this shell have ended.
-    pub(super) async fn tasks_complete(&mut self) {
-        if self.is_leader() {
-            self.active_shells.remove(0);
-            return;
+    pub(super) async fn tasks_complete(&mut self) -> Result<(), Fatal> {
+        self.shell.plugins.run("shell.finish").await?;
+        let info = &self.shell.info;
+        if info.is_leader() {
+            return self.shell_complete(0).await;
         }
+        // What plugins have to say at the end is for the leader, which must be there then.
+        if !self.shell.plugins.handles("shell.exit") {
+            self.tell_leader_of_completion().await;
+        }
+        Ok(())
+    }
+
+    /// The leader waits for this before it ends.
+    pub(super) async fn tell_leader_of_completion(&self) {
         let request = json!({"shell_rank": self.shell.info.shell_rank});
+        // When the leader is gone the job is over anyway.
         let _ = self.ask_leader("tasks-complete", request).await;
+    }
+
+    /// The leader: the tasks of a shell have ended.
+    pub(super) async fn shell_complete(&mut self, rank: u32) -> Result<(), Fatal> {
+        let was_active = !self.active_shells.is_empty();
+        self.active_shells.remove(rank);
+        match was_active && self.active_shells.is_empty() {
+            true => self.shell.plugins.run("shell.tasks-complete").await,
+            false => Ok(()),
+        }
     }
 
     /// Records the first exit of a task in the whole job, and what follows from it.

@@ -4,9 +4,12 @@
 //! waits for the other shells' word that theirs have (`tasks-complete`), because it takes their
 //! output. A shell that is lost (the `exception` method of job-exec) is not waited for.
 
+mod callbacks;
 mod exchange;
 mod exits;
+mod pmix;
 mod processes;
+mod proctable;
 mod service;
 
 use crate::{
@@ -19,12 +22,14 @@ use crate::{
     options::{InputOptions, Warning},
     output::{self, Stream},
     patience::{Patience, Turn},
+    plugins,
     pmi::{Entries, Pmi},
     pty::{Terminals, leader_session},
     startup::{self, Shell, task_tags},
     task,
     template::{Scope, TaskTag},
 };
+use callbacks::InTask;
 use client::Node;
 use exits::FirstExit;
 use formats::{Idset, JobId, ResourceSet, job::WaitStatus};
@@ -40,7 +45,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::spawn_local,
 };
-use wire::Message;
+use wire::{Message, RpcError};
 
 /// What the helpers of the loop report. The queue is unbounded: each helper has at most one
 /// report under way that nobody waits for.
@@ -55,8 +60,15 @@ enum Event {
         line: String,
     },
     Exchanged(Option<Entries>),
+    Pmix(pmix::Happening),
     Started(Result<(), Fatal>),
     Complaint(String),
+    /// What a plugin has asked another shell.
+    Answer {
+        plugin: String,
+        topic: String,
+        answer: Result<Value, RpcError>,
+    },
     /// The time other tasks had after the first exit is over.
     Doom,
     /// The job will be out of time soon.
@@ -97,6 +109,7 @@ struct Running {
     written: HashMap<u32, u64>,
     /// Barriers this shell has passed.
     passed: u64,
+    pmix: Option<pmix::Pmix>,
     /// All shells have started their tasks.
     started: bool,
     /// Tasks that ended before: their ends come after `shell.start` in the log.
@@ -176,6 +189,7 @@ impl Running {
             exchanges: 0,
             written: HashMap::new(),
             passed: 0,
+            pmix: None,
             tasks: Vec::new(),
             started: false,
             early_exits: Vec::new(),
@@ -197,6 +211,8 @@ impl Running {
         let mut interrupt = watch(SignalKind::interrupt())?;
         let mut terminate = watch(SignalKind::terminate())?;
         let mut alarm = watch(SignalKind::alarm())?;
+        let heeded = self.shell.initrc.heed_signals();
+        heeded.map_err(|e| Fatal::new(format!("watching signals: {e}")))?;
 
         // A signal before there are tasks ends the shell: there is nobody to pass it to.
         let killed = |n: i32| Fatal {
@@ -234,18 +250,27 @@ impl Running {
             if let Some(pty) = &self.shell.options.pty {
                 leader_session(pty, &mut context);
             }
+            let job = self.shell.plugins.job();
+            job.complete_context("shell.init", &mut context);
             log.append("exec.eventlog", "shell.init", context).await;
         }
-        self.start_tasks()?;
+        self.start_pmix()?;
+        self.shell.plugins.run("shell.post-init").await?;
+        self.start_tasks().await?;
+        self.shell.plugins.run("shell.start").await?;
         for message in early {
             self.message(message).await?;
         }
         self.second_barrier();
         self.watch_expiration();
         if self.tasks.is_empty() {
-            self.tasks_complete().await;
+            self.tasks_complete().await?;
         }
-        while !self.is_finished() {
+        loop {
+            self.fulfil_wishes().await?;
+            if self.is_finished() {
+                return Ok(());
+            }
             tokio::select! {
                 // The loop itself holds a sender, so the queue never ends.
                 Some(event) = events.recv() => self.event(event).await?,
@@ -257,7 +282,6 @@ impl Running {
                 _ = alarm.recv() => self.kill_tasks(libc::SIGALRM),
             }
         }
-        Ok(())
     }
 
     async fn received(&mut self, message: Option<Message>) -> Result<(), Fatal> {
@@ -269,10 +293,11 @@ impl Running {
 
     fn is_finished(&self) -> bool {
         let local = self.tasks.iter().all(|task| task.status.is_some());
-        local && self.started && self.active_shells.is_empty() && self.terminals.server.is_empty()
+        let all = local && self.started && self.active_shells.is_empty();
+        all && self.terminals.server.is_empty() && !self.shell.plugins.job().is_referenced()
     }
 
-    fn start_tasks(&mut self) -> Result<(), Fatal> {
+    async fn start_tasks(&mut self) -> Result<(), Fatal> {
         let shell = &self.shell;
         let info = &shell.info;
         let tags = task_tags(info);
@@ -298,17 +323,29 @@ impl Running {
                 .iter()
                 .map(|arg| scope.render(arg))
                 .collect();
+            let mut env = for_task(
+                &shell.plugins.job().env(),
+                &scope,
+                tag,
+                gpus,
+                expand.as_ref(),
+            );
+            self.admit_to_pmix(tag.rank, &mut env)?;
+            let (plugins::Task { argv, env, .. }, own) =
+                self.about_to_start(tag, argv, env).await?;
+            let (before_exec, failure) = own.map(InTask::split).unzip();
             let terminal = self.terminals.open(shell.options.pty.as_ref(), tag.rank)?;
             let (terminal, captured) = terminal.map(|t| (t.pty, t.output)).unzip();
             let started = task::start(task::Spec {
                 terminal,
                 argv: &argv,
-                env: for_task(&shell.env, &scope, tag, gpus, expand.as_ref()),
+                env,
                 input: &shell.options.input,
                 process_group: !shell.options.nosetpgrp,
                 pmi: self.pmi.as_ref().map(|_| (tag.rank, info.ntasks)),
                 cpus: shell.bindings.get(index),
                 oom_adjust: shell.options.oom_adjust,
+                before_exec,
                 stopped: shell.options.stop_in_exec,
             })
             .map_err(|e| Fatal {
@@ -324,7 +361,9 @@ impl Running {
                     tag.rank,
                     shell.hostname,
                     argv.first().map_or("", String::as_str),
-                    os_error(&e)
+                    failure
+                        .and_then(|read| read())
+                        .unwrap_or_else(|| os_error(&e))
                 ),
             })?;
             if let Some(adjust) = shell.options.oom_adjust
@@ -338,6 +377,7 @@ impl Running {
                 pid: started.pid,
                 status: None,
             });
+            self.call_about("task.fork", &self.tasks[index]).await?;
             if let Some(stdin) = started.stdin
                 && shell.options.input == InputOptions::Service
             {
@@ -472,6 +512,7 @@ impl Running {
                 Ok(())
             }
             Event::Turn(Turn::Abandoned) => Err(Fatal::new("lost connection to the broker")),
+            Event::Pmix(happening) => self.pmix_happening(happening).await,
             Event::Started(outcome) => {
                 outcome?;
                 self.passed = 2;
@@ -482,6 +523,8 @@ impl Running {
                         // Debuggers wait for this before they attach.
                         context["sync"] = json!(true);
                     }
+                    let job = self.shell.plugins.job();
+                    job.complete_context("shell.start", &mut context);
                     log.append("exec.eventlog", "shell.start", context).await;
                 }
                 for (index, status) in std::mem::take(&mut self.early_exits) {
@@ -493,6 +536,11 @@ impl Running {
                 self.shell.logger.log(Level::Warning, &text).await;
                 Ok(())
             }
+            Event::Answer {
+                plugin,
+                topic,
+                answer,
+            } => self.plugin_answer(&plugin, &topic, answer),
             Event::Doom => self.doom_timeout(),
             Event::Expiring(warning) => {
                 let name = Signal::try_from(warning.signum).map_or("signal", Signal::as_str);
@@ -532,6 +580,7 @@ impl Running {
     /// The ordered end: everything is stored before the shell exits.
     async fn finish(mut self) -> i32 {
         self.end_processes().await;
+        self.stop_pmix();
         for (stream, limit) in &self.shell.output.limits {
             if let Some((cut, all)) = limit.excess() {
                 let text = format!("{}: {cut} of {all} bytes truncated", stream.name());
@@ -543,7 +592,14 @@ impl Running {
             .iter()
             .filter_map(|t| t.status)
             .map(|s| WaitStatus(s).exit_code());
-        let code = codes.max().unwrap_or(0);
+        let mut code = codes.max().unwrap_or(0);
+        if let Err(e) = self.shell.plugins.run("shell.exit").await {
+            self.shell.logger.log(Level::Error, &e.message).await;
+            code = code.max(e.code);
+        }
+        if !self.is_leader() && self.shell.plugins.handles("shell.exit") {
+            self.tell_leader_of_completion().await;
+        }
         self.flush().await;
         code
     }
@@ -565,9 +621,12 @@ impl Running {
     }
 
     async fn flush(&self) {
-        if let Some(log) = &self.shell.log
-            && let Err(e) = log.flush().await
-        {
+        let Some(log) = &self.shell.log else {
+            // What was sent before, such as the ends of processes, is with the broker when this is answered.
+            let _ = self.shell.handle.getattr("rank").await;
+            return;
+        };
+        if let Err(e) = log.flush().await {
             complain(&format!(
                 "ERROR: not all events of the job were stored: {e}"
             ));

@@ -9,9 +9,13 @@
 //! | `doom` | other shells | the first task exit of that shell |
 //! | `tasks-complete` | other shells | `{shell_rank}` |
 //! | `pmi-exchange` | other shells | `{shell_rank, round, entries}` for the PMI key-value store |
+//! | `pmix-exchange` | other shells | the same, with the data of a fence |
+//! | `pmix-modex` | other shells | `{rank}` of the task whose data is wanted |
+//! | `proctable` | debuggers' front ends; the leader | |
 //! | `exception` | job-exec | `{type:"lost-shell", severity, shell_rank, message}` |
 //! | `rexec.*` | users | see `super::processes` |
 //! | `terminus.*` | users | see crate `terminus` |
+//! | others | users | for the plugins that have registered them |
 
 use super::{Event, FirstExit, Running};
 use crate::{
@@ -24,6 +28,7 @@ use crate::{
 use client::Node;
 use formats::IoData;
 use nix::sys::signal::Signal;
+use plugin_sdk::Args;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 use tokio::task::spawn_local;
@@ -32,8 +37,13 @@ use wire::{Message, RpcError};
 impl Running {
     pub(super) async fn message(&mut self, message: Message) -> Result<(), Fatal> {
         if message.is_event() {
-            if message.topic() == format!("shell-{}.kill", self.shell.info.id.0) {
-                self.kill_event(&message).await;
+            match message.topic().split_once('.') {
+                Some((_, "kill")) => self.kill_event(&message).await,
+                Some((_, subtopic)) => {
+                    let payload = message.json().unwrap_or_default();
+                    self.plugin_event(subtopic, payload).await;
+                }
+                None => {}
             }
             return Ok(());
         }
@@ -112,29 +122,29 @@ impl Running {
             }
             "tasks-complete" if self.is_leader() => match rank() {
                 Some(rank) => {
-                    self.active_shells.remove(rank);
                     handle.respond_ok(&message);
+                    self.shell_complete(rank).await?;
                 }
                 None => handle.respond_error(&message, &bad("shell_rank is missing")),
             },
-            "pmi-exchange" if self.is_leader() => match rank().zip(number("round")) {
-                Some((shell, round)) => {
-                    let entry = |(k, v): (&String, &Value)| Some((k.clone(), v.as_str()?.into()));
-                    let entries = payload.get("entries").and_then(Value::as_object);
-                    self.gather(Gift {
-                        shell,
-                        round,
-                        entries: entries.into_iter().flatten().filter_map(entry).collect(),
-                        request: Some(message),
-                    });
+            "pmi-exchange" if self.is_leader() => {
+                match Gift::from_request(&payload, message.clone()) {
+                    Some(gift) => self.gather(gift),
+                    None => handle.respond_error(&message, &bad("malformed entries")),
                 }
-                None => handle.respond_error(&message, &bad("shell_rank or round is missing")),
-            },
+            }
+            "pmix-exchange" if self.is_leader() => self.pmix_exchange(&payload, message),
+            "proctable" => self.proctable(message),
+            "pmix-modex" => self.pmix_modex(&payload, message),
             "exception" if self.is_leader() => {
                 handle.respond_ok(&message);
                 return self.exception(&payload, rank()).await;
             }
-            _ => handle.respond_enosys(&message),
+            _ => {
+                if !self.plugin_request(method, &Value::Object(payload), &message) {
+                    handle.respond_enosys(&message);
+                }
+            }
         }
         Ok(())
     }
@@ -228,7 +238,14 @@ impl Running {
         let Some(rank) = rank.filter(|_| lost) else {
             return Ok(());
         };
-        self.active_shells.remove(rank);
+        let mut args = Args::default();
+        args.input.insert("shell_rank".into(), rank.into());
+        args.input.insert(
+            "severity".into(),
+            payload.get("severity").cloned().unwrap_or_default(),
+        );
+        self.shell.plugins.call("shell.lost", &mut args)?;
+        self.shell_complete(rank).await?;
         let host = self
             .shell
             .info

@@ -43,6 +43,11 @@ pub(super) struct Attach {
     /// Show only the last lines of what was written before
     #[arg(long, value_name = "NUM", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
     tail: Option<usize>,
+    /// Let a parallel debugger attach to the job's processes
+    #[arg(long)]
+    debug: bool,
+    #[arg(long, hide = true)]
+    debug_emulate: bool,
     /// Job
     id: JobIdArg,
 }
@@ -58,7 +63,11 @@ impl Attach {
         if self.read_only && self.stdin_ranks.is_some() {
             return Err(Failure::new("Do not use --stdin-ranks with --read-only"));
         }
+        if self.debug || self.debug_emulate {
+            attach::debugger::emulate();
+        }
         let options = attach::Options {
+            debug_emulate: self.debug_emulate,
             wait_event: self.wait_event.unwrap_or_default(),
             label_io: self.label_io,
             show_events: self.show_events,
