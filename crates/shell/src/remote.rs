@@ -3,20 +3,25 @@
 //! One request to the leader's `write` method carries all entries that have gathered while the
 //! one before it was under way; the leader answers when it has stored them. The queue is
 //! bounded, so that tasks wait when the leader does not keep up. A shell may have something to say
-//! before the leader has its service: until the leader has answered once, an absent one is asked
-//! again.
+//! before the leader has its service: until they have met, an absent one is asked again.
 
 use crate::{log::complain, patience::Patience, queue};
 use client::{Handle, Node};
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::oneshot;
 
 /// The bound of the queue.
 const QUEUE_BYTES: u32 = 1 << 20;
 /// Entries in one request.
 const BATCH: usize = 1024;
-/// How often, and after what pause, a leader that has never answered is asked again.
+/// How often, and after what pause, a leader is asked again that may not be there yet.
 const AGAIN: (u32, Duration) = (200, Duration::from_millis(50));
 /// What an entry takes besides its data.
 const ENTRY_BYTES: usize = 64;
@@ -36,8 +41,10 @@ struct Leader {
     patience: Patience,
     topic: String,
     rank: u32,
-    /// How often it may still be absent: never again once it has answered.
+    /// How often it may still be absent.
     tries: u32,
+    /// All shells of the job have been there: an absent one has gone.
+    met: Arc<AtomicBool>,
 }
 
 impl Leader {
@@ -48,7 +55,7 @@ impl Leader {
                 .rpc(&self.handle, &self.topic, Node::Rank(self.rank), request)
                 .await;
             match answer {
-                Err(e) if e.errno == libc::ENOSYS && self.tries > 0 => {
+                Err(e) if e.errno == libc::ENOSYS && self.tries > 0 && !self.has_met() => {
                     self.tries -= 1;
                     tokio::time::sleep(AGAIN.1).await;
                     continue;
@@ -58,9 +65,12 @@ impl Leader {
                 }
                 Ok(_) => {}
             }
-            self.tries = 0;
             return;
         }
+    }
+
+    fn has_met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 }
 
@@ -71,13 +81,15 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Starts the task that sends to `topic` of the shell on broker rank `leader`.
+    /// Starts the task that sends to `topic` of the shell on broker rank `leader`. `met` is set when the shells of
+    /// the job have met.
     pub fn start(
         handle: Handle,
         patience: Patience,
         topic: String,
         leader: u32,
         shell_rank: u32,
+        met: Arc<AtomicBool>,
     ) -> Remote {
         let (queue, mut parcels) = queue::queue::<Parcel>(QUEUE_BYTES);
         let mut leader = Leader {
@@ -86,6 +98,7 @@ impl Remote {
             topic,
             rank: leader,
             tries: AGAIN.0,
+            met,
         };
         tokio::spawn(async move {
             let mut number = 0u64;

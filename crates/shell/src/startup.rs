@@ -28,6 +28,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
 };
 use wire::RpcError;
 
@@ -58,6 +59,8 @@ impl Drop for TmpDir {
 pub struct Shell {
     pub handle: Handle,
     pub patience: Patience,
+    /// Whether the shells of the job have met.
+    pub met: Arc<AtomicBool>,
     pub inbox: Inbox,
     pub info: Rc<JobInfo>,
     pub options: Options,
@@ -330,6 +333,7 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
             log.append("output", name, context).await;
         }
     }
+    let met = Arc::new(AtomicBool::new(false));
     let route = match &log {
         Some(log) => Route::Leader(log.clone()),
         None => {
@@ -341,6 +345,7 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
                 topic,
                 leader,
                 rank,
+                met.clone(),
             )))
         }
     };
@@ -412,6 +417,7 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     Ok(Shell {
         handle,
         patience: patience.clone(),
+        met,
         inbox,
         info,
         options,

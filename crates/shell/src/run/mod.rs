@@ -38,7 +38,9 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use std::{collections::HashMap, os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    collections::HashMap, os::unix::process::ExitStatusExt, sync::atomic::Ordering, time::Duration,
+};
 use subprocess::server::Server;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -240,6 +242,7 @@ impl Running {
             }
         }
         self.passed = 1;
+        self.shell.met.store(true, Ordering::Relaxed);
         if let Some(log) = &self.shell.log {
             let info = &self.shell.info;
             let mut context = json!({
