@@ -84,7 +84,7 @@ fn jobs_outlive_their_brokers_and_lose_nothing() {
         flux jobs -ano '{status}' | sort | uniq -c | sed 's/^ *//'
         flux resource list -s free -no '{ncores}'
         touch down; kill $(pid 0); wait
-        ls -d run/*/rexec 2>/dev/null || echo no records
+        ls -d run/*/rexec-* 2>/dev/null || echo no records
         "#,
     );
     out.success().expect_stdout(

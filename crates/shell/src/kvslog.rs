@@ -178,6 +178,17 @@ impl Store<'_> {
         let Some((key, text)) = batch.logs.first() else {
             return Ok(true);
         };
+        // It may be on its way still: commits are taken in order, so after an empty one it is not.
+        let empty = Batch::default().request(self.namespace);
+        let commit = self
+            .patience
+            .rpc(self.handle, "kvs.commit", Node::Any, &empty);
+        let root: Value = commit.await?.json()?;
+        let request = json!({"namespace": self.namespace, "rootseq": root["rootseq"]});
+        let version = self
+            .patience
+            .rpc(self.handle, "kvs.wait-version", Node::Any, &request);
+        version.await?;
         let request = json!({"namespace": self.namespace, "key": key, "flags": 0});
         let found = self
             .patience

@@ -13,7 +13,7 @@ use std::{
 };
 
 use client::{Handle, Node, OpenError, OpenOptions, Reconnect, Status};
-use formats::survivor;
+use formats::survivor::{self, Record};
 use serde_json::Value;
 use wire::{Message, RpcError};
 
@@ -39,6 +39,15 @@ pub struct Patience(Option<Arc<Terms>>);
 struct Terms {
     record: PathBuf,
     limit: Duration,
+}
+
+impl Terms {
+    /// Whether the next broker will find this shell: the record is there, and not that of another one for the same job.
+    fn are_kept(&self) -> bool {
+        let record = fs::read(&self.record).ok();
+        let record = record.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+        record.is_some_and(|record| record.pid == std::process::id() as i32)
+    }
 }
 
 /// What becomes of a connection that was lost.
@@ -102,32 +111,52 @@ impl Patience {
         }
     }
 
-    /// Wait until the connection is lost, and then for the next broker. `None` once it is gone for good, as it is for a
-    /// shell without patience.
-    pub async fn turn(&self, handle: &Handle) -> Option<Turn> {
+    /// Wait until connection number `connection` is lost, and then for the next broker; `connection` becomes the number of
+    /// the connection there is then. `None` once it is gone for good, as it is for a shell without patience.
+    pub async fn turn(&self, handle: &Handle, connection: &mut u32) -> Option<Turn> {
         let terms = self.0.as_deref()?;
         let mut status = handle.status();
-        status.wait_for(|s| *s == Status::Lost).await.ok()?;
+        let former = Status::Connected(*connection);
+        status.wait_for(|s| *s != former).await.ok()?;
         // Nobody reads there any more.
         silence();
         let since = Instant::now();
         loop {
             let back = status.wait_for(|s| matches!(s, Status::Connected(_)));
             if let Ok(back) = tokio::time::timeout(PAUSE, back).await {
-                return back.ok().map(|_| match terms.record.exists() {
+                if let Status::Connected(number) = *back.ok()? {
+                    *connection = number;
+                }
+                return Some(match terms.are_kept() {
                     true => Turn::Back,
                     false => Turn::Abandoned,
                 });
             }
-            if since.elapsed() > terms.limit || !terms.record.exists() {
+            if since.elapsed() > terms.limit || !terms.are_kept() {
                 return Some(Turn::Abandoned);
             }
         }
     }
 
+    /// Wait until the broker has noted that this shell runs: before, another may be started for the same job should the
+    /// broker end. False if it ends.
+    pub async fn is_noted(&self, handle: &Handle) -> bool {
+        let Some(terms) = self.0.as_deref() else {
+            return true;
+        };
+        let status = handle.status();
+        while !terms.are_kept() {
+            if *status.borrow() != Status::Connected(0) {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        true
+    }
+
     /// Leave the exit code for the broker that did not start this shell.
     pub fn leave(&self, code: i32) {
-        if let Some(terms) = self.0.as_deref().filter(|t| t.record.exists()) {
+        if let Some(terms) = self.0.as_deref().filter(|t| t.are_kept()) {
             // Without it the shell counts as killed.
             let _ = fs::write(survivor::exit_file(&terms.record), code.to_string());
         }
@@ -158,8 +187,7 @@ impl Attempts {
                 Instant::now()
             }
         };
-        if failing.elapsed() > terms.limit || unserved.elapsed() > SERVED || !terms.record.exists()
-        {
+        if failing.elapsed() > terms.limit || unserved.elapsed() > SERVED || !terms.are_kept() {
             return false;
         }
         tokio::time::sleep(PAUSE).await;

@@ -20,7 +20,7 @@ use crate::{
     template::{Scope, TaskTag},
 };
 use client::services::service::Add;
-use client::{Handle, Inbox, Node};
+use client::{Handle, Inbox, Node, OpenError};
 use formats::{Idset, JobId, Jobspec, ResourceSet, signed};
 use serde_json::{Value, json};
 use std::{
@@ -92,11 +92,30 @@ struct Answers {
     r: ResourceSet,
 }
 
+/// Why the shell does not know its job yet.
+enum Setback {
+    /// It will not.
+    Fatal(Fatal),
+    /// Something did not answer, which may be because the broker is away.
+    Unanswered(String, RpcError),
+}
+
+impl From<Fatal> for Setback {
+    fn from(fatal: Fatal) -> Setback {
+        Setback::Fatal(fatal)
+    }
+}
+
+/// What to do about an answer that does not come.
+fn unanswered(what: &str) -> impl FnOnce(RpcError) -> Setback {
+    move |e| Setback::Unanswered(what.to_owned(), e)
+}
+
 /// Jobspec and R of the job.
 ///
 /// The jobspec is taken from the signed request `J`, because the copy under `jobspec` is stored
 /// without the environment. Where `J` is not kept, that copy must do.
-async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Fatal> {
+async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Setback> {
     let what = "fetching the job's jobspec and R";
     let ask = |key: &str| {
         let request = json!({"id": id, "keys": [key, "R"], "flags": 0});
@@ -107,7 +126,7 @@ async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), F
         answer => answer,
     };
     let job: Value = answer
-        .map_err(|e| fatal(what, e))?
+        .map_err(unanswered(what))?
         .json()
         .map_err(|e| fatal(what, e))?;
     // Depending on the flags of the lookup, objects come as JSON text or as objects.
@@ -130,7 +149,7 @@ async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), F
     Ok((jobspec, r))
 }
 
-async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal> {
+async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Setback> {
     let events = format!("shell-{id}.", id = id.0);
     let (job, rank, owner, rundir, path, initrc, plugins, added, subscribed) = futures::join!(
         look_up(handle, id),
@@ -144,9 +163,14 @@ async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Fatal
         handle.subscribe(&events),
     );
     let (jobspec, r) = job?;
-    added.map_err(|e| fatal(&format!("registering service {service}"), e))?;
-    subscribed.map_err(|e| fatal(&format!("subscribing to {events}"), e))?;
-    let rank = rank.map_err(|e| fatal("fetching the broker's rank", e))?;
+    // That it is registered may be the doing of this shell's connection before, which the broker has not missed yet.
+    let added = added.map_err(|e| match e.errno {
+        libc::EEXIST => RpcError::new(libc::ENOSYS, e.to_string()),
+        _ => e,
+    });
+    added.map_err(unanswered(&format!("registering service {service}")))?;
+    subscribed.map_err(unanswered(&format!("subscribing to {events}")))?;
+    let rank = rank.map_err(unanswered("fetching the broker's rank"))?;
     Ok(Answers {
         rank: rank.parse().map_err(|e| fatal("the broker's rank", e))?,
         owner: owner.ok().and_then(|o| o.parse().ok()),
@@ -279,19 +303,42 @@ fn default_limit(owner: Option<u32>, uid: u32) -> u64 {
     }
 }
 
+/// Connects and asks, again if the broker goes away meanwhile.
+async fn connect(
+    id: JobId,
+    patience: &Patience,
+    service: &str,
+) -> Result<(Handle, Answers), Fatal> {
+    let mut attempts = patience.attempts();
+    loop {
+        let asked = async {
+            let lost = |e: OpenError| RpcError::new(libc::ECONNRESET, e.to_string());
+            let opened = patience.open().await.map_err(lost);
+            let handle = opened.map_err(unanswered("connecting to the broker"))?;
+            let answers = ask(&handle, id, service).await?;
+            Ok((handle, answers))
+        };
+        match asked.await {
+            Ok(all) => return Ok(all),
+            Err(Setback::Fatal(e)) => return Err(e),
+            Err(Setback::Unanswered(what, e)) => {
+                if !attempts.go_on_after(&e).await {
+                    return Err(fatal(&what, e));
+                }
+            }
+        }
+    }
+}
+
 /// Connects and prepares. Errors before output is set up are reported by the caller.
 pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<Shell, Fatal> {
-    let handle = patience
-        .open()
-        .await
-        .map_err(|e| fatal("connecting to the broker", e))?;
+    let uid = nix::unistd::getuid().as_raw();
+    let service = format!("{uid}-shell-{}", id.f58_ascii());
+    let (handle, answers) = connect(id, patience, &service).await?;
     // The handle is new, so nobody has taken its inbox.
     let inbox = handle
         .inbox()
         .ok_or_else(|| Fatal::new("the handle has no inbox"))?;
-    let uid = nix::unistd::getuid().as_raw();
-    let service = format!("{uid}-shell-{}", id.f58_ascii());
-    let answers = ask(&handle, id, &service).await?;
     let r = answers.r;
     let info = JobInfo::new(id, answers.jobspec, &r, answers.rank)?;
     logger.set_place(info.shell_rank, Options::verbose(&info)?);

@@ -69,7 +69,9 @@ async fn server(handle: &Handle, uri: String) -> Result<Server, ModuleError> {
     let mut server =
         Server::new(handle.clone(), uri).map_err(|e| ModuleError::new("signals", e))?;
     if handle.getattr("rundir-cleanup").await.as_deref() == Ok("0") {
-        let dir = Path::new(&handle.getattr("rundir").await?).join("rexec");
+        // Test instances have one run directory for all their brokers.
+        let name = format!("rexec-{}", handle.rank());
+        let dir = Path::new(&handle.getattr("rundir").await?).join(name);
         let failed = |e| ModuleError::new(&dir.to_string_lossy(), e);
         server.outlive(&dir).map_err(failed)?;
     }

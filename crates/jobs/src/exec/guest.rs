@@ -32,10 +32,20 @@ impl Guest {
         &self.name
     }
 
-    /// Make it for `userid`, reachable as `guest` in the job's record.
-    pub(super) async fn create(&self, userid: u32) -> Result<(), RpcError> {
-        kvs::client::namespace_create(&self.handle, &self.name, userid).await?;
-        self.link().await
+    /// Make it for `userid`, reachable as `guest` in the job's record. Should it be there already, an earlier life of this
+    /// service had begun to start the job: returns the shells that have exited since.
+    pub(super) async fn create(&self, userid: u32) -> Result<Vec<(u32, i32)>, RpcError> {
+        let created = kvs::client::namespace_create(&self.handle, &self.name, userid).await;
+        let exited = match created {
+            Ok(()) => Vec::new(),
+            Err(e) if e.errno == libc::EEXIST => match self.exited().await {
+                Err(e) if e.errno == libc::ENOENT => Vec::new(),
+                exited => exited?,
+            },
+            Err(e) => return Err(e),
+        };
+        self.link().await?;
+        Ok(exited)
     }
 
     /// Let `guest` in the job's record lead to it.

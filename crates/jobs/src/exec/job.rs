@@ -1,6 +1,7 @@
 //! One running job: shells on all its ranks, from start to release.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use client::Node;
@@ -101,7 +102,7 @@ pub(super) async fn run(
             Ok(()) => guest.exited().await,
             Err(e) => Err(e),
         },
-        false => guest.create(start.userid).await.map(|()| Vec::new()),
+        false => guest.create(start.userid).await,
     };
     let exited = match prepared {
         Ok(exited) => exited,
@@ -280,7 +281,7 @@ impl Job {
             false => &[("init", Value::Null), ("starting", Value::Null)],
         };
         let begun = self.guest.append(events);
-        let command = self.command(start);
+        let command = Arc::new(self.command(start));
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
         let mut watches = JoinSet::new();

@@ -1,5 +1,6 @@
 //! Following one shell through rexec, and finding it again when its broker comes back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Handle, Node, RpcStream};
@@ -48,17 +49,20 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Start a shell; the request is sent before the future is polled.
-    pub(super) fn start(self, request: &ExecRequest) -> impl Future<Output = ()> + use<> {
-        let stream = self
-            .handle
-            .stream("rexec.exec", Node::Rank(self.rank), request);
-        self.follow(stream, false)
+    pub(super) fn start(self, request: &Arc<ExecRequest>) -> impl Future<Output = ()> + use<> {
+        let stream = self.exec(request);
+        self.follow(stream, Some(request.clone()))
     }
 
     /// Find one that was started in an earlier life of this service.
     pub(super) fn find(self) -> impl Future<Output = ()> + use<> {
         let stream = self.attach();
-        self.follow(stream, true)
+        self.follow(stream, None)
+    }
+
+    fn exec(&self, request: &ExecRequest) -> RpcStream {
+        let node = Node::Rank(self.rank);
+        self.handle.stream("rexec.exec", node, request)
     }
 
     fn attach(&self) -> RpcStream {
@@ -75,8 +79,8 @@ impl Watch {
         let _ = self.events.send((self.rank, event));
     }
 
-    /// Report what becomes of the shell. `begun`: it runs, for all that is known.
-    async fn follow(self, mut stream: RpcStream, mut begun: bool) {
+    /// Report what becomes of the shell. `request` starts it, as long as it is not known to run.
+    async fn follow(self, mut stream: RpcStream, mut request: Option<Arc<ExecRequest>>) {
         let mut status = None;
         let mut away: Option<(Instant, Duration)> = None;
         loop {
@@ -89,7 +93,7 @@ impl Watch {
             };
             match answer {
                 Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
-                    (begun, away) = (true, None);
+                    (request, away) = (None, None);
                     self.send(ShellEvent::Started(pid));
                 }
                 Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
@@ -98,19 +102,22 @@ impl Watch {
                 }
                 Ok(ExecResponse::Finished { status: code }) => status = Some(code),
                 Ok(_) => {}
-                // An earlier life of this service had started it, and could not say so.
-                Err(e) if e.errno == libc::EEXIST && !begun => {
-                    begun = true;
+                // It was started before, by a broker or a life of this service that could not say so.
+                Err(e) if e.errno == libc::EEXIST && request.is_some() => {
+                    request = None;
                     stream = self.attach();
                 }
-                Err(e) if begun && AWAY.contains(&e.errno) && !self.patience.is_zero() => {
+                Err(e) if AWAY.contains(&e.errno) && !self.patience.is_zero() => {
                     let (since, pause) = away.unwrap_or((Instant::now(), PAUSES[0]));
                     if since.elapsed() > self.patience {
                         return self.send(ShellEvent::Failed(e));
                     }
                     tokio::time::sleep(pause).await;
                     away = Some((since, (pause * 2).min(PAUSES[1])));
-                    stream = self.attach();
+                    stream = match &request {
+                        Some(request) => self.exec(request),
+                        None => self.attach(),
+                    };
                 }
                 Err(e) => return self.send(ShellEvent::Failed(e)),
             }

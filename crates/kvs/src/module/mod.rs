@@ -55,6 +55,8 @@ enum Done {
         results: Vec<Result<(), RpcError>>,
         stored: Result<(), RpcError>,
     },
+    /// Rank 0: a namespace that somebody has asked for is stored.
+    Created(String, Message, Result<(), RpcError>),
     /// Rank 0: the checkpoint of a period.
     Checkpointed(i64, Result<(), RpcError>),
     /// Rank 0: a checkpoint that these commits waited for.
@@ -292,6 +294,7 @@ impl Module {
             } => {
                 self.handle_stored(&namespace, root, results, stored);
             }
+            Done::Created(name, msg, stored) => self.handle_created(&name, &msg, stored),
             Done::Checkpointed(seq, result) => self.handle_checkpointed(seq, &result),
             Done::Synced(requests, answer, seq, result) => {
                 self.handle_synced(&requests, &answer, seq, result);

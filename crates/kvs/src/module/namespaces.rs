@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::stall::Work;
-use super::{Done, Module, RootInfo, own_userid};
+use super::{Done, Module, RootInfo, checkpoint, own_userid};
 use crate::PRIMARY;
 use crate::namespace::{self, Namespace};
 use crate::store::{Need, Pinned};
@@ -129,13 +129,36 @@ impl Module {
         };
         self.gc.refer([Need::Dir(req.rootref)]);
         let ns = Namespace::new(name, owner, req.flags, req.rootref, 0);
+        let roots = checkpoint::root(&ns, req.rootref, 0);
         self.table.map.insert(name.clone(), ns);
         let event = json!({
             "namespace": name, "rootseq": 0, "rootref": req.rootref, "owner": owner as i32,
         });
         self.publish(&format!("kvs.namespace-{name}-created"), &event);
-        self.handle.respond_ok(msg);
+        let payload = batch::encode(&roots.encode(), [].iter());
+        let stored = self
+            .handle
+            .rpc_raw("content.store-batch", Node::Any, Some(payload));
+        let (name, msg) = (name.clone(), msg.clone());
+        self.work.push(Box::pin(async move {
+            let stored = stored.await.map(drop);
+            Done::Created(name, msg, stored)
+        }));
         Ok(())
+    }
+
+    /// A namespace is stored, so that it is there after a restart; or it cannot be, and is not there.
+    pub(super) fn handle_created(
+        &mut self,
+        name: &str,
+        msg: &Message,
+        stored: Result<(), RpcError>,
+    ) {
+        if stored.is_err() && self.remove(name) {
+            let topic = format!("kvs.namespace-{name}-removed");
+            self.publish(&topic, &json!({"namespace": name}));
+        }
+        self.handle.respond_result(msg, stored.map(|()| json!({})));
     }
 
     pub(super) fn handle_namespace_remove(&mut self, msg: &Message) -> Result<(), RpcError> {

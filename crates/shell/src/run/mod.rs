@@ -257,6 +257,9 @@ impl Running {
             job.complete_context("shell.init", &mut context);
             log.append("exec.eventlog", "shell.init", context).await;
         }
+        if !self.shell.patience.is_noted(&self.shell.handle).await {
+            return Err(Fatal::new(""));
+        }
         self.start_pmix()?;
         self.shell.plugins.run("shell.post-init").await?;
         self.start_tasks().await?;
@@ -444,7 +447,8 @@ impl Running {
         let (handle, patience) = (self.shell.handle.clone(), self.shell.patience.clone());
         let (service, events) = (self.shell.service.clone(), self.events.clone());
         spawn_local(async move {
-            while let Some(turn) = patience.turn(&handle).await {
+            let mut connection = 0;
+            while let Some(turn) = patience.turn(&handle, &mut connection).await {
                 if turn == Turn::Back {
                     // Should the broker be gone again, the next turn is to follow.
                     let request = json!({ "service": service });

@@ -324,6 +324,8 @@ impl Life {
         match self.wait("namespace-create", create).await {
             // An earlier life of ours has left it.
             Err(e) if e.errno == libc::EEXIST => {}
+            // What cannot be kept is not there.
+            Err(e) if e.errno == libc::ENOSPC => return Ok(()),
             created => created?,
         }
         let mut watch = kv::watch(&handle, Some(name), "key", flags::WAITCREATE);
