@@ -154,3 +154,91 @@ fn batches_are_counted_if_that_is_asked_for() {
     let out = configured(&site, 1, "", script).success();
     assert_eq!(out.lines(), ["3"], "{out}");
 }
+
+#[test]
+fn queues_may_be_for_some_only() {
+    let site = Site::new();
+    let me = site.run("id", ["-un"]).success();
+    let config = format!(
+        "[queues.open]
+        [queues.own]
+        policy.access.allow-user = ['nobody-else', '{}']
+        [queues.shut]
+        policy.access.allow-group = ['no-such-group']
+        [policy.jobspec.defaults.system]
+        queue = 'open'",
+        me.lines()[0]
+    );
+    let script = "flux queue start --quiet --all
+        for queue in open own; do flux run -q $queue echo $queue; done
+        flux submit -q shut true 2>&1 || true
+        id=$(flux submit --urgency=hold true)
+        flux update $id queue=own
+        flux update $id queue=shut 2>&1 || true
+        flux jobs -no '{queue}' $id
+        flux cancel $id";
+    let out = configured(&site, 1, &config, script).success();
+    let lines = out.lines();
+    assert_eq!(lines[..2], ["open", "own"], "{out}");
+    for refused in &lines[2..4] {
+        assert!(
+            refused.contains("access to queue shut is restricted"),
+            "{out}"
+        );
+    }
+    assert_eq!(lines[4..], ["own"], "{out}");
+}
+
+#[test]
+fn a_queue_may_be_made_of_hosts() {
+    let site = Site::new();
+    let config = "[resource]
+        noverify = true
+        [[resource.config]]
+        hosts = 'n[0-2]'
+        cores = '0-1'
+        [queues.front]
+        hosts = 'n[0-1]'
+        [queues.back]
+        hosts = 'n2'
+        [queues.late]
+        parent = 'back'";
+    let script = "flux queue start --quiet --all
+        for queue in front back late; do
+            id=$(flux submit -q $queue -N1 true)
+            flux job wait-event $id clean >/dev/null
+            echo $queue $(flux jobs -no '{ranks}' $id)
+        done
+        flux resource list -no '{ranks} {properties}' | sort
+        flux job info $id R | grep -c properties || true
+        id=$(flux submit -q back -N2 true)
+        flux job wait-event $id exception | grep -c unsatisfiable";
+    let out = configured(&site, 3, config, script).success();
+    let lines = out.lines();
+    assert_eq!(lines[..3], ["front 0", "back 2", "late 2"], "{out}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("0-1 ") && line.contains("+front")),
+        "{out}"
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("2 ") && line.contains("+back")),
+        "{out}"
+    );
+    assert_eq!(lines[lines.len() - 2..], ["0", "1"], "{out}");
+}
+
+#[test]
+fn a_queue_of_hosts_that_are_not_there_is_refused() {
+    let site = Site::new();
+    let config = "resource.noverify = true
+        resource.config = [ { hosts = 'n0', cores = '0-1' } ]
+        queues.front.hosts = 'no-such-host'";
+    let out = configured(&site, 1, config, "true");
+    assert_ne!(out.code(), 0, "{out}");
+    let why = ["queues.front.hosts: there is no host 'no-such-host' among the resources"];
+    out.expect_error(&why);
+}
