@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use formats::queues::{Members, Queues, membership_property};
-use formats::resource_set::HostName;
 use formats::{Hostlist, Idset, ResourceSet};
 use serde_json::Value;
 
@@ -33,7 +32,7 @@ impl Membership {
             let mut ranks = Idset::new();
             for host in hosts.iter() {
                 let targets = set.targets().iter();
-                let on_host = targets.filter(|t| t.host == HostName::from(&*host));
+                let on_host = targets.filter(|t| t.host == *host);
                 let before = ranks.len();
                 ranks.extend(on_host.map(|t| t.rank));
                 if ranks.len() == before {

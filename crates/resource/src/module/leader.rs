@@ -345,11 +345,10 @@ impl Leader {
         all.merge(found);
         if all.nnodes() == self.handle.size() as usize
             && let Some(set) = self.discovered.take()
+            && let Err(e) = self.define(set, Method::DynamicDiscovery)
         {
-            if let Err(e) = self.define(set, Method::DynamicDiscovery) {
-                let failed = std::future::ready(Done::Looked(Err(e.into())));
-                self.work.push(Box::pin(failed));
-            }
+            let failed = std::future::ready(Done::Looked(Err(e.into())));
+            self.work.push(Box::pin(failed));
         }
     }
 
