@@ -1,17 +1,13 @@
-//! Where programs are found: our own (broker, shell) and `flux-NAME` commands added by others.
+//! Where our own programs are found, and what commands others have added.
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::error::Failure;
+use client::installation::{command_dirs, is_program, path_var};
 
-fn is_program(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
+use crate::error::Failure;
 
 /// The directory this program is in.
 pub(crate) fn self_dir() -> Option<PathBuf> {
@@ -34,47 +30,6 @@ pub(crate) fn broker() -> Result<PathBuf, Failure> {
             "flux-broker is neither in {} nor in ../libexec/flux; set FLUX_BROKER_PATH",
             dir.display()
         ))
-    })
-}
-
-fn path_var(name: &str) -> Vec<PathBuf> {
-    std::env::var_os(name).map_or_else(Vec::new, |v| std::env::split_paths(&v).collect())
-}
-
-/// Where commands that others add are, besides PATH.
-fn command_dirs() -> Vec<PathBuf> {
-    let mut dirs = path_var("FLUX_EXEC_PATH_PREPEND");
-    dirs.extend(path_var("FLUX_EXEC_PATH"));
-    if let Some(dir) = self_dir() {
-        dirs.extend([dir.clone(), dir.join("../libexec/flux")]);
-    }
-    dirs
-}
-
-/// A command `flux` does not have itself.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum External {
-    /// A program to run as it is.
-    Program(PathBuf),
-    /// `flux-NAME.py`, for `flux python`.
-    Python(PathBuf),
-}
-
-/// What `flux NAME` runs: a path, or `flux-NAME` or `flux-NAME.py` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH, where
-/// our own programs are, or PATH.
-pub(crate) fn find_command(name: &str) -> Option<External> {
-    if name.contains('/') {
-        let path = PathBuf::from(name);
-        return is_program(&path).then_some(External::Program(path));
-    }
-    let dirs = command_dirs().into_iter().chain(path_var("PATH"));
-    dirs.flat_map(|dir| {
-        let program = dir.join(format!("flux-{name}"));
-        let script = dir.join(format!("flux-{name}.py"));
-        [External::Program(program), External::Python(script)]
-    })
-    .find(|command| match command {
-        External::Program(path) | External::Python(path) => is_program(path),
     })
 }
 

@@ -26,7 +26,6 @@ mod launch;
 mod output;
 mod pyjson;
 mod resources;
-mod size;
 mod snapshot;
 mod submit;
 mod uri;

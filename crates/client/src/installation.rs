@@ -2,7 +2,8 @@
 //!
 //! Environment variables move some of them, so that a tree that is not installed yet can be used.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// The directory that has `bin`, `lib`, `etc` and so on.
 fn prefix() -> PathBuf {
@@ -78,4 +79,50 @@ pub fn value(key: &str) -> Option<String> {
         _ => return None,
     };
     Some(path.to_string_lossy().into_owned())
+}
+
+/// Whether a path is a file that can be executed.
+pub fn is_program(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// The directories that a variable of the environment lists.
+pub fn path_var(name: &str) -> Vec<PathBuf> {
+    std::env::var_os(name).map_or_else(Vec::new, |v| std::env::split_paths(&v).collect())
+}
+
+/// Where commands that others add are, besides PATH.
+pub fn command_dirs() -> Vec<PathBuf> {
+    let mut dirs = path_var("FLUX_EXEC_PATH_PREPEND");
+    dirs.extend(path_var("FLUX_EXEC_PATH"));
+    dirs.extend([bindir(), bindir().join("../libexec/flux")]);
+    dirs
+}
+
+/// A command `flux` does not have itself.
+#[derive(Debug, PartialEq, Eq)]
+pub enum External {
+    /// A program to run as it is.
+    Program(PathBuf),
+    /// `flux-NAME.py`, for `flux python`.
+    Python(PathBuf),
+}
+
+/// What `flux NAME` runs: a path, or `flux-NAME` or `flux-NAME.py` in FLUX_EXEC_PATH_PREPEND, FLUX_EXEC_PATH, where
+/// our own programs are, or PATH.
+pub fn find_command(name: &str) -> Option<External> {
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        return is_program(&path).then_some(External::Program(path));
+    }
+    let dirs = command_dirs().into_iter().chain(path_var("PATH"));
+    dirs.flat_map(|dir| {
+        let program = dir.join(format!("flux-{name}"));
+        let script = dir.join(format!("flux-{name}.py"));
+        [External::Program(program), External::Python(script)]
+    })
+    .find(|command| match command {
+        External::Program(path) | External::Python(path) => is_program(path),
+    })
 }

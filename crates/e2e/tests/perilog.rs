@@ -131,3 +131,19 @@ fn a_prolog_runs_anew_when_the_job_manager_is_replaced() {
     ];
     assert_eq!(out.lines(), want, "{out}");
 }
+
+#[test]
+fn what_is_to_be_ignored_is_not_logged() {
+    let site = Site::new();
+    let config = r#"
+        [job-manager.prolog]
+        command = ["sh", "-c", "echo noise: 1; echo signal: 2; echo noise: 3 >&2"]
+        [job-manager.perilog]
+        log-ignore = ["^noise"]
+        "#;
+    let script = "flux run true
+        flux dmesg | grep -o 'prolog: .*: stdout: .*\\|prolog: .*: stderr: .*' | sed 's/.*std/std/'
+        printf '[job-manager.perilog]\\nlog-ignore = [\"(\"]' | flux config load 2>&1 | grep -c log-ignore";
+    let out = configured(&site, config, script).success();
+    assert_eq!(out.lines(), ["stdout: signal: 2", "1"], "{out}");
+}

@@ -29,6 +29,7 @@ pub mod resource_set;
 pub mod shape;
 pub mod signals;
 pub mod signed;
+pub mod size;
 pub mod subprocess;
 pub mod survivor;
 pub mod taskmap;

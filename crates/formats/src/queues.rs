@@ -411,6 +411,13 @@ impl Queues {
         }
     }
 
+    /// Whether any policy says who may submit.
+    pub fn restricts_access(&self) -> bool {
+        let own = self.named.values().map(|queue| &queue.policy);
+        let mut all = own.chain([&self.policy]);
+        all.any(|policy| policy.access != Access::default())
+    }
+
     /// Properties that jobs of a queue require.
     pub fn properties(&self, name: &str) -> Vec<String> {
         let Some(queue) = self.named.get(name) else {

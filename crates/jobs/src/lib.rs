@@ -4,6 +4,7 @@
 //! events, RFC 21) to the scheduler (RFC 27) to [`exec`] (RFC 32), which runs job shells. Its
 //! primary eventlog is the truth; [`info`] and [`list`] are views of it.
 
+mod access;
 pub mod exec;
 pub mod info;
 pub mod ingest;

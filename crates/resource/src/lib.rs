@@ -9,5 +9,6 @@ pub mod config;
 pub mod discover;
 pub mod drain;
 pub mod inventory;
+pub mod membership;
 pub mod module;
 pub mod targets;

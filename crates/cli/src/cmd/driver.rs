@@ -4,7 +4,9 @@ use crate::args::Args;
 use crate::cmd::{TABLE, help, python, similar};
 use crate::environment;
 use crate::error::{Failure, Outcome};
-use crate::exec_path::{self, External};
+use client::installation::{self, External};
+
+use crate::exec_path;
 
 /// What stands before the sub-command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -113,7 +115,7 @@ fn dispatch(mut command: Vec<String>) -> (String, Outcome) {
     if python::is_version(&name) {
         return (flux(), python::exec(&name, command));
     }
-    match exec_path::find_command(&name) {
+    match installation::find_command(&name) {
         Some(External::Program(path)) => (flux(), Err(exec_path::exec(&path, command))),
         Some(External::Python(path)) => (flux(), python::script(&path, command)),
         None => (flux(), Err(Failure::new(not_a_command(&name)))),

@@ -44,7 +44,7 @@ struct Options {
     #[arg(long)]
     no_cache: bool,
     /// Leave out keys with more than SIZE bytes (0: none)
-    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = formats::size::parse)]
     size_limit: Option<u64>,
     /// How many blobs to store at once
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]

@@ -368,6 +368,11 @@ impl ResourceSet {
         Ok(())
     }
 
+    /// Takes away what only one instance knows resources by: properties that start with `+` (RFC 20).
+    pub fn remove_local_properties(&mut self) {
+        self.properties.retain(|name, _| !name.starts_with('+'));
+    }
+
     /// Gives ranks a property, besides those that have it.
     pub fn set_property(&mut self, name: &str, ranks: &Idset) -> Result<(), PropertyError> {
         if let Some(c) = property_fault(name) {

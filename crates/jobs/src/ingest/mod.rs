@@ -1,27 +1,38 @@
 //! Module `job-ingest`: takes submissions on every rank (RFC 14, 16, 19, 25).
 //!
-//! A request is decoded and validated once. Valid jobs get their id here; all that have arrived
+//! A request is decoded once, and goes through the [`pipeline`]. Valid jobs get their id here; all that have arrived
 //! while an earlier batch was on its way form the next batch: one KVS commit with their records,
 //! then one announcement to the manager. A submitter is answered after both, so what is
 //! acknowledged is stored. Jobs that the manager refuses leave no record.
 
+mod batch;
+mod config;
+mod instance_only;
+mod pipeline;
+mod plugins;
 mod policy;
 mod sign;
+mod worker;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Inbox, Node};
 use formats::Urgency;
 use formats::eventlog::{self, Event};
-use formats::job_schema::JobKey;
 use formats::jobid::{Fluid, JobId};
-use formats::jobspec::Jobspec;
 use formats::queues::Queues;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use wire::{Message, RpcError};
+
+use batch::{Accepted, Outcome};
+use config::Settings;
+use pipeline::{Candidate, Pipeline, Tallies};
 
 /// Submit flags (upstream's `enum job_submit_flags`).
 pub const FLAG_DEBUG: i32 = 2;
@@ -30,30 +41,24 @@ pub const FLAG_WAITABLE: i32 = 4;
 /// Skip validation (owner only).
 pub const FLAG_NOVALIDATE: i32 = 8;
 
-/// Jobs in one commit: bounds the size of a KVS transaction.
-const BATCH: usize = 1000;
-
-/// A job that waits for its batch.
-struct Accepted {
-    request: Message,
-    signed: String,
-    /// Without environment.
-    jobspec: Value,
-    urgency: Urgency,
-    flags: i32,
-    id: JobId,
-    submit: Event,
-}
-
-/// What happened to the jobs of one batch.
-type Outcome = Vec<(Message, Result<JobId, RpcError>)>;
+/// A request at the end of the pipeline.
+type Judged = (Candidate, Result<(), RpcError>);
 
 struct Ingest {
     handle: Handle,
     /// Milliseconds since 1970 that job ids count from.
     epoch: u64,
     ids: Fluid,
-    queues: Queues,
+    /// Arguments of the module.
+    args: Vec<String>,
+    pipeline: Arc<Pipeline>,
+    tallies: Arc<Tallies>,
+    /// The workers of pipelines.
+    workers: JoinSet<()>,
+    /// Requests that wait for a worker or the scheduler.
+    judged: FuturesUnordered<BoxFuture<'static, Judged>>,
+    /// Jobs that make a batch.
+    batch_count: usize,
     waiting: Vec<Accepted>,
     in_flight: Option<BoxFuture<'static, Outcome>>,
 }
@@ -61,8 +66,13 @@ struct Ingest {
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
-        handle, mut inbox, ..
+        handle,
+        mut inbox,
+        args,
+        ..
     } = ctx;
+    // Wrong arguments are found before anything is waited for.
+    Settings::parse(&json!({}), &args).map_err(ModuleError::invalid)?;
     let mut early = Vec::new();
     let epoch = tokio::select! {
         epoch = epoch(&handle) => epoch?,
@@ -75,12 +85,19 @@ pub async fn main(ctx: Context) -> ModuleResult {
         .call("config.get", Node::Any, &json!({}))
         .await
         .unwrap_or_default();
-    let queues = Queues::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?;
+    let mut workers = JoinSet::new();
+    let (pipeline, batch_count) =
+        configure(&config, &args, &handle, &mut workers).map_err(ModuleError::invalid)?;
     let mut ingest = Ingest {
         handle,
         epoch,
         ids,
-        queues,
+        args,
+        pipeline,
+        tallies: Arc::default(),
+        workers,
+        judged: FuturesUnordered::new(),
+        batch_count,
         waiting: Vec::new(),
         in_flight: None,
     };
@@ -98,6 +115,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
                 ingest.in_flight = None;
                 ingest.answer(outcome);
             }
+            Some(judged) = ingest.judged.next() => ingest.accept(judged),
             msg = inbox.recv() => match msg {
                 Some(msg) => {
                     ingest.message(msg);
@@ -110,12 +128,21 @@ pub async fn main(ctx: Context) -> ModuleResult {
         }
         ingest.launch();
     }
-    while let Some(flight) = ingest.in_flight.take() {
-        let outcome = flight.await;
-        ingest.answer(outcome);
-        ingest.launch();
-    }
+    ingest.finish().await;
     Ok(())
+}
+
+/// The pipeline of a configuration, and the number of jobs that make a batch.
+fn configure(
+    config: &Value,
+    args: &[String],
+    handle: &Handle,
+    workers: &mut JoinSet<()>,
+) -> Result<(Arc<Pipeline>, usize), String> {
+    let queues = Queues::from_config(config).map_err(|e| e.to_string())?;
+    let settings = Settings::parse(config, args)?;
+    let pipeline = Pipeline::new(&settings, queues, handle, workers)?;
+    Ok((Arc::new(pipeline), settings.batch_count))
 }
 
 /// Keep what arrives; returns when the inbox ends.
@@ -165,10 +192,14 @@ impl Ingest {
 
     fn message(&mut self, msg: Message) {
         match msg.topic() {
-            "job-ingest.submit" => match self.accept(&msg) {
-                Ok(job) => self.waiting.push(job),
+            "job-ingest.submit" => match candidate(&msg) {
+                Ok(job) => self.judge(job),
                 Err(e) => self.handle.respond_error(&msg, &e),
             },
+            "job-ingest.stats-get" => {
+                let pipeline = self.pipeline.describe(&self.tallies);
+                self.handle.respond(&msg, &json!({ "pipeline": pipeline }));
+            }
             "job-ingest.getinfo" => {
                 let answer = json!({ "timestamp": self.now(), "epoch": self.epoch });
                 self.handle.respond(&msg, &answer);
@@ -184,78 +215,89 @@ impl Ingest {
 
     fn reload(&mut self, msg: &Message) -> Result<(), RpcError> {
         msg.require_owner()?;
-        self.queues = Queues::from_config(&msg.json()?)
-            .map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
+        let invalid = |why| RpcError::new(libc::EINVAL, why);
+        let workers = &mut self.workers;
+        (self.pipeline, self.batch_count) =
+            configure(&msg.json()?, &self.args, &self.handle, workers).map_err(invalid)?;
+        // Those whose processes have ended.
+        while self.workers.try_join_next().is_some() {}
         Ok(())
     }
 
-    fn accept(&mut self, msg: &Message) -> Result<Accepted, RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            #[serde(rename = "J")]
-            signed: String,
-            #[serde(default)]
-            urgency: Urgency,
-            #[serde(default)]
-            flags: i32,
+    /// Take a request through the pipeline: at once, unless a step waits for others.
+    fn judge(&mut self, mut job: Candidate) {
+        let (handle, pipeline) = (self.handle.clone(), Arc::clone(&self.pipeline));
+        let tallies = Arc::clone(&self.tallies);
+        let mut judged: BoxFuture<'static, Judged> = Box::pin(async move {
+            let result = pipeline.process(&handle, &tallies, &mut job).await;
+            (job, result)
+        });
+        match (&mut judged).now_or_never() {
+            Some(judged) => self.accept(judged),
+            None => self.judged.push(judged),
         }
-        let Request {
+    }
+
+    /// A request has gone through the pipeline.
+    fn accept(&mut self, (job, result): Judged) {
+        let now = self.now();
+        let id = result.and_then(|()| {
+            let id = self.ids.next(now);
+            id.map_err(|e| RpcError::new(libc::EAGAIN, format!("cannot make a job id: {e}")))
+        });
+        let Candidate {
+            request,
             signed,
+            jobspec,
             urgency,
             flags,
-        } = msg.json()?;
-        check_urgency(urgency, msg.is_owner())?;
-        if flags & !(FLAG_DEBUG | FLAG_WAITABLE | FLAG_NOVALIDATE | 1) != 0 {
-            return Err(RpcError::new(
-                libc::EPROTO,
-                format!("unknown submit flags {flags:#x}"),
-            ));
-        }
-        if flags & (FLAG_WAITABLE | FLAG_NOVALIDATE) != 0 && !msg.is_owner() {
-            let text = "only the instance owner can submit with flags waitable or novalidate";
-            return Err(RpcError::new(libc::EINVAL, text));
-        }
-        let text = sign::unwrap(&signed, msg.userid())?;
-        let mut jobspec: Value = serde_json::from_str(&text)
-            .map_err(|e| RpcError::new(libc::EINVAL, format!("jobspec: {e}")))?;
-        policy::complete(&self.queues, &mut jobspec)
-            .map_err(|why| RpcError::new(libc::EINVAL, why))?;
-        if flags & FLAG_NOVALIDATE == 0 {
-            let invalid = |e: &dyn std::fmt::Display| RpcError::new(libc::EINVAL, e.to_string());
-            let parsed = Jobspec::from_value(jobspec.clone()).map_err(|e| invalid(&e))?;
-            parsed.resource_counts().map_err(|e| invalid(&e))?;
-        }
-        let now = self.now();
-        let id = self
-            .ids
-            .next(now)
-            .map_err(|e| RpcError::new(libc::EAGAIN, format!("cannot make a job id: {e}")))?;
+        } = job;
+        let id = match id {
+            Ok(id) => id,
+            Err(e) => return self.handle.respond_error(&request, &e),
+        };
         let context = json!({
-            "userid": msg.userid(), "urgency": urgency, "flags": flags, "version": 1,
+            "userid": request.userid(), "urgency": urgency, "flags": flags, "version": 1,
         });
         let submit =
             Event::new(eventlog::timestamp(SystemTime::now()), "submit").with_context(context);
-        Ok(Accepted {
-            request: msg.clone(),
+        self.waiting.push(Accepted {
+            request,
             signed,
             jobspec: redacted(jobspec),
             urgency,
             flags,
             id,
             submit,
-        })
+        });
     }
 
     /// Send the next batch on its way, if none is.
     fn launch(&mut self) {
-        if self.in_flight.is_some() || self.waiting.is_empty() {
+        if self.in_flight.is_some() || self.waiting.len() < self.batch_count.max(1) {
             return;
         }
         let batch: Vec<_> = self
             .waiting
-            .drain(..self.waiting.len().min(BATCH))
+            .drain(..self.waiting.len().min(batch::MOST))
             .collect();
-        self.in_flight = Some(Box::pin(deliver(self.handle.clone(), batch)));
+        self.in_flight = Some(Box::pin(batch::deliver(self.handle.clone(), batch)));
+    }
+
+    /// Answer all that was asked, and see the workers off.
+    async fn finish(mut self) {
+        while let Some(judged) = self.judged.next().await {
+            self.accept(judged);
+        }
+        self.batch_count = 0;
+        self.launch();
+        while let Some(flight) = self.in_flight.take() {
+            let outcome = flight.await;
+            self.answer(outcome);
+            self.launch();
+        }
+        drop(self.pipeline);
+        self.workers.join_all().await;
     }
 
     fn answer(&self, outcome: Outcome) {
@@ -266,6 +308,43 @@ impl Ingest {
             }
         }
     }
+}
+
+/// The job that a request asks for.
+fn candidate(msg: &Message) -> Result<Candidate, RpcError> {
+    #[derive(Deserialize)]
+    struct Request {
+        #[serde(rename = "J")]
+        signed: String,
+        #[serde(default)]
+        urgency: Urgency,
+        #[serde(default)]
+        flags: i32,
+    }
+    let Request {
+        signed,
+        urgency,
+        flags,
+    } = msg.json()?;
+    check_urgency(urgency, msg.is_owner())?;
+    if flags & !(FLAG_DEBUG | FLAG_WAITABLE | FLAG_NOVALIDATE | 1) != 0 {
+        let text = format!("unknown submit flags {flags:#x}");
+        return Err(RpcError::new(libc::EPROTO, text));
+    }
+    if flags & (FLAG_WAITABLE | FLAG_NOVALIDATE) != 0 && !msg.is_owner() {
+        let text = "only the instance owner can submit with flags waitable or novalidate";
+        return Err(RpcError::new(libc::EINVAL, text));
+    }
+    let text = sign::unwrap(&signed, msg.userid())?;
+    let jobspec = serde_json::from_str(&text)
+        .map_err(|e| RpcError::new(libc::EINVAL, format!("jobspec: {e}")))?;
+    Ok(Candidate {
+        request: msg.clone(),
+        signed,
+        jobspec,
+        urgency,
+        flags,
+    })
 }
 
 /// Who may use an urgency (RFC 30).
@@ -290,82 +369,4 @@ fn redacted(mut jobspec: Value) -> Value {
         system.shift_remove("environment");
     }
     jobspec
-}
-
-/// How often, and how long in between, to announce jobs to a manager that is not there.
-const AGAIN: (u32, Duration) = (100, Duration::from_millis(100));
-
-/// Store the records of a batch and announce it to the manager.
-async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
-    let mut txn = kvs::Txn::new();
-    let mut jobs = Vec::with_capacity(batch.len());
-    let mut requests = Vec::with_capacity(batch.len());
-    for job in batch {
-        txn.put_raw(&job.id.key(JobKey::J), job.signed.as_bytes());
-        txn.put_raw(
-            &job.id.key(JobKey::Jobspec),
-            job.jobspec.to_string().as_bytes(),
-        );
-        txn.append(
-            &job.id.key(JobKey::Eventlog),
-            job.submit.encode().as_bytes(),
-        );
-        jobs.push(json!({
-            "id": job.id,
-            "userid": job.request.userid(),
-            "urgency": job.urgency,
-            "flags": job.flags,
-            "t_submit": job.submit.timestamp,
-            "jobspec": job.jobspec,
-        }));
-        requests.push((job.request, job.id));
-    }
-    let all_failed = |requests: Vec<(Message, JobId)>, e: RpcError| {
-        requests
-            .into_iter()
-            .map(|(request, _)| (request, Err(e.clone())))
-            .collect()
-    };
-    if let Err(e) = kvs::client::commit(&handle, Some(kvs::PRIMARY), &txn).await {
-        return all_failed(requests, e);
-    }
-    #[derive(Deserialize, Default)]
-    struct Answer {
-        /// Jobs the manager refuses, with the reason.
-        #[serde(default)]
-        errors: Vec<(u64, String)>,
-    }
-    let request = json!({ "jobs": jobs });
-    let (mut tries, pause) = AGAIN;
-    let announced = loop {
-        let answer = handle.call::<Answer>("job-manager.submit", Node::Rank(0), &request);
-        match answer.await {
-            // The manager is being replaced: the jobs are stored, and its next life knows them or is told.
-            Err(e) if matches!(e.errno, libc::ENOSYS | libc::EHOSTUNREACH) && tries > 0 => {
-                tries -= 1;
-                tokio::time::sleep(pause).await;
-            }
-            answer => break answer,
-        }
-    };
-    let errors = match announced {
-        Ok(answer) => answer.errors,
-        Err(e) => return all_failed(requests, e),
-    };
-    let refused = |id: JobId| errors.iter().find(|(bad, _)| *bad == id.0);
-    if !errors.is_empty() {
-        let mut txn = kvs::Txn::new();
-        for (id, _) in &errors {
-            txn.unlink(&JobId(*id).kvs_path());
-        }
-        // A record that stays is refused again when it is met.
-        let _ = kvs::client::commit(&handle, Some(kvs::PRIMARY), &txn).await;
-    }
-    requests
-        .into_iter()
-        .map(|(request, id)| match refused(id) {
-            Some((_, why)) => (request, Err(RpcError::new(libc::EINVAL, why.clone()))),
-            None => (request, Ok(id)),
-        })
-        .collect()
 }

@@ -3,23 +3,31 @@
 use formats::queues::{Defaults, Queues};
 use serde_json::{Map, Value, json};
 
-/// Complete a jobspec. An instance without queues and defaults leaves it as it is.
-pub(super) fn complete(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
-    if queues.named.is_empty() && queues.policy.defaults == Defaults::default() {
+/// Whether there is nothing to add to any jobspec.
+pub(super) fn is_empty(queues: &Queues) -> bool {
+    queues.named.is_empty() && queues.policy.defaults == Defaults::default()
+}
+
+/// The attributes of the system in a jobspec.
+fn system(jobspec: &mut Value) -> Result<&mut Map<String, Value>, String> {
+    let system = jobspec.pointer_mut("/attributes/system");
+    let system = system.and_then(Value::as_object_mut);
+    system.ok_or_else(|| "jobspec: attributes.system: must be an object".to_owned())
+}
+
+/// The frobnicator `defaults`: the queue and the duration of a job that says nothing of them. An instance without queues
+/// and defaults leaves it as it is.
+pub(super) fn set_defaults(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
+    if is_empty(queues) {
         return Ok(());
     }
-    let system = jobspec
-        .pointer_mut("/attributes/system")
-        .and_then(Value::as_object_mut)
-        .ok_or("jobspec: attributes.system: must be an object")?;
+    let system = system(jobspec)?;
     let wanted = system.get("queue").and_then(Value::as_str);
-    let queue = match queues.assign(wanted) {
-        Ok(queue) => queue.map(str::to_owned),
-        Err(_) => {
-            return Err(match wanted {
-                Some(name) => format!("Invalid queue '{name}' specified"),
-                None => "no queue specified, and there is no default queue".to_owned(),
-            });
+    let queue = match (queues.assign(wanted), wanted) {
+        (Ok(queue), _) => queue.map(str::to_owned),
+        (Err(_), Some(name)) => return Err(invalid_queue(name)),
+        (Err(_), None) => {
+            return Err("no queue specified, and there is no default queue".to_owned());
         }
     };
     let defaults = queues.policy(queue.as_deref()).defaults;
@@ -28,13 +36,32 @@ pub(super) fn complete(queues: &Queues, jobspec: &mut Value) -> Result<(), Strin
         system.insert("duration".to_owned(), json!(default));
     }
     if let Some(name) = queue {
-        let properties = queues.properties(&name);
         system.insert("queue".to_owned(), name.into());
-        if !properties.is_empty() {
-            constrain(system, properties);
-        }
     }
     Ok(())
+}
+
+/// The frobnicator `constraints`: a job runs on the resources of its queue.
+pub(super) fn set_constraints(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
+    if queues.named.is_empty() {
+        return Ok(());
+    }
+    let system = system(jobspec)?;
+    let Some(name) = system.get("queue").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    if !queues.named.contains_key(name) {
+        return Err(invalid_queue(name));
+    }
+    let properties = queues.properties(name);
+    if !properties.is_empty() {
+        constrain(system, properties);
+    }
+    Ok(())
+}
+
+fn invalid_queue(name: &str) -> String {
+    format!("Invalid queue '{name}' specified")
 }
 
 /// Require these properties beside what is required already.
@@ -65,7 +92,9 @@ mod tests {
     fn completed(config: Value, system: Value) -> Result<Value, String> {
         let queues = Queues::from_config(&config).unwrap();
         let mut jobspec = json!({ "attributes": { "system": system } });
-        complete(&queues, &mut jobspec).map(|()| jobspec["attributes"]["system"].take())
+        set_defaults(&queues, &mut jobspec)?;
+        set_constraints(&queues, &mut jobspec)?;
+        Ok(jobspec["attributes"]["system"].take())
     }
 
     fn config() -> Value {

@@ -15,6 +15,7 @@ use formats::subprocess::{ExecRequest, ExecResponse, KillRequest, Target};
 use serde_json::{Map, Value};
 use wire::RpcError;
 
+use super::hush::Hush;
 use super::{LOG_ERR, LOG_INFO, log};
 use crate::rexec;
 use crate::shown;
@@ -52,6 +53,7 @@ pub(super) struct Order {
     pub(super) duty: Duty,
     pub(super) id: JobId,
     request: Arc<ExecRequest>,
+    hush: Hush,
 }
 
 /// The words of a `command` of the configuration.
@@ -93,7 +95,17 @@ impl Order {
         let env = environment(duty, id, userid, ranks);
         let request = rexec::request(command.to_vec(), env, label(duty, id), Map::new());
         let request = Arc::new(request);
-        Self { duty, id, request }
+        Self {
+            duty,
+            id,
+            request,
+            hush: Hush::default(),
+        }
+    }
+
+    /// With lines that are not logged.
+    pub(super) fn hushed(self, hush: Hush) -> Self {
+        Self { hush, ..self }
     }
 
     /// Run the command on a rank to its end.
@@ -110,7 +122,8 @@ impl Order {
                         "stderr" => LOG_ERR,
                         _ => LOG_INFO,
                     };
-                    for line in String::from_utf8_lossy(&io.data).lines() {
+                    let text = String::from_utf8_lossy(&io.data);
+                    for line in text.lines().filter(|line| !self.hush.is_for(line)) {
                         log(&handle, severity, &format!("{name}: {stream}: {line}"));
                     }
                 }

@@ -16,6 +16,7 @@ mod crew;
 mod depend;
 mod history;
 mod housekeeping;
+mod hush;
 mod idle;
 mod job;
 mod jobtap;

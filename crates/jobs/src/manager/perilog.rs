@@ -14,6 +14,7 @@ use formats::resource_set::ResourceSet;
 use serde_json::{Map, Value, json};
 
 use super::crew::{self, Duty, End, Order};
+use super::hush::Hush;
 use super::job::Job;
 use super::procedure::{Procedure, Run, Verdict};
 use super::{Done, LOG_ERR, Manager, log};
@@ -31,6 +32,7 @@ pub(super) struct Perilogs {
 pub(super) struct Config {
     pub(super) prolog: Option<Procedure>,
     pub(super) epilog: Option<Procedure>,
+    pub(super) hush: Hush,
 }
 
 /// A run, and its command once it was started.
@@ -65,6 +67,7 @@ impl Perilogs {
         let conf = json!({
             "prolog": config(&self.config.prolog),
             "epilog": config(&self.config.epilog),
+            "log-ignore": self.config.hush.patterns(),
         });
         Map::from_iter([
             ("conf".to_owned(), conf),
@@ -129,6 +132,7 @@ impl Manager {
         let run = &active.run;
         let command = &run.procedure.command;
         let order = Order::new(run.duty, command, id, job.userid, &ranks(job));
+        let order = order.hushed(self.perilogs.config.hush.clone());
         active.order = Some(order.clone());
         let timeout = run.procedure.timeout;
         let on = run.active.clone();
@@ -317,5 +321,6 @@ pub(super) fn parse(config: &Value) -> Result<Config, String> {
     Ok(Config {
         prolog: of(Duty::Prolog)?,
         epilog: of(Duty::Epilog)?,
+        hush: Hush::parse(config)?,
     })
 }

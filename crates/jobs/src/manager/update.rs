@@ -1,7 +1,8 @@
 //! `job-manager.update`: changes to the jobspec of an active job (RFC 21), which its owner or the instance's asks for.
 //!
 //! A request is judged as a whole: by what may be changed at all, then against the limits, then by the scheduler if the
-//! job could have become impossible, or runs and shall end at another time. Only then is the change posted.
+//! job could have become impossible, or runs and shall end at another time, and by who may use a new queue. Only then is
+//! the change posted.
 
 use formats::job::JobState;
 use formats::jobid::JobId;
@@ -12,6 +13,7 @@ use wire::{Message, RpcError};
 use super::job::{Alloc, Job, set_paths};
 use super::jobtap::{Builtin, Judged};
 use super::{Done, Manager};
+use crate::access;
 
 const DURATION: &str = "attributes.system.duration";
 const QUEUE: &str = "attributes.system.queue";
@@ -95,6 +97,7 @@ impl Manager {
         let Some(job) = self.jobs.get(&id) else {
             return Err(invalid("job is inactive"));
         };
+        let userid = job.userid;
         let Plan {
             change,
             ask,
@@ -103,6 +106,9 @@ impl Manager {
         if !change.unchecked {
             self.validate_changed(id, &jobspec)?;
         }
+        let new_queue = change.updates.get(QUEUE).and_then(Value::as_str);
+        let new_queue =
+            new_queue.map(|name| (name.to_owned(), userid, self.queues.config().clone()));
         let (topic, request) = match ask {
             Ask::Nobody => {
                 self.change(change);
@@ -113,11 +119,14 @@ impl Manager {
         };
         let asked = self.handle.rpc(topic, client::Node::Any, &request);
         self.work.push(Box::pin(async move {
-            let answer = match asked.await {
+            let mut answer = match asked.await {
                 // A scheduler that does not know the question has no objection.
                 Err(e) if e.errno != libc::ENOSYS => Err(e),
                 _ => Ok(()),
             };
+            if let (Ok(()), Some((name, userid, queues))) = (&answer, new_queue) {
+                answer = access::check(&queues, Some(&name), userid).await;
+            }
             Done::Asked(Box::new(change), topic, answer)
         }));
         Ok(None)

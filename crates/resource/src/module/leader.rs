@@ -25,6 +25,7 @@ use super::{Reduce, ReduceAnswer, answer_topology, look};
 use crate::discover::Local;
 use crate::drain::{DrainError, Drained, Mode};
 use crate::inventory::Inventory;
+use crate::membership::Membership;
 use crate::targets;
 
 /// The scheduler that holds the resources, and what it was told.
@@ -54,6 +55,7 @@ struct Leader {
     handle: Handle,
     log: Reslog,
     hosts: Hostlist,
+    membership: Membership,
     inventory: Inventory,
     /// The set as JSON, made once.
     set_value: Option<Value>,
@@ -99,6 +101,7 @@ impl Leader {
             log: Reslog::new(handle.clone(), start.config.journal_max),
             handle,
             hosts: start.hosts,
+            membership: start.membership,
             inventory: Inventory {
                 brokers_return: start.brokers_return,
                 ..Inventory::default()
@@ -140,7 +143,7 @@ impl Leader {
                 .map_err(|e| ModuleError::new("configuration key resource.exclude", e))?;
         }
         match start.defined {
-            Some((set, method)) => leader.define(set, method),
+            Some((set, method)) => leader.define(set, method)?,
             None => {
                 leader.discovered = Some(ResourceSet::new());
                 leader
@@ -272,7 +275,9 @@ impl Leader {
     // --- what there is ---
 
     /// Takes a resource set in: stored with the event that says so, in one commit.
-    fn define(&mut self, mut set: ResourceSet, method: Method) {
+    fn define(&mut self, mut set: ResourceSet, method: Method) -> Result<(), RpcError> {
+        let marked = self.membership.mark(&mut set);
+        marked.map_err(|why| RpcError::new(libc::EINVAL, why))?;
         if self.expiration > 0.0 {
             set.expiration = self.expiration;
         }
@@ -293,6 +298,7 @@ impl Leader {
         self.inventory.defined = Some((set, method));
         self.work
             .push(Box::pin(async move { Done::Defined(stored.await) }));
+        Ok(())
     }
 
     fn handle_defined(&mut self, result: Result<(), RpcError>) {
@@ -339,8 +345,10 @@ impl Leader {
         all.merge(found);
         if all.nnodes() == self.handle.size() as usize
             && let Some(set) = self.discovered.take()
+            && let Err(e) = self.define(set, Method::DynamicDiscovery)
         {
-            self.define(set, Method::DynamicDiscovery);
+            let failed = std::future::ready(Done::Looked(Err(e.into())));
+            self.work.push(Box::pin(failed));
         }
     }
 
@@ -534,8 +542,10 @@ impl Leader {
         match result {
             Ok(set) => {
                 self.discovered = None;
-                self.define(set, Method::Reload);
-                self.reload = Some(msg);
+                match self.define(set, Method::Reload) {
+                    Ok(()) => self.reload = Some(msg),
+                    Err(e) => self.handle.respond_error(&msg, &e),
+                }
             }
             Err(e) => self.handle.respond_error(&msg, &e),
         }

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use super::reslog::EVENTLOG;
 use crate::config::ResourceConfig;
 use crate::inventory::{fit_to_brokers, rerank_configured};
+use crate::membership::Membership;
 
 /// What rank 0 starts with.
 pub(super) struct Start {
     pub(super) config: ResourceConfig,
+    /// The queues that are made of hosts.
+    pub(super) membership: Membership,
     /// Host of each rank.
     pub(super) hosts: Hostlist,
     /// Events of an earlier life.
@@ -58,6 +61,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
         Err(e) => return Err(ModuleError::new("reading the configuration", e)),
     };
     let has_bootstrap = config.get("bootstrap").is_some();
+    let membership = Membership::from_config(&config).map_err(ModuleError::invalid)?;
     let config =
         ResourceConfig::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?;
     let hosts: Hostlist = match handle.getattr("hostlist").await {
@@ -68,6 +72,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
     };
     let mut start = Start {
         config,
+        membership,
         hosts,
         events: read_eventlog(handle).await?,
         defined: None,

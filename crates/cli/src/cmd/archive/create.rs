@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Directory, Which};
 use crate::error::{Context as _, Failure, Outcome, rpc_text};
-use crate::size;
+use formats::size;
 
 /// Bytes of blobs on their way to the content store; a larger blob goes alone.
 const WINDOW: usize = 32 << 20;

@@ -1,7 +1,7 @@
-//! Numbers of bytes as options have them.
+//! Numbers of bytes as options and configurations have them.
 
 /// A number of bytes: a number that may have a point, and a suffix k or K, M, G.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
+pub fn parse(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
         Some((at, 'M')) => (&text[..at], 1 << 20),
