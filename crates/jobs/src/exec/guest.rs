@@ -83,7 +83,12 @@ impl Guest {
 
     /// Ranks whose shells had exited before, with their wait statuses, as the exec eventlog says.
     pub(super) async fn exited(&self) -> Result<Vec<(u32, i32)>, RpcError> {
-        let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await?;
+        let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await;
+        let log = match log {
+            // Nothing had begun.
+            Err(e) if e.errno == libc::ENOENT => return Ok(Vec::new()),
+            log => log?,
+        };
         let events = eventlog::decode(&String::from_utf8_lossy(&log))
             .map_err(|e| RpcError::proto(format!("{EXEC_EVENTLOG}: {e}")))?;
         let exits = events.iter().filter(|event| event.name == "shell-exit");

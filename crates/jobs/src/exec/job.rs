@@ -101,7 +101,14 @@ pub(super) async fn run(
             Ok(()) => guest.exited().await,
             Err(e) => Err(e),
         },
-        false => guest.create(start.userid).await.map(|()| Vec::new()),
+        false => match guest.create(start.userid).await {
+            // An earlier life of this service had begun with it, and its manager could not take note of that.
+            Err(e) if e.errno == libc::EEXIST => match guest.restore(start.userid).await {
+                Ok(()) => guest.exited().await,
+                Err(e) => Err(e),
+            },
+            created => created.map(|()| Vec::new()),
+        },
     };
     let exited = match prepared {
         Ok(exited) => exited,

@@ -243,14 +243,11 @@ impl Manager {
             job.r = Some(r.clone());
             self.batch.resources(id, r);
         }
-        if job.state != JobState::Sched {
-            // Cancelled in the meantime: the resources go back at once.
-            return self.act_cleanup(id);
-        }
         let context = match job.annotations.is_empty() {
             true => Value::Null,
             false => json!({ "annotations": job.annotations }),
         };
+        // Of a job that was cancelled in the meantime they go back at once.
         self.post(id, "alloc", context);
     }
 
