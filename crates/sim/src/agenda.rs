@@ -38,6 +38,11 @@ impl<E> Agenda<E> {
         self.order.push(Reverse((at, self.planned, place)));
     }
 
+    /// When the next event happens.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.order.peek().map(|Reverse((at, _, _))| *at)
+    }
+
     /// The next event, and when it happens.
     pub(crate) fn next(&mut self) -> Option<(Duration, E)> {
         let Reverse((at, _, place)) = self.order.pop()?;

@@ -6,14 +6,16 @@
 //! freeze, leave, come back and have clocks of their own. Programs on every broker ask, watch and
 //! publish; [`check`] has what must be true of it all, by name.
 //!
-//! [`kvs`] does the same for the key-value store, one floor up.
+//! [`kvs`] does the same for the key-value store, one floor up, and [`jobs`] for the job services, one more.
 //!
 //! Invariant: a run is a function of its [`Plan`]; the same plan gives the same run, event by event.
 
 mod agenda;
 pub mod boot;
 pub mod check;
+mod exchange;
 mod faults;
+pub mod jobs;
 pub mod kvs;
 mod network;
 mod node;

@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use overlay::topology::Shape;
-use sim::{Plan, kvs, run};
+use sim::{Plan, jobs, kvs, run};
 
 const USAGE: &str = "Usage:
   sim FIRST LAST SIZE FAULTS    run the seeds from FIRST up to LAST, each with 1 to SIZE brokers
   sim one SEED SIZE FAULTS      run one of them again with exactly SIZE brokers, and print all that happened
   sim kvs FIRST LAST SIZE       the same for the key-value store
   sim kvs one SEED SIZE
+  sim jobs FIRST LAST           the same for jobs
+  sim jobs one SEED
+  sim jobs sweep                a few jobs, with each fault after each message
+  sim jobs short N              one of these runs again
   sim boot SHAPE SIZE...        start trees of these sizes (SHAPE: kary:K, mincrit, binomial)";
 
 fn size_of(seed: u64, largest: u32) -> u32 {
@@ -126,6 +130,63 @@ fn one_kvs(seed: u64, size: u32) -> ExitCode {
     exit_code(outcome.violation.is_none())
 }
 
+fn record_of_jobs(start: Instant, runs: u64, total: &jobs::Outcome, failed: u32) -> ExitCode {
+    let record = serde_json::json!({
+        "runs": runs,
+        "messages": total.messages,
+        "faults": total.faults,
+        "jobs": total.jobs,
+        "events": total.events,
+        "shells": total.shells,
+        "failed": failed,
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    println!("{record}");
+    exit_code(failed == 0)
+}
+
+fn many_jobs(first: u64, last: u64) -> ExitCode {
+    let start = Instant::now();
+    let (total, failed) = each(
+        first..last,
+        |seed| jobs::run(&jobs::Plan::random(seed)),
+        |seed, outcome| {
+            let (text, _) = outcome.violation.as_ref()?;
+            Some(format!("sim jobs one {seed}: {text}"))
+        },
+    );
+    record_of_jobs(start, last.saturating_sub(first), &total, failed)
+}
+
+fn sweep_jobs() -> ExitCode {
+    let start = Instant::now();
+    let plans = jobs::Plan::sweep();
+    let (total, failed) = each(
+        0..plans.len() as u64,
+        |n| jobs::run(&plans[n as usize]),
+        |n, outcome| {
+            Some(format!(
+                "sim jobs short {n}: {}",
+                outcome.violation.as_ref()?.0
+            ))
+        },
+    );
+    record_of_jobs(start, plans.len() as u64, &total, failed)
+}
+
+fn one_jobs(plan: jobs::Plan) -> ExitCode {
+    let plan = jobs::Plan {
+        history: usize::MAX,
+        ..plan
+    };
+    let outcome = jobs::run(&plan);
+    match &outcome.violation {
+        Some((text, history)) => println!("{}\n{text}", history.join("\n")),
+        None => println!("{outcome:?}"),
+    }
+    exit_code(outcome.violation.is_none())
+}
+
 fn exit_code(good: bool) -> ExitCode {
     match good {
         true => ExitCode::SUCCESS,
@@ -188,6 +249,20 @@ fn main() -> ExitCode {
         },
         ["kvs", rest @ ..] => match numbers::<u64>(rest).as_deref() {
             Some([first, last, size]) if *size > 0 => Some(many_kvs(*first, *last, *size as u32)),
+            _ => None,
+        },
+        ["jobs", "sweep"] => Some(sweep_jobs()),
+        ["jobs", "one", seed] => {
+            let seed = seed.parse().ok();
+            seed.map(|seed| one_jobs(jobs::Plan::random(seed)))
+        }
+        ["jobs", "short", n] => {
+            let plan = n.parse().ok();
+            let plan = plan.and_then(|n: usize| jobs::Plan::sweep().into_iter().nth(n));
+            plan.map(one_jobs)
+        }
+        ["jobs", first, last] => match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) => Some(many_jobs(first, last)),
             _ => None,
         },
         ["one", rest @ ..] => match numbers::<u64>(rest).as_deref() {

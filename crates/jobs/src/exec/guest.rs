@@ -32,16 +32,22 @@ impl Guest {
         &self.name
     }
 
-    /// Make it for `userid`, reachable as `guest` in the job's record. Should it be there already, an earlier life of this
-    /// service had begun to start the job: returns the shells that have exited since.
+    /// Make it for `userid`, reachable as `guest` in the job's record. Should it have been made before, an earlier life of
+    /// this service had begun to start the job, or even ended it: returns the shells that have exited since.
     pub(super) async fn create(&self, userid: u32) -> Result<Vec<(u32, i32)>, RpcError> {
+        let key = self.id.key(JobKey::Guest);
+        match kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await {
+            Ok(TreeObj::DirRef(_)) => {
+                self.restore(userid).await?;
+                return self.exited().await;
+            }
+            Err(e) if e.errno != libc::ENOENT => return Err(e),
+            _ => {}
+        }
         let created = kvs::client::namespace_create(&self.handle, &self.name, userid).await;
         let exited = match created {
             Ok(()) => Vec::new(),
-            Err(e) if e.errno == libc::EEXIST => match self.exited().await {
-                Err(e) if e.errno == libc::ENOENT => Vec::new(),
-                exited => exited?,
-            },
+            Err(e) if e.errno == libc::EEXIST => self.exited().await?,
             Err(e) => return Err(e),
         };
         self.link().await?;
@@ -93,7 +99,12 @@ impl Guest {
 
     /// Ranks whose shells had exited before, with their wait statuses, as the exec eventlog says.
     pub(super) async fn exited(&self) -> Result<Vec<(u32, i32)>, RpcError> {
-        let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await?;
+        let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await;
+        let log = match log {
+            // Nothing had begun.
+            Err(e) if e.errno == libc::ENOENT => return Ok(Vec::new()),
+            log => log?,
+        };
         let events = eventlog::decode(&String::from_utf8_lossy(&log))
             .map_err(|e| RpcError::proto(format!("{EXEC_EVENTLOG}: {e}")))?;
         let exits = events.iter().filter(|event| event.name == "shell-exit");

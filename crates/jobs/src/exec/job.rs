@@ -300,6 +300,7 @@ impl Job {
             };
         }
         let mut found = start.reattach;
+        self.start_if_all_have();
         if let Err(e) = begun.await {
             self.fail("exec", &format!("cannot write the exec eventlog: {e}"));
         }
@@ -381,11 +382,7 @@ impl Job {
                 if let Some(signum) = self.signal {
                     self.signal(rank, pid, signum);
                 }
-                let all = self.shells.values().all(|shell| *shell != Shell::Starting);
-                if all && !self.started && !self.failed {
-                    self.started = true;
-                    self.report.started();
-                }
+                self.start_if_all_have();
             }
             ShellEvent::Output(text) => {
                 let context = json!({
@@ -444,6 +441,15 @@ impl Job {
                 self.gone(rank, LOST);
                 self.fail("exec", &note);
             }
+        }
+    }
+
+    /// Say that the job has started if that is so.
+    fn start_if_all_have(&mut self) {
+        let all = self.shells.values().all(|shell| *shell != Shell::Starting);
+        if all && !self.started && !self.failed {
+            self.started = true;
+            self.report.started();
         }
     }
 

@@ -4,7 +4,7 @@
 //! a job shell on every rank through `rexec`, waits for them, and hands the resources back. This
 //! module routes requests and exceptions to those tasks.
 //!
-//! Invariants: each `start` request ends with one final `release`, or with the module. Shells outlive the module: rexec
+//! Invariants: what was asked for by `start` ends with one final `release`, or with the module. Shells outlive the module: rexec
 //! keeps them by label, and a `start` with `reattach` finds them again.
 
 mod barrier;
@@ -217,6 +217,10 @@ impl Exec {
         msg.require_owner()?;
         let start: job::Start = msg.json()?;
         let id = start.id;
+        if self.jobs.contains_key(&id) {
+            // It was asked for while this service said hello, and again in answer to that: one of them is enough.
+            return Ok(());
+        }
         let (control, rx) = unbounded_channel();
         let userid = start.userid;
         self.jobs.insert(id, Running { control, userid });

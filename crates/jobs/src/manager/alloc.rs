@@ -96,7 +96,7 @@ impl Manager {
             .map(|job| job.id)
             .collect();
         let count = self.pending.len() + lost.len();
-        lost.into_iter().for_each(|id| self.enqueue(id));
+        lost.into_iter().for_each(|id| self.ask_again(id));
         self.schedule();
         Ok(json!({ "count": count }))
     }
@@ -129,6 +129,18 @@ impl Manager {
         }
         self.wait_for_turn(id);
         self.schedule();
+    }
+
+    /// What an earlier scheduler was asked for this one does not know.
+    fn ask_again(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.alloc = Alloc::None;
+        match job.state {
+            JobState::Sched => self.wait_for_turn(id),
+            _ => self.act_cleanup(id),
+        }
     }
 
     /// Put a job that the scheduler does not know into the queue, unless its queue is stopped.
@@ -243,14 +255,11 @@ impl Manager {
             job.r = Some(r.clone());
             self.batch.resources(id, r);
         }
-        if job.state != JobState::Sched {
-            // Cancelled in the meantime: the resources go back at once.
-            return self.act_cleanup(id);
-        }
         let context = match job.annotations.is_empty() {
             true => Value::Null,
             false => json!({ "annotations": job.annotations }),
         };
+        // Of a job that was cancelled in the meantime they go back at once.
         self.post(id, "alloc", context);
     }
 

@@ -96,12 +96,15 @@ impl Manager {
             }
         };
         let Response { id, kind, data } = response;
-        if self
-            .jobs
-            .get(&id)
-            .is_none_or(|job| job.exec != Exec::Requested)
-        {
+        let job = self.jobs.get(&id);
+        let Some(job) = job.filter(|job| job.exec == Exec::Requested) else {
             return;
+        };
+        // A service that has found a job again says anew what was known of it.
+        match kind.as_str() {
+            "start" if job.started => return,
+            "finish" if job.status.is_some() => return,
+            _ => {}
         }
         let text = |key: &str| data.get(key).and_then(Value::as_str);
         match kind.as_str() {

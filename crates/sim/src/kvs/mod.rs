@@ -7,10 +7,9 @@
 //!
 //! Invariant: a run is a function of its [`Plan`].
 
-mod exchange;
 mod model;
 mod programs;
-mod store;
+pub(crate) mod store;
 mod world;
 
 use std::ops::AddAssign;

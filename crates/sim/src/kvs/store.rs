@@ -12,13 +12,13 @@ use super::Sabotage;
 
 /// What is on the disk.
 #[derive(Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     blobs: HashMap<BlobRef, Bytes>,
     root: Option<Value>,
     checkpoints: Vec<Value>,
     namespaces: Roots,
     /// It refuses to store anything.
-    pub(super) full: bool,
+    pub(crate) full: bool,
     /// Blobs so far, for a store that is to lose some.
     count: u64,
 }
@@ -32,7 +32,7 @@ fn digest(request: &Message) -> Result<BlobRef, RpcError> {
 
 impl Store {
     /// Does what a request asks for, all or nothing.
-    pub(super) fn handle(
+    pub(crate) fn handle(
         &mut self,
         request: &Message,
         sabotage: Option<Sabotage>,

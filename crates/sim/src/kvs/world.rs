@@ -14,27 +14,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::{Message, Text};
 
-use super::exchange::{Exchange, Step};
 use super::programs::{KINDS, Kind, Life, Program, Shared};
 use super::store::Store;
 use super::{Outcome, Plan, Sabotage};
 use crate::agenda::Agenda;
-
-/// Where a request ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Goal {
-    /// Where its service is first found on the way up.
-    First,
-    Rank(u32),
-}
-
-/// A message between two ranks.
-#[derive(Debug)]
-pub(super) enum Packet {
-    Up(Message, Goal),
-    Down(Message, Text),
-    Event(Message),
-}
+use crate::exchange::{Exchange, Packet, Step};
 
 enum Event {
     /// From a rank to a neighbour, in these lives of theirs.
@@ -107,7 +91,7 @@ impl World {
             now: Duration::ZERO,
             agenda: Agenda::new(),
             pool: LocalPool::new(),
-            exchange: Exchange::new(plan.size, plan.fanout),
+            exchange: Exchange::new(plan.size, plan.fanout, &["content-backing"]),
             store: Store::default(),
             ways: HashMap::new(),
             inboxes: HashMap::new(),
@@ -247,7 +231,7 @@ impl World {
     where
         F: Future<Output = ModuleResult> + 'static,
     {
-        let handle = self.exchange.attach(rank, Some(name));
+        let (_, handle) = self.exchange.attach(rank, Some(name));
         handle.set_meter(std::sync::Arc::new(Meter::new(name)));
         let inbox = handle.inbox().expect("a fresh handle has its inbox");
         let args = match name {
@@ -274,7 +258,7 @@ impl World {
     fn life_of(&mut self, program: Program) -> Life {
         Life {
             shared: self.shared.clone(),
-            handle: self.exchange.attach(program.rank, None),
+            handle: self.exchange.attach(program.rank, None).1,
             rng: StdRng::seed_from_u64(self.rng.random()),
             program,
             writers: self.plan.programs,
@@ -297,7 +281,7 @@ impl World {
         self.note(|| format!("rank {rank} starts"));
         self.module(rank, "content", content::cache::main);
         if rank == 0 {
-            let handle = self.exchange.attach(0, None);
+            let (_, handle) = self.exchange.attach(0, None);
             self.spawn(0, async move {
                 let offer = serde_json::json!({"name": "sim", "durable": true, "batches": true});
                 let register = "content.register-backing";
@@ -377,7 +361,7 @@ impl World {
                 self.agenda
                     .at(at, Event::Arrive([life(rank), life(to)], packet));
             }
-            Step::Store(msg) => {
+            Step::Outside(msg) => {
                 let at = self.now + self.delay();
                 let at = Self::in_order(Some(&mut self.disk), at);
                 self.agenda.at(at, Event::Stored(self.nodes[0].life, msg));

@@ -7,14 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Deliver, Handle};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use wire::{Credentials, Flags, Kind, Message, NODEID_ANY, RpcError, Text};
-
-use super::world::{Goal, Packet};
 
 const OWNER: u32 = 1000;
 
 /// What ports have sent and the world has not taken up.
-pub(super) type Outbox = Arc<Mutex<VecDeque<(Text, Message)>>>;
+pub(crate) type Outbox = Arc<Mutex<VecDeque<(Text, Message)>>>;
 
 /// A connection of a module or a program to its broker.
 struct Port {
@@ -24,65 +23,87 @@ struct Port {
 }
 
 /// All brokers: what they know of their own ports.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     size: u32,
     fanout: u32,
     outbox: Outbox,
+    stir: Arc<Notify>,
     ports: BTreeMap<Text, Port>,
     services: HashMap<(u32, String), Text>,
     attrs: BTreeMap<String, String>,
+    /// Services of rank 0 that are not modules.
+    outside: &'static [&'static str],
     sequence: u32,
     next: u32,
 }
 
+/// Where a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Where its service is first found on the way up.
+    First,
+    Rank(u32),
+}
+
+/// A message between two ranks.
+#[derive(Debug)]
+pub(crate) enum Packet {
+    Up(Message, Goal),
+    Down(Message, Text),
+    Event(Message),
+}
+
 /// Where a message goes from a rank.
-pub(super) enum Step {
+pub(crate) enum Step {
     Port(Text, Message),
     /// To the neighbour of that rank.
     Hop(u32, Packet),
-    /// To the store behind rank 0.
-    Store(Message),
+    /// To what is behind rank 0.
+    Outside(Message),
     /// To everybody below.
     Event(Message),
     Nowhere,
 }
 
 impl Exchange {
-    pub(super) fn new(size: u32, fanout: u32) -> Exchange {
+    pub(crate) fn new(size: u32, fanout: u32, outside: &'static [&'static str]) -> Exchange {
         Exchange {
             size,
             fanout,
             outbox: Outbox::default(),
+            stir: Arc::default(),
             ports: BTreeMap::new(),
             services: HashMap::new(),
             attrs: BTreeMap::new(),
+            outside,
             sequence: 0,
             next: 0,
         }
     }
 
-    pub(super) fn parent(&self, rank: u32) -> Option<u32> {
+    pub(crate) fn parent(&self, rank: u32) -> Option<u32> {
         rank.checked_sub(1).map(|r| r / self.fanout)
     }
 
-    pub(super) fn children(&self, rank: u32) -> impl Iterator<Item = u32> + use<> {
+    pub(crate) fn children(&self, rank: u32) -> impl Iterator<Item = u32> + use<> {
         let (first, size) = (rank * self.fanout + 1, self.size);
         (first..first + self.fanout).filter(move |child| *child < size)
     }
 
     /// Whether `rank` is `top` or below it.
-    pub(super) fn is_below(&self, rank: u32, top: u32) -> bool {
+    pub(crate) fn is_below(&self, rank: u32, top: u32) -> bool {
         rank == top || self.parent(rank).is_some_and(|p| self.is_below(p, top))
     }
 
     /// Attaches something to a rank, under the name of a service if it is one.
-    pub(super) fn attach(&mut self, rank: u32, service: Option<&str>) -> Handle {
+    pub(crate) fn attach(&mut self, rank: u32, service: Option<&str>) -> (Text, Handle) {
         self.next += 1;
         let id: Text = format!("port-{:06}", self.next).into();
-        let (outbox, from) = (self.outbox.clone(), id.clone());
+        let (outbox, stir, from) = (self.outbox.clone(), self.stir.clone(), id.clone());
         let (handle, deliver) = Handle::with_sink(move |msg| {
             let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
             outbox.push_back((from.clone(), msg));
+            stir.notify_one();
             true
         });
         handle.set_place(rank, self.size);
@@ -94,12 +115,48 @@ impl Exchange {
             deliver,
             subscriptions: Vec::new(),
         };
-        self.ports.insert(id, port);
-        handle
+        self.ports.insert(id.clone(), port);
+        (id, handle)
+    }
+
+    /// A port answers to another name, too.
+    pub(crate) fn also(&mut self, service: &str, id: &Text) {
+        if let Some(port) = self.ports.get(id) {
+            let key = (port.rank, service.to_owned());
+            self.services.insert(key, id.clone());
+        }
+    }
+
+    /// One port of a rank is gone.
+    pub(crate) fn drop_port(&mut self, id: &Text) {
+        self.ports.remove(id);
+        self.services.retain(|_, port| port != id);
+    }
+
+    /// What is attached there shall end: its services are gone, it can still talk.
+    pub(crate) fn close_inbox(&mut self, id: &Text) {
+        self.services.retain(|_, port| port != id);
+        if let Some(port) = self.ports.get(id) {
+            port.deliver.close_inbox();
+        }
+    }
+
+    pub(crate) fn is_attached(&self, id: &Text) -> bool {
+        self.ports.contains_key(id)
+    }
+
+    pub(crate) fn set_attr(&mut self, name: &str, value: &str) {
+        self.attrs.insert(name.into(), value.into());
+    }
+
+    /// Resolves when a port has sent something since the last time.
+    pub(crate) fn stirs(&self) -> impl Future<Output = ()> + use<> {
+        let stir = self.stir.clone();
+        async move { stir.notified().await }
     }
 
     /// All that was attached to a rank is gone.
-    pub(super) fn detach(&mut self, rank: u32) {
+    pub(crate) fn detach(&mut self, rank: u32) {
         self.ports.retain(|_, port| port.rank != rank);
         self.services.retain(|(r, _), _| *r != rank);
         if rank == 0 {
@@ -108,7 +165,7 @@ impl Exchange {
     }
 
     /// What a port has sent, with its rank; what the dead had to say is dropped.
-    pub(super) fn sent(&mut self) -> Option<(u32, Text, Message)> {
+    pub(crate) fn sent(&mut self) -> Option<(u32, Text, Message)> {
         loop {
             let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
             let (id, msg) = outbox.pop_front()?;
@@ -118,14 +175,14 @@ impl Exchange {
         }
     }
 
-    pub(super) fn deliver(&self, id: &Text, msg: Message) {
+    pub(crate) fn deliver(&self, id: &Text, msg: Message) {
         if let Some(port) = self.ports.get(id) {
             port.deliver.deliver(msg);
         }
     }
 
     /// Ports of a rank that want an event.
-    pub(super) fn subscribers(&self, rank: u32, topic: &str) -> Vec<Text> {
+    pub(crate) fn subscribers(&self, rank: u32, topic: &str) -> Vec<Text> {
         let wants = |port: &Port| {
             let mut subscriptions = port.subscriptions.iter();
             port.rank == rank && subscriptions.any(|s| topic.starts_with(s.as_str()))
@@ -135,7 +192,7 @@ impl Exchange {
     }
 
     /// A message that a port has sent: where it goes first.
-    pub(super) fn submit(&mut self, rank: u32, from: Text, mut msg: Message) -> Step {
+    pub(crate) fn submit(&mut self, rank: u32, from: Text, mut msg: Message) -> Step {
         match msg.kind() {
             Kind::Response { .. } => match msg.pop_route() {
                 Some(to) => self.toward(rank, to, msg),
@@ -158,14 +215,14 @@ impl Exchange {
     }
 
     /// A request that has come to a rank.
-    pub(super) fn request(&mut self, rank: u32, msg: Message, goal: Goal) -> Step {
+    pub(crate) fn request(&mut self, rank: u32, msg: Message, goal: Goal) -> Step {
+        if rank == 0 && self.outside.contains(&msg.service()) {
+            return Step::Outside(msg);
+        }
         if let Goal::Rank(to) = goal
             && to != rank
         {
             return self.up(rank, msg, goal);
-        }
-        if rank == 0 && msg.service() == "content-backing" {
-            return Step::Store(msg);
         }
         if let Some(id) = self.services.get(&(rank, msg.service().to_owned())) {
             return Step::Port(id.clone(), msg);
@@ -193,7 +250,7 @@ impl Exchange {
     }
 
     /// The answer of a broker, on its way.
-    pub(super) fn respond(
+    pub(crate) fn respond(
         &self,
         rank: u32,
         msg: &Message,
@@ -220,7 +277,7 @@ impl Exchange {
     }
 
     /// A response on its way from `rank` to a port.
-    pub(super) fn toward(&self, rank: u32, to: Text, msg: Message) -> Step {
+    pub(crate) fn toward(&self, rank: u32, to: Text, msg: Message) -> Step {
         let Some(port) = self.ports.get(&to) else {
             return Step::Nowhere;
         };
