@@ -164,6 +164,22 @@ fn mpi_programs_span_brokers() {
 }
 
 #[test]
+fn the_processes_of_a_running_job_are_known() {
+    let site = Site::new();
+    let script = "
+        id=$(flux submit -N2 -n2 sh -c 'echo $$ >pid.$FLUX_TASK_RANK; exec sleep inf')
+        flux job hostpids -d ' ' $id | tr ' ' '\\n' | sed 's/.*://' >seen
+        until test -s pid.0 && test -s pid.1; do :; done
+        cat pid.0 pid.1 | cmp - seen && echo the same
+        test $(flux job hostpids -r1 $id | sed 's/.*://') = $(cat pid.1) && echo one of them
+        flux cancel $id; flux job wait-event $id clean >/dev/null
+        flux job hostpids $id || echo not any more";
+    let out = site.script(2, script).success();
+    out.expect_stdout("the same\none of them\nnot any more\n")
+        .expect_error(&["flux-job: the job does not run"]);
+}
+
+#[test]
 fn the_time_limit_is_kept() {
     let site = Site::new();
     let out = site

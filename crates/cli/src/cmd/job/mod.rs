@@ -3,6 +3,7 @@
 mod attach;
 mod convert;
 mod eventlog;
+mod hostpids;
 mod info;
 mod kill;
 mod list;
@@ -72,6 +73,8 @@ enum Command {
     Memo(manage::Memo),
     /// Remove inactive jobs for good
     Purge(manage::Purge),
+    /// Print the hosts and process ids of a running job's tasks
+    Hostpids(hostpids::Hostpids),
     /// Print where a job's tasks ran
     Taskmap(taskmap::Taskmap),
     /// Print how long a job may still run
@@ -107,6 +110,7 @@ pub(crate) fn run(args: Args) -> Outcome {
             Command::Submit(c) => c.run(&handle().await?).await,
             Command::Memo(c) => c.run(&handle().await?).await,
             Command::Purge(c) => c.run(&handle().await?).await,
+            Command::Hostpids(c) => c.run(&handle().await?).await,
             // A task map given as text needs no instance.
             Command::Taskmap(c) => c.run().await,
             Command::Timeleft(c) => c.run(&handle().await?).await,
