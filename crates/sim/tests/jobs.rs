@@ -41,6 +41,7 @@ fn what_was_found() {
     for at in [54, 60, 63] {
         holds(&Plan::short(at, Fault::Unload(Part::Exec)));
     }
+    holds(&Plan::short(82, Fault::Module(Part::Ingest)));
     for seed in [29, 90, 94, 108, 113, 167, 184, 207] {
         holds(&Plan::random(seed));
     }

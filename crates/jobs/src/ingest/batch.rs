@@ -43,7 +43,8 @@ pub(super) async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
             &job.id.key(JobKey::Jobspec),
             job.jobspec.to_string().as_bytes(),
         );
-        txn.append(
+        // Not appended: an earlier life may have stored a job of this id, and have ended before it told anybody.
+        txn.put_raw(
             &job.id.key(JobKey::Eventlog),
             job.submit.encode().as_bytes(),
         );

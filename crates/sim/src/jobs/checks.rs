@@ -135,10 +135,10 @@ pub fn cores_are_not_shared(records: &[Record], since: f64) -> Result<(), String
     for ((rank, core), mut uses) in uses {
         uses.sort_by(|a, b| a.0.total_cmp(&b.0));
         let shared = uses.windows(2).find(|two| two[1].0 < two[0].1);
-        if let Some([(.., one), (.., other)]) = shared {
+        if let Some([(_, until, one), (from, _, other)]) = shared {
             let (one, other) = (one.dec(), other.dec());
             return Err(format!(
-                "core {core} of rank {rank} belongs to the jobs {one} and {other} at one time"
+                "core {core} of rank {rank} belongs to the jobs {one} (until {until}) and {other} (from {from}) at one time"
             ));
         }
     }
