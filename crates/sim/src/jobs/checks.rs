@@ -117,14 +117,15 @@ pub fn is_legal(record: &Record) -> Result<(), String> {
 /// From when until when a job has something.
 type Use = (f64, f64, JobId);
 
-/// No core belongs to two jobs at one time. The records were read one after the other, from the time `since`.
-pub fn cores_are_not_shared(records: &[Record], since: f64) -> Result<(), String> {
+/// No core belongs to two jobs at one time. Of a job that has not given back its cores it is not known until when it has
+/// them: the records are read one after the other, and events are older than what stores them. In the end all have.
+pub fn cores_are_not_shared(records: &[Record]) -> Result<(), String> {
     let mut uses: BTreeMap<(u32, u32), Vec<Use>> = BTreeMap::new();
     for record in records {
-        let (Some(set), Some(from)) = (&record.resources, record.time_of("alloc")) else {
+        let times = record.time_of("alloc").zip(record.time_of("free"));
+        let Some((set, (from, until))) = record.resources.as_ref().zip(times) else {
             continue;
         };
-        let until = record.time_of("free").unwrap_or(since);
         for target in set.targets() {
             for core in target.children.cores.iter() {
                 let uses = uses.entry((target.rank, core)).or_default();

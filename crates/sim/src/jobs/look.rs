@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use client::{Handle, Node};
 use formats::ResourceSet;
@@ -21,8 +20,6 @@ pub(super) struct Sight {
     pub(super) under_way: bool,
     /// Jobs there were, if nobody has taken them.
     pub(super) records: Option<Vec<Record>>,
-    /// When it began.
-    pub(super) since: f64,
     /// How many ids were looked at.
     pub(super) looked_at: usize,
     /// Resources that the scheduler has given away, if any.
@@ -82,7 +79,7 @@ async fn record(handle: &Handle, id: JobId) -> Result<Option<Record>, RpcError> 
 /// Reads the records of these jobs; those that wait for somebody to `release` them do so no longer.
 pub(super) async fn look(handle: Handle, ids: BTreeSet<JobId>, seen: Seen, release: bool) {
     let mut records = Vec::new();
-    let (looked_at, since) = (ids.len(), eventlog::timestamp(SystemTime::now()));
+    let looked_at = ids.len();
     for id in ids {
         match record(&handle, id).await {
             Ok(Some(record)) => records.push(record),
@@ -110,7 +107,6 @@ pub(super) async fn look(handle: Handle, ids: BTreeSet<JobId>, seen: Seen, relea
     seen.last = last;
     seen.records = Some(records);
     seen.looked_at = looked_at;
-    seen.since = since;
     seen.allocated = (!is_free).then(|| status["allocated"].clone());
     seen.under_way = false;
 }

@@ -590,7 +590,7 @@ impl World {
         for record in &records {
             checks::is_legal(record)?;
         }
-        checks::cores_are_not_shared(&records, self.seen.get().since)?;
+        checks::cores_are_not_shared(&records)?;
         checks::shells_start_once(&self.shells.starts)?;
         let done = self.shared.get();
         let is_calm = done.left.iter().all(|left| *left == 0)
