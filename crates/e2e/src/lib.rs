@@ -80,6 +80,22 @@ impl Site {
         &self.programs
     }
 
+    /// Build an example of a plugin in Rust beside the programs.
+    #[must_use]
+    pub fn example_plugin(&self, name: &str) -> PathBuf {
+        let target = self.programs.parent();
+        let target = target.expect("programs are in a profile's directory");
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "-p", "plugin-sdk", "--example", name])
+            .arg("--target-dir")
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.expect("cargo is there").success());
+        self.programs.join(format!("examples/lib{name}.so"))
+    }
+
     /// Put a file into the directory of the test.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);

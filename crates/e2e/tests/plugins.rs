@@ -83,20 +83,7 @@ fn the_example_in_c_asks_for_banks() {
 #[test]
 fn the_example_in_rust_makes_projects_important() {
     let site = Site::new();
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "plugin-sdk",
-            "--example",
-            "importance",
-        ])
-        .current_dir(repository("."))
-        .status()
-        .expect("cargo runs");
-    assert!(built.success());
-    let object = site.programs().join("examples/libimportance.so");
+    let object = site.example_plugin("importance");
     let text = format!(
         "flux queue stop --quiet
         other=$(flux submit true)

@@ -51,26 +51,7 @@ fn the_example_in_c_tells_how_tasks_have_ended() {
 #[test]
 fn the_example_in_rust_maps_tasks() {
     let site = Site::new();
-    let target = site
-        .programs()
-        .parent()
-        .expect("programs are in a profile's directory");
-    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
-    let built = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "plugin-sdk",
-            "--example",
-            "reverse",
-            "--target-dir",
-        ])
-        .arg(target)
-        .current_dir(repository(""))
-        .status();
-    assert!(built.expect("cargo is there").success());
-    let plugin = target.join("debug/examples/libreverse.so");
+    let plugin = site.example_plugin("reverse");
     site.write("rc.toml", &format!("[[plugin]]\nfile = {plugin:?}"));
     let script =
         "flux run -N2 -n4 -o userrc=rc.toml --taskmap=reverse --label-io printenv REVERSED | sort

@@ -17,6 +17,16 @@ struct aux {
 };
 static struct aux *auxes;
 
+/* The number that is the answer, which is freed; -1 if there was none. */
+static int take_number (char *answer, uint64_t *number)
+{
+    if (!answer)
+        return -1;
+    *number = strtoull (answer, NULL, 10);
+    free (answer);
+    return 0;
+}
+
 /* What upstream's job manager has. */
 
 flux_t *flux_jobtap_get_flux (flux_plugin_t *p)
@@ -225,11 +235,10 @@ int flux_jobtap_get_job_result (flux_plugin_t *p, flux_jobid_t id, int *result)
         errno = EINVAL;
         return -1;
     }
-    char *answer = ask ("job_result", "{s:I}", "id", id);
-    if (!answer)
+    uint64_t number;
+    if (take_number (ask ("job_result", "{s:I}", "id", id), &number) < 0)
         return -1;
-    *result = atoi (answer);
-    free (answer);
+    *result = number;
     return 0;
 }
 
@@ -337,12 +346,7 @@ static int there (flux_plugin_t *p, flux_jobid_t id, uint64_t *found)
         errno = EINVAL;
         return -1;
     }
-    char *answer = ask ("job_id", "{s:I}", "id", id);
-    if (!answer)
-        return -1;
-    *found = strtoull (answer, NULL, 10);
-    free (answer);
-    return 0;
+    return take_number (ask ("job_id", "{s:I}", "id", id), found);
 }
 
 static void aux_drop (struct aux **at)

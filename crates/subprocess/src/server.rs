@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use wire::{Message, RpcError};
 
 use crate::process::{self, Control, Manner, Process, Report, Reports, Stream};
-use crate::survivors::{self, Survivors};
+use crate::survivors::Survivors;
 
 /// Bytes of input that may be on their way to one process, unless the command's option
 /// `stdin_BUFSIZE` says otherwise.
@@ -263,21 +263,22 @@ impl Server {
         let key = self.next_key;
         let given = cmd.clone();
         cmd.env.insert("FLUX_URI".into(), self.uri.clone());
-        let survival = patience.zip(self.survivors.as_ref());
-        if let Some((patience, survivors)) = survival {
-            survivors::tell(&mut cmd, &survivors.path(given.name()), patience);
+        let mortal = |e: &std::io::Error| {
+            let text = format!("{} will end with this broker: {e}", given.name());
+            self.handle.say("rexec", 4, &text);
+        };
+        let reserved = patience.zip(self.survivors.as_ref()).and_then(|(p, s)| {
+            let reserved = s.reserve(given.name(), p, &given.cmdline);
+            reserved.inspect_err(mortal).ok()
+        });
+        if let Some(reserved) = &reserved {
+            reserved.tell(&mut cmd);
         }
         let process = process::start(key, &cmd, manner, self.reports.clone())?;
         self.next_key += 1;
         let pid = process.pid;
-        let outlives_broker = survival.is_some_and(|(patience, survivors)| {
-            let noted = survivors.add(given.name(), pid, patience, &given.cmdline);
-            let failed = |e: &std::io::Error| {
-                let text = format!("{}[{pid}] will end with this broker: {e}", given.name());
-                self.handle.say("rexec", 4, &text);
-            };
-            noted.inspect_err(failed).is_ok()
-        });
+        let outlives_broker =
+            reserved.is_some_and(|reserved| reserved.fill(pid).inspect_err(mortal).is_ok());
         self.handle.respond(msg, &ExecResponse::Started { pid });
         if flags & FLAG_CREDIT != 0 {
             self.handle.respond(msg, &credit(windows));

@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use formats::subprocess::Command;
@@ -53,33 +53,40 @@ impl Survivors {
         self.dir.join(label)
     }
 
-    /// Make the record of a process that has just begun.
-    pub(crate) fn add(
+    /// Room for the record of a process that is to begin. Where there is none it must not be told of one: it would wait
+    /// for it.
+    pub(crate) fn reserve(
         &self,
         label: &str,
-        pid: i32,
         patience: u64,
         cmdline: &[String],
-    ) -> io::Result<()> {
-        let (_, start) = look(pid)?.ok_or(ErrorKind::NotFound)?;
-        let record = Record {
-            pid,
-            start,
-            boot: self.boot.clone(),
-            patience,
-            label: label.to_owned(),
-            cmdline: cmdline.to_owned(),
-        };
-        let mut file = std::fs::OpenOptions::new();
-        file.write(true).create(true).truncate(true).mode(0o600);
-        // Renamed in the end: a record is there as a whole or not at all.
-        let (path, part) = (self.path(label), self.dir.join(format!(".{label}")));
+    ) -> io::Result<Reserved> {
         match std::fs::DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        serde_json::to_writer(file.open(&part)?, &record)?;
-        std::fs::rename(part, path)
+        let part = self.dir.join(format!(".{label}"));
+        let mut file = std::fs::OpenOptions::new();
+        file.write(true).create(true).truncate(true).mode(0o600);
+        let mut reserved = Reserved {
+            file: file.open(&part)?,
+            part,
+            path: self.path(label),
+            room: 0,
+            // No record is longer than with the largest numbers.
+            record: Record {
+                pid: i32::MAX,
+                start: u64::MAX,
+                boot: self.boot.clone(),
+                patience,
+                label: label.to_owned(),
+                cmdline: cmdline.to_owned(),
+            },
+        };
+        let text = serde_json::to_vec(&reserved.record)?;
+        reserved.room = text.len();
+        reserved.file.write_all_at(&text, 0)?;
+        Ok(reserved)
     }
 
     /// Nobody needs to know of this process any more.
@@ -136,18 +143,49 @@ impl Survivors {
     }
 }
 
+/// Room for a record. It goes away if nothing is put there.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    file: std::fs::File,
+    part: PathBuf,
+    path: PathBuf,
+    room: usize,
+    record: Record,
+}
+
+impl Reserved {
+    /// Tell the process that is to begin where its record will be.
+    pub(crate) fn tell(&self, cmd: &mut Command) {
+        let path = self.path.to_string_lossy().into_owned();
+        cmd.env.insert(RECORD.into(), path);
+        let patience = self.record.patience.to_string();
+        cmd.env.insert(PATIENCE.into(), patience);
+    }
+
+    /// Make the record of the process, which has just begun.
+    pub(crate) fn fill(mut self, pid: i32) -> io::Result<()> {
+        let (_, start) = look(pid)?.ok_or(ErrorKind::NotFound)?;
+        (self.record.pid, self.record.start) = (pid, start);
+        let mut text = serde_json::to_vec(&self.record)?;
+        text.resize(self.room, b' ');
+        self.file.write_all_at(&text, 0)?;
+        // Renamed in the end: a record is there as a whole or not at all.
+        std::fs::rename(&self.part, &self.path)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // It is not there any more if it has become the record.
+        let _ = std::fs::remove_file(&self.part);
+    }
+}
+
 impl Drop for Survivors {
     fn drop(&mut self) {
         // It stays if anything is in it.
         let _ = std::fs::remove_dir(&self.dir);
     }
-}
-
-/// Tell a process that is to begin where its record will be.
-pub(crate) fn tell(cmd: &mut Command, record: &Path, patience: u64) {
-    let record = record.to_string_lossy().into_owned();
-    cmd.env.insert(RECORD.into(), record);
-    cmd.env.insert(PATIENCE.into(), patience.to_string());
 }
 
 /// Wait status of a process that has ended, by what it has left beside its record.
@@ -227,7 +265,10 @@ mod tests {
             .spawn()
             .expect("cat is there");
         let pid = child.id() as i32;
-        survivors.add("one", pid, 60, &cmdline(&["cat"])).unwrap();
+        let reserve = || survivors.reserve("one", 60, &cmdline(&["cat"])).unwrap();
+        drop(reserve());
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        reserve().fill(pid).unwrap();
         let again = Survivors::open(&dir).unwrap();
         let (found, unreadable) = again.find().unwrap();
         assert_eq!(unreadable, [""; 0]);
@@ -259,7 +300,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let survivors = Survivors::open(dir.path()).unwrap();
         let pid = std::process::id() as i32;
-        survivors.add("me", pid, 1, &cmdline(&["me"])).unwrap();
+        let reserved = survivors.reserve("me", 1, &cmdline(&["me"]));
+        reserved.unwrap().fill(pid).unwrap();
         let text = std::fs::read_to_string(survivors.path("me")).unwrap();
         let record: Record = serde_json::from_str(&text).unwrap();
         let altered = [

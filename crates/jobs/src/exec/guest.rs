@@ -37,10 +37,7 @@ impl Guest {
     pub(super) async fn create(&self, userid: u32) -> Result<Vec<(u32, i32)>, RpcError> {
         let key = self.id.key(JobKey::Guest);
         match kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await {
-            Ok(TreeObj::DirRef(_)) => {
-                self.restore(userid).await?;
-                return self.exited().await;
-            }
+            Ok(TreeObj::DirRef(_)) => return self.take_up(userid).await,
             Err(e) if e.errno != libc::ENOENT => return Err(e),
             _ => {}
         }
@@ -72,8 +69,14 @@ impl Guest {
         commit.await.map(drop)
     }
 
-    /// Take it up again, or make it from what was kept. Errors: ENOTSUP if nothing was.
-    pub(super) async fn restore(&self, userid: u32) -> Result<(), RpcError> {
+    /// Take it up again, as [`Guest::restore`] does; returns the shells that have exited since.
+    pub(super) async fn take_up(&self, userid: u32) -> Result<Vec<(u32, i32)>, RpcError> {
+        self.restore(userid).await?;
+        self.exited().await
+    }
+
+    /// Have it again, or make it from what was kept. Errors: ENOTSUP if nothing was.
+    async fn restore(&self, userid: u32) -> Result<(), RpcError> {
         let known = kvs::client::getroot(&self.handle, Some(&self.name)).await;
         if let Err(gone) = known {
             let key = self.id.key(JobKey::Guest);
@@ -98,7 +101,7 @@ impl Guest {
     }
 
     /// Ranks whose shells had exited before, with their wait statuses, as the exec eventlog says.
-    pub(super) async fn exited(&self) -> Result<Vec<(u32, i32)>, RpcError> {
+    async fn exited(&self) -> Result<Vec<(u32, i32)>, RpcError> {
         let log = kvs::client::get(&self.handle, Some(&self.name), EXEC_EVENTLOG).await;
         let log = match log {
             // Nothing had begun.

@@ -98,10 +98,7 @@ pub(super) async fn run(
         }
     };
     let prepared = match start.reattach {
-        true => match guest.restore(start.userid).await {
-            Ok(()) => guest.exited().await,
-            Err(e) => Err(e),
-        },
+        true => guest.take_up(start.userid).await,
         false => guest.create(start.userid).await,
     };
     let exited = match prepared {

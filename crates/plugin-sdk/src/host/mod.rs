@@ -11,6 +11,6 @@ pub(crate) mod table;
 
 pub use library::{Kind, kind_of};
 pub use plugin::{Extension, LoadError, Plugin, Setup};
-pub(crate) use plugin::{Kept, lock};
+pub(crate) use plugin::{Kept, keep, lock};
 pub use program::{Program, Start};
 pub use services::{Failure, Services};

@@ -94,6 +94,19 @@ impl Kept {
     }
 }
 
+/// Keep a value under a name, or nothing if it is null; returns what was there.
+pub(crate) fn keep(
+    aux: &mut HashMap<String, Kept>,
+    key: &str,
+    value: *mut c_void,
+    free: Option<Free>,
+) -> Option<Kept> {
+    match value.is_null() {
+        true => aux.remove(key),
+        false => aux.insert(key.to_owned(), Kept::new(value, free)),
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         if let (Some(free), false) = (self.free, self.value.0.is_null()) {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value};
 use wire::Glob;
 
-use super::plugin::{Kept, Plugin, Pointer, Registered, lock};
+use super::plugin::{Kept, Plugin, Pointer, Registered, keep, lock};
 use super::services::{self, Failure};
 use crate::abi::{ABI, Free, Handler, Host, OUT, REPLACE, RawArgs, RawPlugin};
 use crate::args::Args;
@@ -239,15 +239,8 @@ unsafe extern "C" fn aux_set(
     unsafe {
         let set = || {
             let (plugin, key) = (known(p)?, text(key)?);
-            let kept = (!value.is_null()).then(|| Kept::new(value, free));
             // Given back after the lock is open again: the plugin may set more.
-            let old = {
-                let mut aux = lock(&plugin.aux);
-                match kept {
-                    Some(kept) => aux.insert(key.to_owned(), kept),
-                    None => aux.remove(key),
-                }
-            };
+            let old = keep(&mut lock(&plugin.aux), key, value, free);
             drop(old);
             Ok(0)
         };

@@ -9,7 +9,7 @@ use crate::abi::{ABI, Free, RawArgs, RawPlugin};
 use crate::args::Args;
 use crate::host::table::{args, asked, known, object, outcome, text};
 use crate::host::{Extension, Failure};
-use crate::host::{Kept, lock};
+use crate::host::{Kept, keep, lock};
 
 /// The table, for [`Setup`](crate::host::Setup).
 pub const EXTENSION: Extension = Extension {
@@ -213,15 +213,12 @@ unsafe extern "C" fn job_aux_set(
     unsafe {
         let set = || {
             let (plugin, key, job) = (known(p)?, text(key)?, there(p, job)?);
-            let kept = (!value.is_null()).then(|| Kept::new(value, free));
-            let old = {
-                let mut aux = lock(&plugin.aux_of);
-                let of = aux.entry(job).or_default();
-                match kept {
-                    Some(kept) => of.insert(key.to_owned(), kept),
-                    None => of.remove(key),
-                }
-            };
+            let old = keep(
+                lock(&plugin.aux_of).entry(job).or_default(),
+                key,
+                value,
+                free,
+            );
             drop(old);
             Ok(0)
         };
