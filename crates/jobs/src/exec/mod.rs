@@ -8,6 +8,7 @@
 //! keeps them by label, and a `start` with `reattach` finds them again.
 
 mod barrier;
+mod bulk;
 mod config;
 mod ending;
 mod guest;
@@ -163,7 +164,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
     }
     let handle = &exec.site.handle;
     let kept = stream::iter(ids)
-        .map(|id| async move { guest::Guest::new(handle.clone(), id).graft().await });
+        .map(|id| async move { guest::Guest::new(handle.clone(), id).keep().await });
     // Jobs that only pretend to run have no namespace, and an instance that ends has no KVS much longer.
     kept.buffer_unordered(WINDOW).for_each(|_| async {}).await;
     Ok(())
