@@ -372,8 +372,8 @@ impl World {
                     false => continue,
                 }
             };
-            // Who comes while the manager is away has to be started again.
-            let is_early = result.is_err_and(|e| e.errno == libc::ENOSYS);
+            // Ingest that comes while the manager is away has to be started again.
+            let is_early = *part == Part::Ingest && result.is_err_and(|e| e.errno == libc::ENOSYS);
             if !module.ending && !is_early {
                 return Err(end);
             }
