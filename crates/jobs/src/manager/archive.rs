@@ -27,6 +27,8 @@ const ROOT: &str = "inactive";
 const FLOOR: &str = "inactive.floor";
 /// Segments of one directory: commits write directories anew.
 const WIDTH: u32 = 64;
+/// Jobs named beside a new floor for each job that was put away since the last: bounds what is written for a job.
+const BESIDE: usize = 10;
 
 /// From which job on records have to be looked at, and which ones below.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub(crate) struct Archive {
     /// Segments below this one can be read.
     stored: u32,
     floor: Option<JobId>,
+    /// Jobs put away since there is that floor.
+    since: usize,
     /// Jobs whose records cannot be read.
     unreadable: Vec<JobId>,
 }
@@ -144,7 +148,13 @@ impl Manager {
             self.batch.set(format!("{directory}.purged"), purged);
         }
         self.archive.segments.insert(number, segment);
-        self.raise_floor();
+        self.archive.since += ids.len();
+        // An older floor holds as well; only more records are looked at.
+        if self.jobs.len() + self.past.fresh().len() <= BESIDE * self.archive.since {
+            self.raise_floor();
+        } else if self.archive.floor.is_none() {
+            self.set_floor(JobId(0), Vec::new());
+        }
         self.batch.after(After::Archived(number));
         Ok(None)
     }
@@ -152,11 +162,16 @@ impl Manager {
     /// Everything this manager knows is in a segment, or named beside the new floor.
     fn raise_floor(&mut self) {
         let floor = JobId(self.max_id + 1);
-        self.archive.floor = Some(floor);
         let beside = self.jobs.keys().chain(self.past.fresh());
         let beside = beside.chain(&self.archive.unreadable).copied();
         let mut beside: Vec<JobId> = beside.collect();
         beside.sort_unstable();
+        self.archive.since = 0;
+        self.set_floor(floor, beside);
+    }
+
+    fn set_floor(&mut self, floor: JobId, beside: Vec<JobId>) {
+        self.archive.floor = Some(floor);
         let floor = json!(Floor { floor, beside });
         self.batch.set(FLOOR, floor.to_string());
     }

@@ -112,7 +112,7 @@ impl Past {
     }
 
     /// Jobs that have no place in the archive.
-    pub(crate) fn fresh(&self) -> impl Iterator<Item = &JobId> {
+    pub(crate) fn fresh(&self) -> impl ExactSizeIterator<Item = &JobId> {
         self.fresh.iter()
     }
 
