@@ -16,9 +16,9 @@ nixpkgs.lib.nixosSystem {
           "node[1-2]"
         ];
         certificate = "/etc/flux/system/curve.cert";
+        interface = "eth0";
         openFirewall = true;
         policy.jobspec.defaults.system.duration = "1h";
-        housekeeping = "true";
       };
     }
   ];

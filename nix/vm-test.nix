@@ -2,12 +2,16 @@
 { pkgs, name }:
 let
   certificate = pkgs.runCommand "flux.cert" { } "${pkgs.ferroflux}/bin/flux keygen $out";
+  ring = pkgs.runCommandCC "flux-test-ring" { nativeBuildInputs = [ pkgs.mpich ]; } ''
+    mkdir -p $out/bin
+    mpicc -std=c11 -O2 -o $out/bin/flux-test-ring ${../examples/ring.c}
+  '';
   node =
     role:
     { lib, ... }:
     {
       imports = [ (import ./module { self.overlays.default = _: _: { inherit (pkgs) ferroflux; }; }) ];
-      environment.systemPackages = [ pkgs.mpich ];
+      environment.systemPackages = [ ring ];
       # A test's certificate may be read by all: copied, because brokers refuse one that others can read.
       systemd.tmpfiles.rules = [ "C /etc/flux/system/curve.cert 0400 flux flux - ${certificate}" ];
       services.flux = {

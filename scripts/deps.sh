@@ -12,6 +12,10 @@ cd "$(dirname "$0")/.."
 #   mpich, libmpich-dev  MPI programs of examples/ and tests: mpicc, mpiexec.hydra
 #   python3          scripts of bench/
 PACKAGES="build-essential pkg-config libzmq3-dev libhwloc-dev mpich libmpich-dev python3"
+# What only some checks need; they say so where it is missing.
+#   nix-bin          reads the Nix files
+#   the rest         starts virtual machines: vm-tests/README.md
+WANTED="nix-bin qemu-system-x86 qemu-utils mmdebstrap vde2 busybox-static e2fsprogs"
 
 installed() {
     dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
@@ -34,6 +38,16 @@ if command -v dpkg-query >/dev/null; then
         # The list holds package names only, so splitting it into words is meant.
         # shellcheck disable=SC2086
         $install
+    fi
+    missing=
+    for package in $WANTED; do
+        installed "$package" || missing="$missing $package"
+    done
+    if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ]; then
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086
+        { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } ||
+            echo "deps: not installed:$missing; some checks will be skipped" >&2
     fi
 else
     echo "deps: not Debian; make sure you have the equivalents of: $PACKAGES" >&2

@@ -45,9 +45,8 @@ in
     lib.mkMerge [
       { environment.systemPackages = [ cfg.package ]; }
       (lib.mkIf (cfg.role != "tools") {
-        environment.etc."flux/system/conf.d/flux.toml".source = toml.generate "flux.toml" (
-          lib.recursiveUpdate generated cfg.settings
-        );
+        services.flux.configuration = lib.recursiveUpdate generated cfg.settings;
+        environment.etc."flux/system/conf.d/flux.toml".source = toml.generate "flux.toml" cfg.configuration;
         users.users.flux = {
           isSystemUser = true;
           group = "flux";

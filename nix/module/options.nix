@@ -169,6 +169,13 @@ in
       description = "Anything else that flux-config(5) knows, as Nix values. What is said here counts more than other options.";
     };
 
+    configuration = mkOption {
+      inherit (toml) type;
+      internal = true;
+      readOnly = true;
+      description = "All that is in the configuration file.";
+    };
+
     accounting.enable = mkOption {
       type = types.bool;
       default = false;

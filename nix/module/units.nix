@@ -75,7 +75,7 @@ in
         );
         ExecReload = "${cfg.package}/bin/flux config reload --follower-noop";
         Restart = "always";
-        RestartSec = "30s";
+        RestartSec = "5s";
         # Exit code 42: flux-shutdown(1) has ended the instance, or its start-up script fails.
         RestartPreventExitStatus = 42;
         SuccessExitStatus = 42;

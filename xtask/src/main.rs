@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask ci`, `cargo xtask tidy`.
+//! Chores of this repository: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask vm NAME`.
 //!
 //! `ci` is all a change has to pass, in the order of what fails fastest; `.ci/run` runs the same.
 //! `tidy` checks what compiler and linter cannot: the edges between crates, stale paths in
@@ -6,6 +6,7 @@
 
 mod ci;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ usage: cargo xtask COMMAND
 
   ci      format, lints, tidy, licences, build, tests: what a change has to pass
   tidy    crate edges, stale documentation, house rules
+  vm NAME run a scenario of vm-tests/ on virtual machines, with the programs of profile fast
 ";
 
 /// The repository: the directory above this package.
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["vm", name] => vm::run(&root(), name),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
