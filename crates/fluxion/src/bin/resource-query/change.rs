@@ -1,0 +1,163 @@
+//! Commands that change what there is and who has it.
+
+use crate::session::{Session, State};
+use anyhow::{Context as _, Result, bail};
+use fluxion::graph::Vertex;
+use fluxion::plan::JobId;
+use formats::Idset;
+use std::io::Write;
+
+fn job_id(text: &str) -> Result<JobId> {
+    text.parse().with_context(|| format!("no job id: {text}"))
+}
+
+impl Session {
+    pub(crate) fn cancel(&mut self, args: &[&str]) -> Result<()> {
+        let (job, stats) = match args {
+            [job] => (job_id(job)?, false),
+            [job, word] => (job_id(job)?, *word == "stats"),
+            _ => bail!("malformed command"),
+        };
+        let known = self
+            .context
+            .cancel(job)
+            .ok()
+            .with_context(|| format!("nonexistent job {job}"))?;
+        if let Some(record) = self.records.get_mut(&job) {
+            record.state = State::Canceled;
+        }
+        if stats {
+            let touched = known.touched(self.context.graph()).len();
+            self.show_counts("CANCEL", touched)?;
+        }
+        Ok(())
+    }
+
+    fn show_counts(&mut self, what: &str, touched: usize) -> Result<()> {
+        self.rule()?;
+        writeln!(self.out, "INFO: {what} PREORDER COUNT=\"{touched}\"")?;
+        writeln!(self.out, "INFO: {what} POSTORDER COUNT=\"{touched}\"")?;
+        self.rule()
+    }
+
+    pub(crate) fn partial_cancel(&mut self, args: &[&str]) -> Result<()> {
+        let (job, format, file, stats) = match args {
+            [job, format, file] => (job_id(job)?, *format, file, false),
+            [job, format, file, word] => (job_id(job)?, *format, file, *word == "stats"),
+            _ => bail!("malformed command"),
+        };
+        if !matches!(format, "jgf" | "rv1exec") {
+            bail!("unsupported reader {format}");
+        }
+        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        if self.context.jobs().get(&job).is_none() {
+            bail!("nonexistent job {job}");
+        }
+        let tops = match format {
+            "jgf" => self.listed_exclusive(&text)?,
+            _ => self.listed_ranks(&text)?,
+        };
+        let gone = self.context.release(job, &tops);
+        let gone = gone.with_context(|| format!("error encountered while removing job {job}"))?;
+        if let Some(record) = self.records.get_mut(&job).filter(|_| gone) {
+            record.state = State::Canceled;
+        }
+        if stats {
+            self.show_counts("PARTIAL CANCEL", tops.len())?;
+        }
+        Ok(())
+    }
+
+    fn listed_exclusive(&self, text: &str) -> Result<Vec<Vertex>> {
+        let listed = self.context.listed_in_jgf(text)?;
+        Ok(listed
+            .iter()
+            .filter(|s| s.exclusive)
+            .map(|s| s.vertex)
+            .collect())
+    }
+
+    fn listed_ranks(&self, text: &str) -> Result<Vec<Vertex>> {
+        let execution = fluxion::read::rv1::Execution::parse(text)?;
+        let graph = self.context.graph();
+        let mut tops = Vec::new();
+        for rank in execution.ranks() {
+            let of = graph.of_rank(i64::from(rank));
+            if of.is_empty() {
+                bail!("there is no rank {rank}");
+            }
+            tops.extend_from_slice(of);
+        }
+        Ok(tops)
+    }
+
+    pub(crate) fn attach(&mut self, args: &[&str]) -> Result<()> {
+        let [file] = args else {
+            bail!("malformed command")
+        };
+        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        self.context
+            .grow(&text)
+            .context("can't attach JGF subgraph")
+    }
+
+    pub(crate) fn remove(&mut self, args: &[&str]) -> Result<()> {
+        let [target, is_path] = args else {
+            bail!("malformed command")
+        };
+        let tops = match *is_path {
+            "true" => vec![self.context.at(target).context("can't remove subgraph")?],
+            "false" => {
+                let ranks: Idset = target.parse().ok().context("failed to decode ranks.")?;
+                let graph = self.context.graph();
+                ranks
+                    .iter()
+                    .flat_map(|r| graph.of_rank(i64::from(r)).to_vec())
+                    .collect()
+            }
+            _ => bail!("invalid path boolean input"),
+        };
+        self.context
+            .shrink(&tops)
+            .context("can't remove subgraph")?;
+        Ok(())
+    }
+
+    pub(crate) fn set_property(&mut self, args: &[&str]) -> Result<()> {
+        let [path, property] = args else {
+            bail!("malformed command")
+        };
+        let parts = property
+            .split_once('=')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty());
+        let Some((name, value)) = parts else {
+            writeln!(self.out, "Incorrect input format. ")?;
+            writeln!(
+                self.out,
+                "Please use `set-property <resource> PROPERTY=VALUE`."
+            )?;
+            return Ok(());
+        };
+        match self.context.at(path) {
+            Ok(v) => self.context.set_property(v, name, value),
+            Err(_) => writeln!(self.out, "Couldn't find path {path} in resource graph.")?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_status(&mut self, args: &[&str]) -> Result<()> {
+        let [path, status] = args else {
+            bail!("malformed command")
+        };
+        let Ok(v) = self.context.at(path) else {
+            return self.show_no_path(path);
+        };
+        let up = match *status {
+            "up" => true,
+            "down" => false,
+            _ => bail!("unrecognized status"),
+        };
+        self.context.mark(v, up);
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! From a request to the resources it may have.
+
+mod evals;
+mod flexible;
+mod nodes;
+mod policy;
+mod search;
+mod selection;
+mod share;
+
+pub use nodes::{NodeIndex, NodeSet};
+pub use policy::{Order, Policy, PolicyError, Score};
+pub use selection::{Selected, Selection, Step};
+
+use crate::graph::{Graph, Word};
+use crate::plan::{Ledger, Window};
+use crate::request::Request;
+use search::{Mode, Search};
+
+/// What a search is made in.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    /// The resources.
+    pub graph: &'a Graph,
+    /// Who holds them.
+    pub ledger: &'a Ledger,
+    /// What is preferred.
+    pub policy: Policy,
+    /// Whether sibling slots are alternatives.
+    pub flexible: bool,
+    /// The nodes the request's constraint leaves.
+    pub allowed: Option<&'a NodeSet>,
+}
+
+/// How many vertices were looked at, and how many of them would do.
+pub type Visits = (u64, u64);
+
+impl Field<'_> {
+    /// What a request may have in a window.
+    pub fn find(
+        &self,
+        request: &Request,
+        window: Window,
+        visits: &mut Visits,
+    ) -> Option<Selection> {
+        self.select(request, Mode::At(window), visits)
+    }
+
+    /// What a request might have if nobody had anything and everything were up.
+    pub fn find_ever(&self, request: &Request, visits: &mut Visits) -> Option<Selection> {
+        self.select(request, Mode::Ever, visits)
+    }
+
+    fn select(&self, request: &Request, mode: Mode, visits: &mut Visits) -> Option<Selection> {
+        let node = self.graph.words().find("node");
+        let mut search = Search {
+            graph: self.graph,
+            ledger: self.ledger,
+            policy: self.policy,
+            mode,
+            allowed: self.allowed,
+            flexible: self.flexible,
+            node,
+            picks: Vec::new(),
+            inside: 0,
+            labels: Vec::new(),
+            visits: (0, 0),
+        };
+        let mut whole: Vec<Word> = request.whole.clone();
+        whole.extend(node.filter(|_| self.policy.node_exclusive));
+        let found = request.variants.iter().find_map(|variant| {
+            let top = search.run(variant)?;
+            let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
+            Some(selection).filter(|s| !s.is_empty())
+        });
+        visits.0 += search.visits.0;
+        visits.1 += search.visits.1;
+        found
+    }
+}
