@@ -2,7 +2,7 @@
 
 use crate::find::{Criteria, CriteriaError};
 use crate::graph::{Graph, GraphError, Vertex};
-use crate::matching::{Field, NodeIndex, Policy, PolicyError, Selected, Selection, Visits};
+use crate::matching::{Field, NodeIndex, NodeSet, Policy, PolicyError, Selected, Selection, Visits};
 use crate::plan::{FilterError, Filters, Hold, JobId, Ledger, Term, Time, Window};
 use crate::read::{Format, ReadError, jgf, rv1};
 use crate::request::{Request, RequestError};
@@ -148,11 +148,14 @@ impl Job {
         &self.holds
     }
 
-    /// The vertices it holds and those above them.
+    /// The vertices it holds, those below them that it holds with them, and those above.
     pub fn touched(&self, graph: &Graph) -> HashSet<Vertex> {
         let mut touched = HashSet::new();
         for hold in &self.holds {
             touched.insert(hold.vertex);
+            if hold.whole {
+                touched.extend(graph.subtree(hold.vertex).map(Vertex));
+            }
             touched.extend(
                 graph
                     .ancestors(hold.vertex)
@@ -173,6 +176,8 @@ pub struct Context {
     ledger: Ledger,
     jobs: BTreeMap<JobId, Job>,
     index: Option<NodeIndex>,
+    /// How many nodes are up.
+    nodes_up: i64,
     visits: Visits,
 }
 
@@ -186,15 +191,18 @@ impl Context {
     /// Takes a graph.
     pub fn new(graph: Graph, options: Options) -> Result<Context, Error> {
         let filters = Filters::new(&options.prune, &graph)?;
-        Ok(Context {
+        let mut context = Context {
             policy: Policy::parse(&options.policy)?,
             ledger: Ledger::new(&graph, filters),
             graph,
             jobs: BTreeMap::new(),
             index: None,
+            nodes_up: 0,
             visits: (0, 0),
             options,
-        })
+        };
+        context.count_nodes_up();
+        Ok(context)
     }
 
     /// The resources.
@@ -263,11 +271,10 @@ impl Context {
             d => d,
         };
         let allowed = request.constraint.as_ref().map(|constraint| {
-            let index = self
-                .index
-                .get_or_insert_with(|| NodeIndex::new(&self.graph));
+            let index = self.index.get_or_insert_with(|| NodeIndex::new(&self.graph));
             index.satisfying(&self.graph, constraint)
         });
+        self.check_nodes(op, request, allowed.as_ref())?;
         let look = Look {
             field: Field {
                 graph: &self.graph,
@@ -284,6 +291,35 @@ impl Context {
         let found = look.run(op, now, &mut visits);
         self.visits = visits;
         found
+    }
+
+    /// Whether so many nodes are up, and so many fit the constraint.
+    fn check_nodes(&self, op: Op, request: &Request, allowed: Option<&NodeSet>) -> Result<(), MatchError> {
+        let Some(node) = self.graph.words().find("node") else {
+            return Ok(());
+        };
+        let need = request.demand.iter().find(|d| d.0 == node).map_or(0, |d| d.1);
+        let fit = allowed.map_or(i64::MAX, |set| set.count(node) as i64);
+        if need <= self.nodes_up && need <= fit {
+            return Ok(());
+        }
+        match op {
+            Op::AllocateWithSatisfiability | Op::Satisfiability => Err(MatchError::Unsatisfiable),
+            _ => Err(MatchError::Busy),
+        }
+    }
+
+    fn count_nodes_up(&mut self) {
+        let graph = &self.graph;
+        let nodes = graph.words().find("node").map_or(&[][..], |node| graph.of_kind(node));
+        let up = |v: &&u32| {
+            let v = Vertex(**v);
+            graph.is_up(v) && graph.ancestors(v).all(|a| graph.is_up(a))
+        };
+        self.nodes_up = match graph.down().next() {
+            None => nodes.len() as i64,
+            Some(_) => nodes.iter().filter(up).count() as i64,
+        };
     }
 
     /// Has a job have what a JSON graph or an R lists, as when it is taken up again.
@@ -380,16 +416,19 @@ impl Context {
         Ok(false)
     }
 
-    /// The vertex at a path.
-    pub fn at(&self, path: &str) -> Result<Vertex, Error> {
-        self.graph
-            .find_path(path)
-            .ok_or_else(|| Error::NoPath(path.to_owned()))
+    /// The vertices at a path; there is at least one.
+    pub fn at(&self, path: &str) -> Result<Vec<Vertex>, Error> {
+        let found = self.graph.find_paths(path);
+        match found.is_empty() {
+            true => Err(Error::NoPath(path.to_owned())),
+            false => Ok(found),
+        }
     }
 
     /// Marks a vertex, and so what is below it, up or down.
     pub fn mark(&mut self, v: Vertex, up: bool) {
         self.graph.set_up(v, up);
+        self.count_nodes_up();
     }
 
     /// Marks ranks up or down; ranks that do not exist are left out.
@@ -399,6 +438,7 @@ impl Context {
                 self.graph.set_up(v, up);
             }
         }
+        self.count_nodes_up();
     }
 
     /// Sets a property of a vertex.
@@ -496,6 +536,7 @@ impl Context {
         self.ledger = Ledger::new(&graph, filters);
         self.graph = graph;
         self.index = None;
+        self.count_nodes_up();
         for (_, mut job) in std::mem::take(&mut self.jobs) {
             let moved = |hold: &Hold| {
                 let vertex = places[hold.vertex.0 as usize]?;

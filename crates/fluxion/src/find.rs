@@ -42,7 +42,7 @@ pub struct Criteria(Node);
 
 /// Why a text is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("criteria, at '{at}': {message}")]
+#[error("invalid criteria, at '{at}': {message}")]
 #[allow(missing_docs)] // their messages say it
 pub struct CriteriaError {
     pub at: String,

@@ -11,6 +11,9 @@ use formats::{
 use serde_json::{Map, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
+/// Types that may be asked for though a graph has none of them.
+const COMMON: [&str; 8] = ["cluster", "rack", "node", "socket", "gpu", "core", "ssd", "storage_node"];
+
 /// How many variants `xor_slot`s may expand to.
 const VARIANTS: usize = 1000;
 
@@ -72,6 +75,8 @@ pub enum RequestError {
     Constraint(#[from] ConstraintError),
     #[error("jobspec.attributes.system.duration: {0} is no duration")]
     Duration(f64),
+    #[error("Value of \"type\" must be a resource type known to fluxion")]
+    Kind(String),
     #[error("jobspec.resources: xor_slots expand to more than {VARIANTS} variants")]
     Variants,
 }
@@ -126,6 +131,7 @@ impl Request {
         }
         let compile = Compile { graph, flexible };
         let mut whole = Vec::new();
+        compile.check(&jobspec.resources)?;
         let (entries, demand) = compile.entries(&jobspec.resources, &mut whole);
         let variants = match flexible {
             true => split(&entries).ok_or(RequestError::Variants)?,
@@ -158,6 +164,17 @@ fn add(to: &mut Amounts, kind: Word, amount: i64) {
 }
 
 impl Compile<'_> {
+    /// Whether all types are known.
+    fn check(&self, resources: &[Resource]) -> Result<(), RequestError> {
+        resources.iter().try_for_each(|r| {
+            let known = COMMON.contains(&&*r.kind) || self.graph.words().find(&r.kind).is_some();
+            if !known {
+                return Err(RequestError::Kind(r.kind.clone()));
+            }
+            self.check(&r.with)
+        })
+    }
+
     fn entries(&self, resources: &[Resource], whole: &mut Vec<Word>) -> (Vec<Entry>, Amounts) {
         let (mut entries, mut needed) = (Vec::new(), Amounts::new());
         let mut alternatives: Vec<Amounts> = Vec::new();

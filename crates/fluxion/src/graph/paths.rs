@@ -53,26 +53,47 @@ impl Graph {
         self.subtree(self.root()).contains(&v.0)
     }
 
-    /// The vertex at a path of any subsystem.
+    /// The first vertex at a path of any subsystem.
     pub fn find_path(&self, path: &str) -> Option<Vertex> {
-        self.find_rooted(path).or_else(|| {
-            let mut others = self.paths.iter();
-            others
-                .find(|(_, paths)| paths.iter().any(|(_, p)| **p == *path))
-                .map(|(v, _)| Vertex(*v))
-        })
+        self.find_paths(path).first().copied()
     }
 
-    fn find_rooted(&self, path: &str) -> Option<Vertex> {
-        let mut steps = path.strip_prefix('/')?.split('/');
-        let mut name = String::new();
-        let mut is = |v: Vertex, step: &str| {
-            name.clear();
-            self.push_name(v, &mut name);
-            name == step
+    /// The vertices at a path of any subsystem. Names need not be unique.
+    pub fn find_paths(&self, path: &str) -> Vec<Vertex> {
+        let mut found = Vec::new();
+        if let Some(path) = path.strip_prefix('/') {
+            self.descend(self.root(), path, &mut found);
+        }
+        if found.is_empty() {
+            let has = |paths: &[(Word, Box<str>)]| paths.iter().any(|(_, p)| **p == *path);
+            found.extend(self.paths.iter().filter(|p| has(p.1)).map(|p| Vertex(*p.0)));
+            found.sort_unstable();
+        }
+        found
+    }
+
+    fn descend(&self, v: Vertex, path: &str, found: &mut Vec<Vertex>) {
+        let (step, rest) = match path.split_once('/') {
+            Some((step, rest)) => (step, Some(rest)),
+            None => (path, None),
         };
-        let first = steps.next()?;
-        let start = Some(self.root()).filter(|root| is(*root, first))?;
-        steps.try_fold(start, |v, step| self.children(v).find(|c| is(*c, step)))
+        if !self.has_name(v, step) {
+            return;
+        }
+        match rest {
+            None => found.push(v),
+            Some(rest) => self.children(v).for_each(|c| self.descend(c, rest, found)),
+        }
+    }
+
+    fn has_name(&self, v: Vertex, name: &str) -> bool {
+        if let Some(own) = self.own_name(v) {
+            return own == name;
+        }
+        let id = self.id(v);
+        name.strip_prefix(self.base(v)).is_some_and(|rest| match id {
+            -1 => rest.is_empty(),
+            _ => rest.parse() == Ok(id) && (rest == "0" || !rest.starts_with(['0', '+'])),
+        })
     }
 }

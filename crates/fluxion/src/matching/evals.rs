@@ -1,5 +1,6 @@
 //! Candidates found in a search, and the choice among them.
 
+use super::order::sort;
 use super::policy::Order;
 use crate::graph::{Vertex, Word};
 use smallvec::SmallVec;
@@ -109,8 +110,8 @@ impl Evals {
 impl List {
     fn sort(&mut self, order: Order) {
         match order {
-            Order::Ascending => self.groups.sort_by_key(|g| g.score),
-            Order::Descending => self.groups.sort_by_key(|g| std::cmp::Reverse(g.score)),
+            Order::Ascending => sort(&mut self.groups, &|a, b| a.score < b.score),
+            Order::Descending => sort(&mut self.groups, &|a, b| a.score > b.score),
             Order::Runs => {
                 let mut scores: Vec<i64> = self.groups.iter().map(|g| g.score).collect();
                 scores.sort_unstable();
@@ -122,7 +123,7 @@ impl List {
                     }
                 }
                 let run = |score: i64| heads.partition_point(|h| *h <= score);
-                self.groups.sort_by_key(|g| std::cmp::Reverse(run(g.score)));
+                sort(&mut self.groups, &|a, b| run(a.score) > run(b.score));
             }
         }
     }

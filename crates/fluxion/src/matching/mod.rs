@@ -3,6 +3,7 @@
 mod evals;
 mod flexible;
 mod nodes;
+mod order;
 mod policy;
 mod search;
 mod selection;

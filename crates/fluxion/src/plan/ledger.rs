@@ -309,14 +309,15 @@ impl Ledger {
             .collect()
     }
 
-    /// The part of the last counted type that no present job has, where any job is.
+    /// How much of the last counted type no present job has; the greatest number if nothing happens
+    /// below.
     pub fn weight(&self, graph: &Graph, v: Vertex) -> u64 {
-        let Some(state) = self.state(v) else { return 0 };
-        let counted = self.filters.at(graph.kind(v));
-        match (counted.last(), state.taken.last()) {
-            (Some(kind), Some(taken)) => (graph.total(v, *kind) - taken).max(0) as u64,
-            _ => 0,
-        }
+        let last = |state: &State| {
+            let kind = self.filters.shown(graph.kind(v)).last()?;
+            let taken = state.taken.get(self.filters.shown(graph.kind(v)).len() - 1)?;
+            Some((graph.total(v, *kind) - taken).max(0) as u64)
+        };
+        self.state(v).and_then(last).unwrap_or(u64::MAX)
     }
 
     /// How much of a counted type below a vertex no present job has.

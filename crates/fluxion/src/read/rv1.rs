@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 pub struct Execution {
     /// By rank: the host, and ids by type.
     nodes: Vec<(u32, String, Vec<(String, Idset)>)>,
-    /// Properties of ranks, of nodes or (`name@type`) of what they have.
-    properties: Vec<(String, Option<String>, Idset)>,
+    /// Properties of ranks, `name` or `name@type`.
+    properties: Vec<(String, Idset)>,
 }
 
 fn idset(value: Option<&Value>, place: &str) -> Result<Idset, ReadError> {
@@ -84,11 +84,7 @@ impl Execution {
             .flatten()
         {
             let ranks = idset(Some(ranks), &format!("R.execution.properties.{name}"))?;
-            let (name, kind) = match name.split_once('@') {
-                Some((name, kind)) => (name, Some(kind.to_owned())),
-                None => (name.as_str(), None),
-            };
-            properties.push((name.to_owned(), kind, ranks));
+            properties.push((name.clone(), ranks));
         }
         let named = nodes.into_iter().zip(hosts.iter());
         Ok(Execution {
@@ -178,9 +174,8 @@ pub fn read(text: &str) -> Result<Builder, ReadError> {
             })?;
             uniq += 1;
             builder.edge(contained, above, number);
-            let kind = Some(new.kind);
-            for (name, of, ranks) in &execution.properties {
-                if ranks.contains(*rank) && of.as_deref().or(Some("node")) == kind {
+            for (name, ranks) in execution.properties.iter().filter(|_| new.kind == "node") {
+                if ranks.contains(*rank) {
                     builder.property(number, name, "");
                 }
             }

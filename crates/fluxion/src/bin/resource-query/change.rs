@@ -1,6 +1,6 @@
 //! Commands that change what there is and who has it.
 
-use crate::session::{Session, State};
+use crate::session::{Session, State, read_file};
 use anyhow::{Context as _, Result, bail};
 use fluxion::graph::Vertex;
 use fluxion::plan::JobId;
@@ -27,15 +27,18 @@ impl Session {
             record.state = State::Canceled;
         }
         if stats {
-            let touched = known.touched(self.context.graph()).len();
-            self.show_counts("CANCEL", touched)?;
+            // A walk from the root looks at what the job touched and at what is beside it.
+            let graph = self.context.graph();
+            let touched = known.touched(graph);
+            let looked = touched.iter().map(|v| graph.children(*v).count()).sum::<usize>() + 1;
+            self.show_counts("CANCEL", looked, touched.len())?;
         }
         Ok(())
     }
 
-    fn show_counts(&mut self, what: &str, touched: usize) -> Result<()> {
+    fn show_counts(&mut self, what: &str, looked: usize, touched: usize) -> Result<()> {
         self.rule()?;
-        writeln!(self.out, "INFO: {what} PREORDER COUNT=\"{touched}\"")?;
+        writeln!(self.out, "INFO: {what} PREORDER COUNT=\"{looked}\"")?;
         writeln!(self.out, "INFO: {what} POSTORDER COUNT=\"{touched}\"")?;
         self.rule()
     }
@@ -49,7 +52,7 @@ impl Session {
         if !matches!(format, "jgf" | "rv1exec") {
             bail!("unsupported reader {format}");
         }
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        let text = read_file(file)?;
         if self.context.jobs().get(&job).is_none() {
             bail!("nonexistent job {job}");
         }
@@ -63,7 +66,7 @@ impl Session {
             record.state = State::Canceled;
         }
         if stats {
-            self.show_counts("PARTIAL CANCEL", tops.len())?;
+            self.show_counts("PARTIAL CANCEL", 0, 0)?;
         }
         Ok(())
     }
@@ -95,7 +98,7 @@ impl Session {
         let [file] = args else {
             bail!("malformed command")
         };
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        let text = read_file(file)?;
         self.context
             .grow(&text)
             .context("can't attach JGF subgraph")
@@ -106,7 +109,7 @@ impl Session {
             bail!("malformed command")
         };
         let tops = match *is_path {
-            "true" => vec![self.context.at(target).context("can't remove subgraph")?],
+            "true" => self.context.at(target).context("can't remove subgraph")?,
             "false" => {
                 let ranks: Idset = target.parse().ok().context("failed to decode ranks.")?;
                 let graph = self.context.graph();
@@ -139,7 +142,7 @@ impl Session {
             return Ok(());
         };
         match self.context.at(path) {
-            Ok(v) => self.context.set_property(v, name, value),
+            Ok(found) => found.iter().for_each(|v| self.context.set_property(*v, name, value)),
             Err(_) => writeln!(self.out, "Couldn't find path {path} in resource graph.")?,
         }
         Ok(())
@@ -149,7 +152,7 @@ impl Session {
         let [path, status] = args else {
             bail!("malformed command")
         };
-        let Ok(v) = self.context.at(path) else {
+        let Ok(found) = self.context.at(path) else {
             return self.show_no_path(path);
         };
         let up = match *status {
@@ -157,7 +160,7 @@ impl Session {
             "down" => false,
             _ => bail!("unrecognized status"),
         };
-        self.context.mark(v, up);
+        found.iter().for_each(|v| self.context.mark(*v, up));
         Ok(())
     }
 }

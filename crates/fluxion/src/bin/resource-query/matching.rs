@@ -1,6 +1,6 @@
 //! Commands that find resources for jobs.
 
-use crate::session::{Record, Session, State};
+use crate::session::{Record, Session, State, read_file};
 use anyhow::{Context as _, Result, bail};
 use fluxion::plan::{JobId, Time};
 use fluxion::{Match, MatchError, Op, request, write};
@@ -41,7 +41,7 @@ impl Session {
 
     /// Whether there was a match.
     fn run(&mut self, op: Op, file: &str) -> Result<bool> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        let text = read_file(file)?;
         let job = self.next_job;
         let begin = Instant::now();
         let (outcome, r) = match self.find_for(op, job, &text) {
@@ -55,7 +55,7 @@ impl Session {
                 (outcome, r)
             }
             Err(error) => {
-                eprintln!("ERROR: {file}: {error:#}");
+                eprintln!("match_allocate: ERROR: Jobspec error for {job}: {error:#}");
                 (Outcome::Busy, String::new())
             }
         };
@@ -174,7 +174,7 @@ impl Session {
         if !matches!(*format, "jgf" | "jgf_shorthand" | "rv1exec") {
             bail!("unsupported reader {format}");
         }
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        let text = read_file(file)?;
         let number = |text: &str| {
             text.parse::<i64>()
                 .with_context(|| format!("no number: {text}"))

@@ -135,6 +135,11 @@ const COMMANDS: &[Command] = &[
     ("quit", "q", |_, _| Ok(()), "end the session"),
 ];
 
+/// What a file that a command names has in it.
+pub(crate) fn read_file(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|_| anyhow::anyhow!("can't open {path}"))
+}
+
 impl Session {
     pub(crate) fn new(
         context: Context,

@@ -1,6 +1,6 @@
 //! Commands that show something.
 
-use crate::session::{Record, Session};
+use crate::session::{Record, Session, read_file};
 use anyhow::{Context as _, Result, bail};
 use fluxion::find::Criteria;
 use fluxion::write::{Format, Frame, push_map};
@@ -79,22 +79,18 @@ impl Session {
         let [path] = args else {
             bail!("malformed command")
         };
-        let Ok(v) = self.context.at(path) else {
+        let Ok(found) = self.context.at(path) else {
             return self.show_no_path(path);
         };
         let graph = self.context.graph();
-        match graph.properties(v) {
-            None => {
+        for v in found {
+            let Some(properties) = graph.properties(v) else {
                 let uniq = graph.uniq(v);
-                writeln!(
-                    self.out,
-                    "No properties were found for {path} (vtx's uniq_id={uniq})."
-                )?;
-            }
-            Some(properties) => {
-                for (name, value) in properties {
-                    writeln!(self.out, "{name}={value}")?;
-                }
+                writeln!(self.out, "No properties were found for {path} (vtx's uniq_id={uniq}).")?;
+                continue;
+            };
+            for (name, value) in properties {
+                writeln!(self.out, "{name}={value}")?;
             }
         }
         Ok(())
@@ -104,15 +100,14 @@ impl Session {
         let [path] = args else {
             bail!("malformed command")
         };
-        let Ok(v) = self.context.at(path) else {
+        let Ok(found) = self.context.at(path) else {
             return self.show_no_path(path);
         };
-        let status = if self.context.graph().is_up(v) {
-            "up"
-        } else {
-            "down"
-        };
-        Ok(writeln!(self.out, "{path} is {status}")?)
+        for v in found {
+            let status = if self.context.graph().is_up(v) { "up" } else { "down" };
+            writeln!(self.out, "{path} is {status}")?;
+        }
+        Ok(())
     }
 
     pub(crate) fn list(&mut self, _: &[&str]) -> Result<()> {
@@ -155,7 +150,7 @@ impl Session {
         let [file] = args else {
             bail!("malformed command")
         };
-        let text = std::fs::read_to_string(file).with_context(|| format!("can't open {file}"))?;
+        let text = read_file(file)?;
         print!("{text}");
         println!("INFO: Jobspec in {file}");
         Ok(())
