@@ -104,17 +104,17 @@ pub enum MatchError {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // their messages say it
 pub enum Error {
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("{0}")]
+    #[error(transparent)]
     Graph(#[from] GraphError),
-    #[error("{0}")]
+    #[error(transparent)]
     Filter(#[from] FilterError),
-    #[error("{0}")]
+    #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("{0}")]
+    #[error(transparent)]
     Request(#[from] RequestError),
-    #[error("{0}")]
+    #[error(transparent)]
     Criteria(#[from] CriteriaError),
     #[error("there is no job {0}")]
     NoJob(JobId),
@@ -402,18 +402,30 @@ impl Context {
     /// more than that becomes holds on the rest.
     pub fn release(&mut self, job: JobId, tops: &[Vertex]) -> Result<bool, Error> {
         let known = self.jobs.get(&job).ok_or(Error::NoJob(job))?;
-        if known.term.reserved {
+        let left = without(&self.graph, &known.holds, tops);
+        self.leave_with(job, left)
+    }
+
+    /// Has a job have less than before; whether nothing is left.
+    fn leave_with(&mut self, job: JobId, left: Vec<Hold>) -> Result<bool, Error> {
+        if self.jobs.get(&job).is_some_and(|known| known.term.reserved) {
             return Err(Error::Reserved(job));
         }
-        let term = known.term;
-        let left = without(&self.graph, &known.holds, tops);
-        let old = self.cancel(job)?;
+        let term = self.cancel(job)?.term;
         if left.is_empty() {
             return Ok(true);
         }
-        debug_assert!(old.holds.len() + tops.len() > 0);
         self.keep(term, left);
         Ok(false)
+    }
+
+    /// Takes from a job the holds on listed vertices; whether nothing is left. Of a hold on more
+    /// than is listed the rest remains.
+    pub fn release_listed(&mut self, job: JobId, listed: &[Vertex]) -> Result<bool, Error> {
+        let known = self.jobs.get(&job).ok_or(Error::NoJob(job))?;
+        let listed: HashSet<u32> = listed.iter().map(|v| v.0).collect();
+        let left = without_listed(&self.graph, &known.holds, &listed);
+        self.leave_with(job, left)
     }
 
     /// The vertices at a path; there is at least one.
@@ -566,15 +578,31 @@ fn without(graph: &Graph, holds: &[Hold], tops: &[Vertex]) -> Vec<Hold> {
                 whole: false,
                 ..*hold
             });
-            let children: Vec<Hold> = graph
-                .children(v)
-                .map(|c| Hold {
-                    vertex: c,
-                    amount: graph.size(c),
-                    whole: true,
-                })
-                .collect();
-            left.extend(without(graph, &children, tops));
+            left.extend(without(graph, &holds_below(graph, v), tops));
+        } else {
+            left.push(*hold);
+        }
+    }
+    left
+}
+
+/// The children of a vertex, each held whole.
+fn holds_below(graph: &Graph, v: Vertex) -> Vec<Hold> {
+    let whole = |vertex| Hold {
+        vertex,
+        amount: graph.size(vertex),
+        whole: true,
+    };
+    graph.children(v).map(whole).collect()
+}
+
+/// Holds without those on listed vertices.
+fn without_listed(graph: &Graph, holds: &[Hold], listed: &HashSet<u32>) -> Vec<Hold> {
+    let mut left = Vec::with_capacity(holds.len());
+    for hold in holds.iter().filter(|h| !listed.contains(&h.vertex.0)) {
+        if hold.whole && graph.subtree(hold.vertex).any(|v| listed.contains(&v)) {
+            left.push(Hold { whole: false, ..*hold });
+            left.extend(without_listed(graph, &holds_below(graph, hold.vertex), listed));
         } else {
             left.push(*hold);
         }

@@ -11,9 +11,6 @@ use formats::{
 use serde_json::{Map, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// Types that may be asked for though a graph has none of them.
-const COMMON: [&str; 8] = ["cluster", "rack", "node", "socket", "gpu", "core", "ssd", "storage_node"];
-
 /// How many variants `xor_slot`s may expand to.
 const VARIANTS: usize = 1000;
 
@@ -69,7 +66,7 @@ pub enum RequestError {
     Yaml(#[from] yaml_rust2::ScanError),
     #[error("jobspec: {0}")]
     Text(&'static str),
-    #[error("{0}")]
+    #[error(transparent)]
     Jobspec(#[from] JobspecError),
     #[error("jobspec.attributes.system.constraints: {0}")]
     Constraint(#[from] ConstraintError),
@@ -167,8 +164,7 @@ impl Compile<'_> {
     /// Whether all types are known.
     fn check(&self, resources: &[Resource]) -> Result<(), RequestError> {
         resources.iter().try_for_each(|r| {
-            let known = COMMON.contains(&&*r.kind) || self.graph.words().find(&r.kind).is_some();
-            if !known {
+            if self.graph.words().find(&r.kind).is_none() {
                 return Err(RequestError::Kind(r.kind.clone()));
             }
             self.check(&r.with)

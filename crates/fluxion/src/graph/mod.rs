@@ -15,7 +15,7 @@ mod paths;
 mod strings;
 
 pub use build::{Builder, GraphError, NewVertex};
-pub use strings::{SLOT, UNKNOWN, Word, Words, XOR_SLOT};
+pub use strings::{COMMON, SLOT, UNKNOWN, Word, Words, XOR_SLOT};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;

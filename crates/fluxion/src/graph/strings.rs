@@ -10,6 +10,10 @@ pub struct Word(pub(crate) u16);
 pub const SLOT: Word = Word(0);
 /// What a jobspec calls one of several slots.
 pub const XOR_SLOT: Word = Word(1);
+/// Types every graph knows, in the order that decides between them.
+pub const COMMON: [&str; 10] = [
+    "slot", "xor_slot", "cluster", "rack", "node", "socket", "gpu", "core", "ssd", "storage_node",
+];
 /// A type that no vertex has.
 pub const UNKNOWN: Word = Word(u16::MAX);
 
@@ -26,9 +30,9 @@ impl Default for Words {
             texts: Vec::new(),
             places: FxHashMap::default(),
         };
-        for text in ["slot", "xor_slot"] {
+        COMMON.into_iter().for_each(|text| {
             words.add(text);
-        }
+        });
         words
     }
 }

@@ -99,7 +99,11 @@ impl<'a> Search<'a> {
     /// Chooses what each entry asks for; the chosen picks are copied to the end of the list.
     fn choose(&mut self, level: &[Entry], evals: &mut Evals, order: Order) -> Option<(u32, u32)> {
         let start = self.picks.len() as u32;
-        for entry in level {
+        for (i, entry) in level.iter().enumerate() {
+            // Sibling slots are alternatives: they are counted together.
+            if entry.kind == SLOT && level[i + 1..].iter().any(|e| e.kind == SLOT) {
+                continue;
+            }
             let limit = evals.total(entry.kind).min(u64::from(u32::MAX)) as u32;
             let count = u64::from(entry.count.at_most(limit)?);
             if count == 0 {
@@ -177,6 +181,9 @@ impl<'a> Search<'a> {
     fn role<'l>(&self, v: Vertex, level: &'l [Entry], pristine: bool) -> Option<Role<'l>> {
         let kind = self.graph.kind(v);
         let named = level.iter().find(|e| e.kind == kind);
+        if self.is_ambiguous(kind, level) {
+            return None;
+        }
         let slots = match named {
             Some(entry) => entry.with.as_slice(),
             None => level,
@@ -194,6 +201,14 @@ impl<'a> Search<'a> {
             Some(entry) => Some(Role::Inside(&entry.with, named)),
             None => pristine.then_some(Role::Inside(level, None)),
         }
+    }
+
+    /// Whether siblings ask for the same: what goes to which would be open.
+    fn is_ambiguous(&self, kind: Word, level: &[Entry]) -> bool {
+        let named = level.iter().filter(|e| e.kind == kind).count();
+        let slots = level.iter().filter(|e| e.kind == SLOT).count();
+        let slots = if self.flexible { slots.min(1) } else { slots };
+        named + slots > 1
     }
 
     fn has_child(&self, v: Vertex, kind: Word) -> bool {
@@ -288,7 +303,7 @@ impl<'a> Search<'a> {
         let graph = self.graph;
         let mut children: Vec<(u64, u64, Vertex)> = graph
             .children(v)
-            .map(|c| (self.ledger.weight(graph, c), graph.uniq(c), c))
+            .map(|c| (self.ledger.weight(c), graph.uniq(c), c))
             .collect();
         children.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
         let mut shares: Vec<(Word, u64, Share)> = level

@@ -7,6 +7,7 @@
 
 use super::{Filters, Time, Timeline};
 use crate::graph::{Graph, Vertex, Word};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
@@ -100,6 +101,8 @@ pub struct Ledger {
     spare: Vec<u32>,
     /// When jobs end.
     ends: BTreeSet<(Time, JobId)>,
+    /// What was left below vertices when a job last came to them.
+    weights: FxHashMap<u32, u64>,
 }
 
 impl Ledger {
@@ -111,6 +114,7 @@ impl Ledger {
             states: Vec::new(),
             spare: Vec::new(),
             ends: BTreeSet::new(),
+            weights: FxHashMap::default(),
         }
     }
 
@@ -163,6 +167,9 @@ impl Ledger {
             });
         }
         self.count(graph, term, holds, 1);
+        for hold in holds.iter().filter(|h| h.whole) {
+            self.weights.insert(hold.vertex.0, 0);
+        }
     }
 
     /// Takes holds of a job, as they were entered, away again.
@@ -238,6 +245,14 @@ impl Ledger {
                 state.taken[i] += amount;
             }
         }
+        if sign > 0 {
+            let shown = self.filters.shown(kind);
+            if let Some(last) = shown.last() {
+                let state = self.state(v).and_then(|s| s.taken.get(shown.len() - 1));
+                let taken = state.copied().unwrap_or(0);
+                self.weights.insert(v.0, (graph.total(v, *last) - taken).max(0) as u64);
+            }
+        }
         self.settle(v);
         if let Some((_, above)) = open.last_mut() {
             above.iter_mut().zip(&tally).for_each(|(a, t)| *a += t);
@@ -309,15 +324,10 @@ impl Ledger {
             .collect()
     }
 
-    /// How much of the last counted type no present job has; the greatest number if nothing happens
-    /// below.
-    pub fn weight(&self, graph: &Graph, v: Vertex) -> u64 {
-        let last = |state: &State| {
-            let kind = self.filters.shown(graph.kind(v)).last()?;
-            let taken = state.taken.get(self.filters.shown(graph.kind(v)).len() - 1)?;
-            Some((graph.total(v, *kind) - taken).max(0) as u64)
-        };
-        self.state(v).and_then(last).unwrap_or(u64::MAX)
+    /// How much of the last counted type was left below a vertex when a job last came to it; the
+    /// greatest number if none ever did.
+    pub fn weight(&self, v: Vertex) -> u64 {
+        self.weights.get(&v.0).copied().unwrap_or(u64::MAX)
     }
 
     /// How much of a counted type below a vertex no present job has.

@@ -1,6 +1,7 @@
 //! From the formats that describe resources to a [`Graph`](crate::graph::Graph).
 
 pub mod grug;
+pub mod hwloc;
 pub mod jgf;
 mod recipe;
 pub mod rv1;
@@ -11,16 +12,22 @@ use crate::graph::{Builder, GraphError};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // their messages say it
 pub enum ReadError {
-    #[error("{0}")]
+    #[error(transparent)]
     Graph(#[from] GraphError),
     #[error("GraphML, byte {at}: {message}")]
     Xml { at: u64, message: String },
     #[error("recipe {place}: {message}")]
     Recipe { place: String, message: String },
     #[error("JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     #[error("{place}: {message}")]
     Content { place: String, message: String },
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> ReadError {
+        ReadError::Json(error)
+    }
 }
 
 pub(crate) fn content(place: impl Into<String>, message: impl Into<String>) -> ReadError {
@@ -39,6 +46,8 @@ pub enum Format {
     Jgf,
     /// R version 1, RFC 20: what its execution section says.
     Rv1,
+    /// XML of hwloc.
+    Hwloc,
 }
 
 impl Format {
@@ -46,6 +55,7 @@ impl Format {
     pub fn from_name(name: &str) -> Option<Format> {
         Some(match name {
             "grug" => Format::Grug,
+            "hwloc" => Format::Hwloc,
             "jgf" | "jgf_shorthand" => Format::Jgf,
             "rv1exec" | "rv1exec_force" => Format::Rv1,
             _ => return None,
@@ -53,16 +63,17 @@ impl Format {
     }
 
     /// Reads a text; of hwloc only the types of `allowed`, unless there are none.
-    pub fn read_allowed(self, text: &str, _allowed: &[&str]) -> Result<Builder, ReadError> {
-        self.read(text)
-    }
-
-    /// Reads a text.
-    pub fn read(self, text: &str) -> Result<Builder, ReadError> {
+    pub fn read_allowed(self, text: &str, allowed: &[&str]) -> Result<Builder, ReadError> {
         match self {
             Format::Grug => grug::read(text),
             Format::Jgf => jgf::read(text),
             Format::Rv1 => rv1::read(text),
+            Format::Hwloc => hwloc::read(text, allowed),
         }
+    }
+
+    /// Reads a text.
+    pub fn read(self, text: &str) -> Result<Builder, ReadError> {
+        self.read_allowed(text, &[])
     }
 }

@@ -56,11 +56,17 @@ impl Session {
         if self.context.jobs().get(&job).is_none() {
             bail!("nonexistent job {job}");
         }
-        let tops = match format {
-            "jgf" => self.listed_exclusive(&text)?,
-            _ => self.listed_ranks(&text)?,
+        if self.context.jobs()[&job].term.reserved {
+            bail!("reservations not currently supported by partial cancel");
+        }
+        let gone = match format {
+            "jgf" => {
+                let listed = self.context.listed_in_jgf(&text)?;
+                let listed: Vec<Vertex> = listed.iter().map(|s| s.vertex).collect();
+                self.context.release_listed(job, &listed)
+            }
+            _ => self.context.release(job, &self.listed_ranks(&text)?),
         };
-        let gone = self.context.release(job, &tops);
         let gone = gone.with_context(|| format!("error encountered while removing job {job}"))?;
         if let Some(record) = self.records.get_mut(&job).filter(|_| gone) {
             record.state = State::Canceled;
@@ -71,14 +77,7 @@ impl Session {
         Ok(())
     }
 
-    fn listed_exclusive(&self, text: &str) -> Result<Vec<Vertex>> {
-        let listed = self.context.listed_in_jgf(text)?;
-        Ok(listed
-            .iter()
-            .filter(|s| s.exclusive)
-            .map(|s| s.vertex)
-            .collect())
-    }
+    
 
     fn listed_ranks(&self, text: &str) -> Result<Vec<Vertex>> {
         let execution = fluxion::read::rv1::Execution::parse(text)?;

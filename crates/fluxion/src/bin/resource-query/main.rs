@@ -145,7 +145,6 @@ fn run(args: &Args) -> Result<()> {
             break;
         }
     }
-    session.finish()?;
     if let Some(base) = &args.graph_output {
         println!("INFO: Write the target graph of the matcher...");
         dump.write(session.context.graph(), base)?;

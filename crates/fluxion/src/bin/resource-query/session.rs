@@ -170,11 +170,8 @@ impl Session {
         if let Err(error) = (command.2)(self, args) {
             eprintln!("ERROR: {error:#}");
         }
+        self.out.flush()?;
         Ok(command.0 != "quit")
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        Ok(self.out.flush()?)
     }
 
     /// A line of information between others.
