@@ -74,6 +74,8 @@ pub enum RequestError {
     Duration(f64),
     #[error("Value of \"type\" must be a resource type known to fluxion")]
     Kind(String),
+    #[error("jobspec.attributes.system.constraints: '{0}' is no property")]
+    Property(String),
     #[error("jobspec.resources: xor_slots expand to more than {VARIANTS} variants")]
     Variants,
 }
@@ -134,17 +136,32 @@ impl Request {
             true => split(&entries).ok_or(RequestError::Variants)?,
             false => vec![entries],
         };
+        let constraint = jobspec.constraints().map(Constraint::from_value).transpose()?;
+        if let Some(name) = constraint.as_ref().and_then(unspeakable) {
+            return Err(RequestError::Property(name.to_owned()));
+        }
         Ok(Request {
             variants,
             demand,
             whole,
-            constraint: jobspec
-                .constraints()
-                .map(Constraint::from_value)
-                .transpose()?,
+            constraint,
             duration: duration.ceil() as i64,
             queue: jobspec.queue().map(str::to_owned),
         })
+    }
+}
+
+/// A property whose name could not be written in a constraint's short form.
+fn unspeakable(constraint: &Constraint) -> Option<&str> {
+    match constraint {
+        Constraint::Properties(list) => {
+            let mut names = list.iter().map(|p| p.name.as_str());
+            names.find(|name| name.contains(['!', '&', '\'', '"', '^', '`', '|', '(', ')']))
+        }
+        Constraint::And(list) | Constraint::Or(list) | Constraint::Not(list) => {
+            list.iter().find_map(unspeakable)
+        }
+        Constraint::Hosts(_) | Constraint::Ranks(_) => None,
     }
 }
 

@@ -10,7 +10,7 @@ pub struct Word(pub(crate) u16);
 pub const SLOT: Word = Word(0);
 /// What a jobspec calls one of several slots.
 pub const XOR_SLOT: Word = Word(1);
-/// Types every graph knows, in the order that decides between them.
+/// Types every graph knows, whether it has them or not.
 pub const COMMON: [&str; 10] = [
     "slot", "xor_slot", "cluster", "rack", "node", "socket", "gpu", "core", "ssd", "storage_node",
 ];

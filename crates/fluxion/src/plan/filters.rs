@@ -61,8 +61,13 @@ impl Filters {
         }
         let of = |kind: Word| -> Vec<Word> {
             let here = own.iter().find(|(k, _)| *k == kind).map(|(_, set)| set);
-            let mut list: Vec<Word> = here.into_iter().flatten().copied().collect();
-            list.extend(everywhere.iter().filter(|w| **w != kind));
+            let by_name = |set: &BTreeSet<Word>| {
+                let mut list: Vec<Word> = set.iter().copied().filter(|w| *w != kind).collect();
+                list.sort_by_key(|w| words.text(*w));
+                list
+            };
+            let mut list = here.map(by_name).unwrap_or_default();
+            list.extend(by_name(&everywhere));
             list
         };
         let mut by_kind: Vec<(Vec<Word>, usize)> = (0..words.len())

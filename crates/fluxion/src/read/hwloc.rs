@@ -70,7 +70,9 @@ fn parse(text: &str) -> Result<Object, ReadError> {
     while open.len() > 1 {
         close(&mut open);
     }
-    Ok(open.pop().unwrap_or_default())
+    let mut top = open.pop().unwrap_or_default();
+    top.normalize();
+    Ok(top)
 }
 
 fn close(open: &mut Vec<Object>) {
@@ -111,8 +113,37 @@ impl Object {
         self.name[digits..].parse().unwrap_or(0)
     }
 
-    fn devices(&self) -> impl Iterator<Item = &Object> {
-        self.children.iter()
+    /// What comes first among siblings: processors, then memory, then devices.
+    fn class(&self) -> u8 {
+        match self.kind.as_str() {
+            "NUMANode" => 1,
+            "Bridge" | "PCIDev" | "OSDev" | "Misc" => 2,
+            _ => 0,
+        }
+    }
+
+    /// Makes of the form of hwloc 1, where memory contains processors, that of hwloc 2, where it is
+    /// beside them.
+    fn normalize(&mut self) {
+        for mut child in std::mem::take(&mut self.children) {
+            child.normalize();
+            if child.kind != "NUMANode" || child.children.is_empty() {
+                self.children.push(child);
+                continue;
+            }
+            let inner = std::mem::take(&mut child.children);
+            let (mut processors, devices): (Vec<_>, Vec<_>) =
+                inner.into_iter().partition(|o| o.class() == 0);
+            let around = match processors.as_mut_slice() {
+                [only] => &mut only.children,
+                _ => &mut self.children,
+            };
+            around.push(child);
+            around.extend(devices);
+            processors.iter_mut().for_each(|o| o.children.sort_by_key(Object::class));
+            self.children.extend(processors);
+        }
+        self.children.sort_by_key(Object::class);
     }
 }
 
@@ -179,7 +210,7 @@ impl Reading<'_> {
         if let Some(v) = at {
             self.builder.edge(self.contained, above, v);
         }
-        object.devices().try_for_each(|child| self.add(child, at.unwrap_or(above)))
+        object.children.iter().try_for_each(|child| self.add(child, at.unwrap_or(above)))
     }
 
     fn machine(&mut self, object: &Object) -> Result<Option<u32>, ReadError> {

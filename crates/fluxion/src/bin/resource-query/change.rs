@@ -18,11 +18,10 @@ impl Session {
             [job, word] => (job_id(job)?, *word == "stats"),
             _ => bail!("malformed command"),
         };
-        let known = self
-            .context
-            .cancel(job)
-            .ok()
-            .with_context(|| format!("nonexistent job {job}"))?;
+        let Ok(known) = self.context.cancel(job) else {
+            eprintln!("cancel: ERROR: nonexistent job {job}");
+            return Ok(());
+        };
         if let Some(record) = self.records.get_mut(&job) {
             record.state = State::Canceled;
         }
