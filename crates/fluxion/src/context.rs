@@ -2,7 +2,10 @@
 
 use crate::find::{Criteria, CriteriaError};
 use crate::graph::{Graph, GraphError, Vertex};
-use crate::matching::{Field, NodeIndex, NodeSet, Policy, PolicyError, Selected, Selection, Visits};
+use crate::matching::{
+    Field, Index, NodeIndex, NodeSet, Policy, PolicyError, Selected, Selection, Visits,
+    wanted_index,
+};
 use crate::plan::{FilterError, Filters, Hold, JobId, Ledger, Term, Time, Window};
 use crate::read::{Format, ReadError, jgf, rv1};
 use crate::request::{Request, RequestError};
@@ -176,6 +179,8 @@ pub struct Context {
     ledger: Ledger,
     jobs: BTreeMap<JobId, Job>,
     index: Option<NodeIndex>,
+    /// The orders in which types were searched.
+    indices: Vec<Index>,
     /// How many nodes are up.
     nodes_up: i64,
     visits: Visits,
@@ -197,6 +202,7 @@ impl Context {
             graph,
             jobs: BTreeMap::new(),
             index: None,
+            indices: Vec::new(),
             nodes_up: 0,
             visits: (0, 0),
             options,
@@ -260,7 +266,25 @@ impl Context {
 
     fn keep(&mut self, term: Term, holds: Vec<Hold>) {
         self.ledger.enter(&self.graph, term, &holds);
+        self.refresh(term, &holds);
         self.jobs.insert(term.job, Job { term, holds });
+    }
+
+    fn refresh(&mut self, term: Term, holds: &[Hold]) {
+        for index in self.indices.iter_mut().filter(|_| !term.reserved) {
+            index.refresh(&self.graph, &self.ledger, holds);
+        }
+    }
+
+    /// Makes the order a search for a request would follow, unless it is there.
+    fn prepare(&mut self, request: &Request) {
+        let Some(kind) = wanted_index(request, &self.graph, self.policy) else {
+            return;
+        };
+        if self.indices.iter().all(|i| i.kind() != kind) {
+            let index = Index::new(&self.graph, &self.ledger, self.policy, kind);
+            self.indices.extend(index);
+        }
     }
 
     fn look(&mut self, op: Op, request: &Request, now: Time) -> Result<Match, MatchError> {
@@ -271,10 +295,13 @@ impl Context {
             d => d,
         };
         let allowed = request.constraint.as_ref().map(|constraint| {
-            let index = self.index.get_or_insert_with(|| NodeIndex::new(&self.graph));
+            let index = self
+                .index
+                .get_or_insert_with(|| NodeIndex::new(&self.graph));
             index.satisfying(&self.graph, constraint)
         });
         self.check_nodes(op, request, allowed.as_ref())?;
+        self.prepare(request);
         let look = Look {
             field: Field {
                 graph: &self.graph,
@@ -282,6 +309,7 @@ impl Context {
                 policy: self.policy,
                 flexible: self.options.flexible,
                 allowed: allowed.as_ref(),
+                indices: &self.indices,
             },
             request,
             duration,
@@ -294,11 +322,20 @@ impl Context {
     }
 
     /// Whether so many nodes are up, and so many fit the constraint.
-    fn check_nodes(&self, op: Op, request: &Request, allowed: Option<&NodeSet>) -> Result<(), MatchError> {
+    fn check_nodes(
+        &self,
+        op: Op,
+        request: &Request,
+        allowed: Option<&NodeSet>,
+    ) -> Result<(), MatchError> {
         let Some(node) = self.graph.words().find("node") else {
             return Ok(());
         };
-        let need = request.demand.iter().find(|d| d.0 == node).map_or(0, |d| d.1);
+        let need = request
+            .demand
+            .iter()
+            .find(|d| d.0 == node)
+            .map_or(0, |d| d.1);
         let fit = allowed.map_or(i64::MAX, |set| set.count(node) as i64);
         if need <= self.nodes_up && need <= fit {
             return Ok(());
@@ -311,7 +348,10 @@ impl Context {
 
     fn count_nodes_up(&mut self) {
         let graph = &self.graph;
-        let nodes = graph.words().find("node").map_or(&[][..], |node| graph.of_kind(node));
+        let nodes = graph
+            .words()
+            .find("node")
+            .map_or(&[][..], |node| graph.of_kind(node));
         let up = |v: &&u32| {
             let v = Vertex(**v);
             graph.is_up(v) && graph.ancestors(v).all(|a| graph.is_up(a))
@@ -382,6 +422,7 @@ impl Context {
         let known = self.jobs.remove(&job).ok_or(Error::NoJob(job))?;
         self.ledger.leave(&self.graph, known.term, &known.holds);
         self.ledger.forget(known.term);
+        self.refresh(known.term, &known.holds);
         Ok(known)
     }
 
@@ -548,6 +589,7 @@ impl Context {
         self.ledger = Ledger::new(&graph, filters);
         self.graph = graph;
         self.index = None;
+        self.indices.clear();
         self.count_nodes_up();
         for (_, mut job) in std::mem::take(&mut self.jobs) {
             let moved = |hold: &Hold| {
@@ -601,8 +643,15 @@ fn without_listed(graph: &Graph, holds: &[Hold], listed: &HashSet<u32>) -> Vec<H
     let mut left = Vec::with_capacity(holds.len());
     for hold in holds.iter().filter(|h| !listed.contains(&h.vertex.0)) {
         if hold.whole && graph.subtree(hold.vertex).any(|v| listed.contains(&v)) {
-            left.push(Hold { whole: false, ..*hold });
-            left.extend(without_listed(graph, &holds_below(graph, hold.vertex), listed));
+            left.push(Hold {
+                whole: false,
+                ..*hold
+            });
+            left.extend(without_listed(
+                graph,
+                &holds_below(graph, hold.vertex),
+                listed,
+            ));
         } else {
             left.push(*hold);
         }

@@ -136,7 +136,10 @@ impl Request {
             true => split(&entries).ok_or(RequestError::Variants)?,
             false => vec![entries],
         };
-        let constraint = jobspec.constraints().map(Constraint::from_value).transpose()?;
+        let constraint = jobspec
+            .constraints()
+            .map(Constraint::from_value)
+            .transpose()?;
         if let Some(name) = constraint.as_ref().and_then(unspeakable) {
             return Err(RequestError::Property(name.to_owned()));
         }

@@ -273,7 +273,13 @@ impl Builder {
             }
         }
         let (kind, size) = (pick(&self.kind, &order), pick(&self.size, &order));
-        let (populations, ordinal) = populate(&kind, &size, self.words.len());
+        let (mut populations, ordinal) = populate(&kind, &size, self.words.len());
+        for population in &mut populations {
+            let home = |v: &u32| kind.get(parent[*v as usize] as usize).copied();
+            let mut homes = population.vertices.iter().map(home);
+            let first = homes.next().flatten();
+            population.home = first.filter(|_| homes.all(|h| h == first));
+        }
         fn moved<T>(map: FxHashMap<u32, T>, place: &[u32]) -> FxHashMap<u32, T> {
             let at = |(v, value): (u32, T)| (place[v as usize], value);
             map.into_iter().map(at).collect()
@@ -321,6 +327,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
     let with_room = |n: usize| Population {
         vertices: Vec::with_capacity(n),
         sums: None,
+        home: None,
     };
     let mut populations: Vec<Population> = counts.into_iter().map(with_room).collect();
     let mut ordinal = Vec::with_capacity(kind.len());

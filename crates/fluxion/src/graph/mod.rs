@@ -66,6 +66,8 @@ pub struct Population {
     vertices: Vec<u32>,
     /// Their sizes summed up to and without each of them; none if every size is 1.
     sums: Option<Vec<u64>>,
+    /// The type of what contains them, if it is the same for all.
+    home: Option<Word>,
 }
 
 /// The edges of a subsystem that is not the dominant one.
@@ -196,6 +198,11 @@ impl Graph {
         self.populations
             .get(usize::from(kind.0))
             .map_or(&[], |p| &p.vertices)
+    }
+
+    /// The type of what contains vertices of a type, if it is the same for all of them.
+    pub fn home(&self, kind: Word) -> Option<Word> {
+        self.populations.get(usize::from(kind.0))?.home
     }
 
     /// How much of a type a subtree has.

@@ -91,9 +91,10 @@ impl Graph {
             return own == name;
         }
         let id = self.id(v);
-        name.strip_prefix(self.base(v)).is_some_and(|rest| match id {
-            -1 => rest.is_empty(),
-            _ => rest.parse() == Ok(id) && (rest == "0" || !rest.starts_with(['0', '+'])),
-        })
+        name.strip_prefix(self.base(v))
+            .is_some_and(|rest| match id {
+                -1 => rest.is_empty(),
+                _ => rest.parse() == Ok(id) && (rest == "0" || !rest.starts_with(['0', '+'])),
+            })
     }
 }

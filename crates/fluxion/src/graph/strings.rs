@@ -12,7 +12,16 @@ pub const SLOT: Word = Word(0);
 pub const XOR_SLOT: Word = Word(1);
 /// Types every graph knows, whether it has them or not.
 pub const COMMON: [&str; 10] = [
-    "slot", "xor_slot", "cluster", "rack", "node", "socket", "gpu", "core", "ssd", "storage_node",
+    "slot",
+    "xor_slot",
+    "cluster",
+    "rack",
+    "node",
+    "socket",
+    "gpu",
+    "core",
+    "ssd",
+    "storage_node",
 ];
 /// A type that no vertex has.
 pub const UNKNOWN: Word = Word(u16::MAX);

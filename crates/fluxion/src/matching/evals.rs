@@ -41,6 +41,8 @@ pub(super) struct List {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Evals {
     pub(super) lists: SmallVec<[List; 2]>,
+    /// Whether the best come first already.
+    pub(super) sorted: bool,
 }
 
 impl Evals {
@@ -89,6 +91,9 @@ impl Evals {
 
     /// Puts the candidates of a type in the order of preference.
     pub(super) fn sort(&mut self, kind: Word, order: Order) {
+        if self.sorted {
+            return;
+        }
         if let Some(list) = self.lists.iter_mut().find(|l| l.kind == kind) {
             list.sort(order);
         }

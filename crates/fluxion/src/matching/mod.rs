@@ -2,13 +2,16 @@
 
 mod evals;
 mod flexible;
+mod index;
 mod nodes;
 mod order;
+mod ordered;
 mod policy;
 mod search;
 mod selection;
 mod share;
 
+pub use index::Index;
 pub use nodes::{NodeIndex, NodeSet};
 pub use policy::{Order, Policy, PolicyError, Score};
 pub use selection::{Selected, Selection, Step};
@@ -16,6 +19,7 @@ pub use selection::{Selected, Selection, Step};
 use crate::graph::{Graph, Word};
 use crate::plan::{Ledger, Window};
 use crate::request::Request;
+use ordered::Way;
 use search::{Mode, Search};
 
 /// What a search is made in.
@@ -31,6 +35,16 @@ pub struct Field<'a> {
     pub flexible: bool,
     /// The nodes the request's constraint leaves.
     pub allowed: Option<&'a NodeSet>,
+    /// Orders that were made before.
+    pub indices: &'a [Index],
+}
+
+/// The type whose order a search for a request would follow.
+pub fn wanted_index(request: &Request, graph: &Graph, policy: Policy) -> Option<Word> {
+    let [variant] = request.variants.as_slice() else {
+        return None;
+    };
+    Way::of(variant, graph, policy).map(Way::kind)
 }
 
 /// How many vertices were looked at, and how many of them would do.
@@ -63,6 +77,7 @@ impl Field<'_> {
             flexible: self.flexible,
             node,
             picks: Vec::new(),
+            ordered: false,
             inside: 0,
             labels: Vec::new(),
             visits: (0, 0),
@@ -70,7 +85,15 @@ impl Field<'_> {
         let mut whole: Vec<Word> = request.whole.clone();
         whole.extend(node.filter(|_| self.policy.node_exclusive));
         let found = request.variants.iter().find_map(|variant| {
-            let top = search.run(variant)?;
+            let way = Way::of(variant, self.graph, self.policy);
+            let ordered = way.and_then(|way| {
+                let index = self.indices.iter().find(|i| i.kind() == way.kind())?;
+                Some((way, index))
+            });
+            let top = match ordered {
+                Some((way, index)) => search.run_ordered(variant, way, index),
+                None => search.run(variant),
+            }?;
             let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
             Some(selection).filter(|s| !s.is_empty())
         });

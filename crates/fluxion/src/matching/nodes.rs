@@ -68,6 +68,12 @@ impl NodeSet {
         self
     }
 
+    /// Those of a type in it, in preorder.
+    pub fn vertices(&self, graph: &Graph, kind: Word) -> Vec<Vertex> {
+        let all = graph.of_kind(kind).iter().copied().map(Vertex);
+        all.filter(|v| self.contains(graph, *v)).collect()
+    }
+
     /// How many of a type are in it.
     pub fn count(&self, kind: Word) -> usize {
         let Some((_, start, len)) = self.kinds.iter().flatten().find(|k| k.0 == kind) else {

@@ -12,6 +12,7 @@ use super::share::Share;
 use crate::graph::{Graph, SLOT, Vertex, Word};
 use crate::plan::{Ledger, Window};
 use crate::request::Entry;
+use std::collections::BinaryHeap;
 
 /// What availability is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) struct Search<'a> {
     pub(super) flexible: bool,
     pub(super) node: Option<Word>,
     pub(super) picks: Vec<Pick>,
+    /// Whether an index is followed.
+    pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
     /// The labels that were met; picks have their numbers plus 1.
@@ -48,7 +51,7 @@ enum Role<'a> {
 }
 
 /// What a vertex that would do has.
-struct Found {
+pub(super) struct Found {
     free: u32,
     score: i64,
     exclusive: bool,
@@ -79,7 +82,7 @@ impl<'a> Search<'a> {
     }
 
     /// Makes a found vertex a candidate.
-    fn offer(&mut self, v: Vertex, found: &Found, evals: &mut Evals) {
+    pub(super) fn offer(&mut self, v: Vertex, found: &Found, evals: &mut Evals) {
         let at = self.picks.len() as u32;
         self.picks.push(Pick {
             vertex: v,
@@ -97,7 +100,12 @@ impl<'a> Search<'a> {
     }
 
     /// Chooses what each entry asks for; the chosen picks are copied to the end of the list.
-    fn choose(&mut self, level: &[Entry], evals: &mut Evals, order: Order) -> Option<(u32, u32)> {
+    pub(super) fn choose(
+        &mut self,
+        level: &[Entry],
+        evals: &mut Evals,
+        order: Order,
+    ) -> Option<(u32, u32)> {
         let start = self.picks.len() as u32;
         for (i, entry) in level.iter().enumerate() {
             // Sibling slots are alternatives: they are counted together.
@@ -119,7 +127,7 @@ impl<'a> Search<'a> {
         Some((start, self.picks.len() as u32))
     }
 
-    fn visit(
+    pub(super) fn visit(
         &mut self,
         v: Vertex,
         level: &[Entry],
@@ -216,7 +224,7 @@ impl<'a> Search<'a> {
     }
 
     /// How much of a vertex may be used, if it and what is below it may be.
-    fn admit(&self, v: Vertex, level: &[Entry], exclusive: bool) -> Option<u32> {
+    pub(super) fn admit(&self, v: Vertex, level: &[Entry], exclusive: bool) -> Option<u32> {
         let kind = self.graph.kind(v);
         let constrained = |set: &NodeSet| set.concerns(kind) && !set.contains(self.graph, v);
         if self.allowed.is_some_and(constrained) {
@@ -301,16 +309,14 @@ impl<'a> Search<'a> {
         out: &mut Evals,
     ) {
         let graph = self.graph;
-        let mut children: Vec<(u64, u64, Vertex)> = graph
-            .children(v)
-            .map(|c| (self.ledger.weight(c), graph.uniq(c), c))
-            .collect();
-        children.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+        // Of many children a few are looked at: a heap costs less than sorting them.
+        let weighed = |c| (self.ledger.weight(c), graph.uniq(c), c);
+        let mut children: BinaryHeap<(u32, u64, Vertex)> = graph.children(v).map(weighed).collect();
         let mut shares: Vec<(Word, u64, Share)> = level
             .iter()
             .map(|e| (e.kind, 0, Share::of(e.most())))
             .collect();
-        for (_, _, child) in children {
+        while let Some((_, _, child)) = children.pop() {
             let kind = graph.kind(child);
             let has_enough = |s: &(Word, u64, Share)| s.0 == kind && s.2.shares() >= slots;
             if shares.iter().any(has_enough) {
@@ -359,7 +365,11 @@ impl<'a> Search<'a> {
             (count, if count == 0 { 0 } else { share.shares() })
         };
         let counts: Vec<(u64, u64)> = slot.with.iter().map(fits).collect();
-        let slots = counts.iter().map(|c| c.1).min().unwrap_or(0);
+        let mut slots = counts.iter().map(|c| c.1).min().unwrap_or(0);
+        if self.ordered {
+            // The best are made first, and nobody takes more than are asked for.
+            slots = slots.min(slot.most());
+        }
         let mut next = vec![0; counts.len()];
         for _ in 0..slots {
             let shape = slot

@@ -7,7 +7,6 @@
 
 use super::{Filters, Time, Timeline};
 use crate::graph::{Graph, Vertex, Word};
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
@@ -102,7 +101,7 @@ pub struct Ledger {
     /// When jobs end.
     ends: BTreeSet<(Time, JobId)>,
     /// What was left below vertices when a job last came to them.
-    weights: FxHashMap<u32, u64>,
+    weights: Vec<u32>,
 }
 
 impl Ledger {
@@ -114,7 +113,7 @@ impl Ledger {
             states: Vec::new(),
             spare: Vec::new(),
             ends: BTreeSet::new(),
-            weights: FxHashMap::default(),
+            weights: vec![u32::MAX; graph.len()],
         }
     }
 
@@ -168,7 +167,7 @@ impl Ledger {
         }
         self.count(graph, term, holds, 1);
         for hold in holds.iter().filter(|h| h.whole) {
-            self.weights.insert(hold.vertex.0, 0);
+            self.weights[hold.vertex.0 as usize] = 0;
         }
     }
 
@@ -250,7 +249,8 @@ impl Ledger {
             if let Some(last) = shown.last() {
                 let state = self.state(v).and_then(|s| s.taken.get(shown.len() - 1));
                 let taken = state.copied().unwrap_or(0);
-                self.weights.insert(v.0, (graph.total(v, *last) - taken).max(0) as u64);
+                let left = (graph.total(v, *last) - taken).clamp(0, i64::from(u32::MAX) - 1);
+                self.weights[v.0 as usize] = left as u32;
             }
         }
         self.settle(v);
@@ -326,8 +326,8 @@ impl Ledger {
 
     /// How much of the last counted type was left below a vertex when a job last came to it; the
     /// greatest number if none ever did.
-    pub fn weight(&self, v: Vertex) -> u64 {
-        self.weights.get(&v.0).copied().unwrap_or(u64::MAX)
+    pub fn weight(&self, v: Vertex) -> u32 {
+        self.weights[v.0 as usize]
     }
 
     /// How much of a counted type below a vertex no present job has.
@@ -339,6 +339,20 @@ impl Ledger {
             .position(|c| *c == kind);
         let taken = place.and_then(|i| self.state(v)?.taken.get(i).copied());
         graph.total(v, kind) - taken.unwrap_or(0)
+    }
+
+    /// Whether present jobs hold all of a vertex.
+    pub fn is_taken(&self, graph: &Graph, v: Vertex) -> bool {
+        let held = self.state(v).map_or(&[][..], |s| &s.held);
+        let present = held.iter().filter(|h| !h.term.reserved);
+        let amount: u64 = present.map(|h| u64::from(h.amount)).sum();
+        amount > 0 && amount >= u64::from(graph.size(v))
+    }
+
+    /// Whether present jobs have anything of a vertex or below it.
+    pub fn is_present(&self, v: Vertex) -> bool {
+        let present = |s: &State| s.present > 0 || s.held.iter().any(|h| !h.term.reserved);
+        self.state(v).is_some_and(present)
     }
 
     /// Whether something happens to a vertex.

@@ -26,7 +26,10 @@ fn xml(at: u64, message: impl ToString) -> ReadError {
 fn attribute(tag: &BytesStart, name: &str, at: u64) -> Result<String, ReadError> {
     let found = tag.try_get_attribute(name).map_err(|e| xml(at, e))?;
     let value = found.map(|a| a.unescape_value().map(|v| v.into_owned()));
-    Ok(value.transpose().map_err(|e| xml(at, e))?.unwrap_or_default())
+    Ok(value
+        .transpose()
+        .map_err(|e| xml(at, e))?
+        .unwrap_or_default())
 }
 
 fn parse(text: &str) -> Result<Object, ReadError> {
@@ -109,7 +112,10 @@ impl Object {
 
     /// The number a device's name ends with.
     fn device_number(&self) -> i64 {
-        let digits = self.name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let digits = self
+            .name
+            .trim_end_matches(|c: char| c.is_ascii_digit())
+            .len();
         self.name[digits..].parse().unwrap_or(0)
     }
 
@@ -140,7 +146,9 @@ impl Object {
             };
             around.push(child);
             around.extend(devices);
-            processors.iter_mut().for_each(|o| o.children.sort_by_key(Object::class));
+            processors
+                .iter_mut()
+                .for_each(|o| o.children.sort_by_key(Object::class));
             self.children.extend(processors);
         }
         self.children.sort_by_key(Object::class);
@@ -171,21 +179,40 @@ impl Reading<'_> {
         ];
         if let Some((_, listed, kind, base)) = simple.iter().find(|s| s.0 == object.kind) {
             let id = self.index(base);
-            let size = if *kind == "cache" { object.cache / 1024 } else { 1 };
-            return self.allows(listed).then_some(Kind { kind, base, id, size });
+            let size = if *kind == "cache" {
+                object.cache / 1024
+            } else {
+                1
+            };
+            return self.allows(listed).then_some(Kind {
+                kind,
+                base,
+                id,
+                size,
+            });
         }
         if object.kind != "OSDev" {
             return None;
         }
         if object.is_gpu() {
             let (kind, base, id) = ("gpu", "gpu", object.device_number());
-            return self.allows("gpu").then_some(Kind { kind, base, id, size: 1 });
+            return self.allows("gpu").then_some(Kind {
+                kind,
+                base,
+                id,
+                size: 1,
+            });
         }
         let id = self.index("OSDev");
         if object.device == "0" && self.allows("storage") {
             let size: i64 = object.infos.get("Size")?.parse().ok()?;
             let (kind, base) = ("storage", "storage");
-            return Some(Kind { kind, base, id, size: size / 1_000_000 });
+            return Some(Kind {
+                kind,
+                base,
+                id,
+                size: size / 1_000_000,
+            });
         }
         None
     }
@@ -195,12 +222,23 @@ impl Reading<'_> {
             "Machine" => self.machine(object)?,
             _ => match self.kind_of(object) {
                 None => None,
-                Some(Kind { kind, base, id, size }) => {
+                Some(Kind {
+                    kind,
+                    base,
+                    id,
+                    size,
+                }) => {
                     let uniq = self.builder.len() as u64;
-                    let new = NewVertex { size, ..NewVertex::new(kind, base, id, uniq) };
+                    let new = NewVertex {
+                        size,
+                        ..NewVertex::new(kind, base, id, uniq)
+                    };
                     let v = self.builder.vertex(new)?;
                     if kind == "storage" {
-                        let device = object.infos.get("LinuxDeviceID").map_or("-1", String::as_str);
+                        let device = object
+                            .infos
+                            .get("LinuxDeviceID")
+                            .map_or("-1", String::as_str);
                         self.builder.property(v, "LinuxDeviceID", device);
                     }
                     Some(v)
@@ -210,7 +248,10 @@ impl Reading<'_> {
         if let Some(v) = at {
             self.builder.edge(self.contained, above, v);
         }
-        object.children.iter().try_for_each(|child| self.add(child, at.unwrap_or(above)))
+        object
+            .children
+            .iter()
+            .try_for_each(|child| self.add(child, at.unwrap_or(above)))
     }
 
     fn machine(&mut self, object: &Object) -> Result<Option<u32>, ReadError> {
@@ -219,7 +260,11 @@ impl Reading<'_> {
         };
         let base = host.trim_end_matches(|c: char| c.is_ascii_digit());
         let id = host[base.len()..].parse().unwrap_or(-1);
-        let usual = if id == -1 { base == host } else { format!("{base}{id}") == *host };
+        let usual = if id == -1 {
+            base == host
+        } else {
+            format!("{base}{id}") == *host
+        };
         let uniq = self.builder.len() as u64;
         Ok(Some(self.builder.vertex(NewVertex {
             rank: 0,
@@ -245,7 +290,10 @@ pub fn read(text: &str, allowed: &[&str]) -> Result<Builder, ReadError> {
         reading.add(object, root)?;
     }
     if reading.builder.len() == 1 {
-        return Err(super::content("hwloc", "there is nothing of the wanted types"));
+        return Err(super::content(
+            "hwloc",
+            "there is nothing of the wanted types",
+        ));
     }
     Ok(reading.builder)
 }

@@ -29,7 +29,11 @@ impl Session {
             // A walk from the root looks at what the job touched and at what is beside it.
             let graph = self.context.graph();
             let touched = known.touched(graph);
-            let looked = touched.iter().map(|v| graph.children(*v).count()).sum::<usize>() + 1;
+            let looked = touched
+                .iter()
+                .map(|v| graph.children(*v).count())
+                .sum::<usize>()
+                + 1;
             self.show_counts("CANCEL", looked, touched.len())?;
         }
         Ok(())
@@ -75,8 +79,6 @@ impl Session {
         }
         Ok(())
     }
-
-    
 
     fn listed_ranks(&self, text: &str) -> Result<Vec<Vertex>> {
         let execution = fluxion::read::rv1::Execution::parse(text)?;
@@ -140,7 +142,9 @@ impl Session {
             return Ok(());
         };
         match self.context.at(path) {
-            Ok(found) => found.iter().for_each(|v| self.context.set_property(*v, name, value)),
+            Ok(found) => found
+                .iter()
+                .for_each(|v| self.context.set_property(*v, name, value)),
             Err(_) => writeln!(self.out, "Couldn't find path {path} in resource graph.")?,
         }
         Ok(())

@@ -86,7 +86,10 @@ impl Session {
         for v in found {
             let Some(properties) = graph.properties(v) else {
                 let uniq = graph.uniq(v);
-                writeln!(self.out, "No properties were found for {path} (vtx's uniq_id={uniq}).")?;
+                writeln!(
+                    self.out,
+                    "No properties were found for {path} (vtx's uniq_id={uniq})."
+                )?;
                 continue;
             };
             for (name, value) in properties {
@@ -104,7 +107,11 @@ impl Session {
             return self.show_no_path(path);
         };
         for v in found {
-            let status = if self.context.graph().is_up(v) { "up" } else { "down" };
+            let status = if self.context.graph().is_up(v) {
+                "up"
+            } else {
+                "down"
+            };
             writeln!(self.out, "{path} is {status}")?;
         }
         Ok(())

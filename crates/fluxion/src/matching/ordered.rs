@@ -1,0 +1,188 @@
+//! Searches that look at the best vertices first and stop when there is enough.
+//!
+//! A walk over the whole graph compares everything that would do. Where the order of preference is
+//! known beforehand, an [`Index`] is followed instead: for one kind of vertex, for slots of one
+//! vertex each, and, if nodes decide, for whatever is inside nodes.
+
+use super::evals::{Evals, Group};
+use super::index::{Index, UNTOUCHED, counted_first};
+use super::policy::Policy;
+use super::search::{Mode, Search};
+use crate::graph::{Graph, SLOT, Vertex, Word};
+use crate::request::Entry;
+
+/// Types with fewer vertices are walked.
+const WORTH: usize = 256;
+
+/// How a request is searched in the order of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The request is for vertices of this type.
+    Direct(Word),
+    /// For slots of one vertex of this type each.
+    Single(Word),
+    /// For something inside vertices of this type.
+    Inside(Word),
+}
+
+impl Way {
+    pub(super) fn kind(self) -> Word {
+        match self {
+            Way::Direct(kind) | Way::Single(kind) | Way::Inside(kind) => kind,
+        }
+    }
+
+    /// How a level of a request may be searched, if not by a walk.
+    pub(super) fn of(level: &[Entry], graph: &Graph, policy: Policy) -> Option<Way> {
+        let [entry] = level else { return None };
+        if policy.first {
+            return None;
+        }
+        let is_many =
+            |kind: Word| graph.of_kind(kind).len() >= WORTH && graph.kind(graph.root()) != kind;
+        if entry.kind != SLOT && is_many(entry.kind) {
+            return Some(Way::Direct(entry.kind));
+        }
+        if let (SLOT, [part]) = (entry.kind, entry.with.as_slice())
+            && part.count == formats::Count::Fixed(1)
+            && is_many(part.kind)
+            && graph.home(part.kind).is_some()
+        {
+            return Some(Way::Single(part.kind));
+        }
+        let node = graph.words().find("node").filter(|node| is_many(*node))?;
+        let parts = if entry.kind == SLOT {
+            entry.with.as_slice()
+        } else {
+            level
+        };
+        let is_inside = |part: &Entry| {
+            let first = graph.of_kind(part.kind).first();
+            first.is_some_and(|v| graph.ancestors(Vertex(*v)).any(|a| graph.kind(a) == node))
+        };
+        (policy.node_centric && parts.iter().all(is_inside)).then_some(Way::Inside(node))
+    }
+}
+
+impl Search<'_> {
+    /// As [`Search::run`], by an index.
+    pub(super) fn run_ordered(
+        &mut self,
+        level: &[Entry],
+        way: Way,
+        index: &Index,
+    ) -> Option<(u32, u32)> {
+        self.picks.clear();
+        self.ordered = true;
+        let mut evals = Evals::default();
+        let wanted = level.first().map_or(0, Entry::most);
+        let need = self.need(level, way, index);
+        let listed = self.listed(index);
+        let mut place = 0;
+        let mut listed = listed.as_ref().map(|l| l.iter());
+        loop {
+            let v = match &mut listed {
+                Some(list) => *list.next()?,
+                None => {
+                    let Some((at, v)) = index.next(place, need) else {
+                        break;
+                    };
+                    place = at + 1;
+                    v
+                }
+            };
+            if let Some(inside) = self.enter(v, level) {
+                self.inside = inside;
+                self.take(v, level, way, &mut evals);
+                if evals.total(level[0].kind) >= wanted {
+                    break;
+                }
+            }
+            let at_end = match &listed {
+                Some(list) => list.len() == 0,
+                None => place >= self.graph.of_kind(index.kind()).len(),
+            };
+            if at_end {
+                break;
+            }
+        }
+        // What comes from inside nodes has an order of its own.
+        evals.sorted = !matches!(way, Way::Inside(_));
+        self.choose(level, &mut evals, self.policy.order)
+    }
+
+    /// The vertices of an index that a constraint leaves, if they are few, best first.
+    fn listed(&self, index: &Index) -> Option<Vec<Vertex>> {
+        let set = self.allowed.filter(|set| set.concerns(index.kind()))?;
+        let all = self.graph.of_kind(index.kind());
+        if set.count(index.kind()) * 8 > all.len() {
+            return None;
+        }
+        let mut list: Vec<Vertex> = set.vertices(self.graph, index.kind());
+        list.sort_by_key(|v| index.place(self.graph, *v));
+        Some(list)
+    }
+
+    /// How much a vertex of the index must have left to be looked at.
+    fn need(&self, level: &[Entry], way: Way, index: &Index) -> u32 {
+        let Mode::At(window) = self.mode else {
+            return 0;
+        };
+        if !window.now {
+            return 0;
+        }
+        let node_exclusive = self.policy.node_exclusive && Some(index.kind()) == self.node;
+        let entry = &level[0];
+        if node_exclusive || matches!(way, Way::Single(_)) || entry.exclusive == Some(true) {
+            return UNTOUCHED;
+        }
+        let first = Vertex(self.graph.of_kind(index.kind())[0]);
+        let counted = counted_first(self.graph, self.ledger, first);
+        let demand = entry.demand.iter().find(|d| Some(d.0) == counted);
+        demand.map_or(1, |d| {
+            u32::try_from(d.1)
+                .unwrap_or(UNTOUCHED - 2)
+                .saturating_add(1)
+        })
+    }
+
+    /// Whether everything above a vertex lets a search pass, and what that weighs.
+    fn enter(&mut self, v: Vertex, level: &[Entry]) -> Option<i64> {
+        let mut inside = 0;
+        for a in self.graph.ancestors(v) {
+            self.admit(a, level, false)?;
+            inside += self.policy.weight(self.graph, a, self.node);
+        }
+        Some(inside)
+    }
+
+    fn take(&mut self, v: Vertex, level: &[Entry], way: Way, evals: &mut Evals) {
+        match way {
+            Way::Direct(_) => {
+                if let Some(found) = self.visit(v, level, true, false, evals) {
+                    self.offer(v, &found, evals);
+                }
+            }
+            Way::Inside(_) => {
+                self.visit(v, level, true, false, evals);
+            }
+            Way::Single(_) => {
+                let mut parts = Evals::default();
+                if let Some(found) = self.visit(v, &level[0].with, false, true, &mut parts) {
+                    self.offer(v, &found, &mut parts);
+                    let last = parts.lists.pop().and_then(|mut l| l.groups.pop());
+                    if let Some(Group { score, picks, .. }) = last {
+                        evals.add(
+                            SLOT,
+                            Group {
+                                score: score + 1,
+                                count: 1,
+                                picks,
+                            },
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
