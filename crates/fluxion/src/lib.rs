@@ -30,6 +30,7 @@ pub mod find;
 pub mod graph;
 pub mod matching;
 pub mod plan;
+pub mod queue;
 pub mod read;
 pub mod request;
 pub mod write;

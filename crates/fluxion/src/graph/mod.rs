@@ -255,6 +255,11 @@ impl Graph {
         self.down.is_empty() || !self.down.contains(&v.0)
     }
 
+    /// Whether nothing is down.
+    pub fn all_up(&self) -> bool {
+        self.down.is_empty()
+    }
+
     /// Marks it up or down; whether that is a change.
     pub fn set_up(&mut self, v: Vertex, up: bool) -> bool {
         if up {

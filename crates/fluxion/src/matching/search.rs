@@ -136,6 +136,9 @@ impl<'a> Search<'a> {
         out: &mut Evals,
     ) -> Option<Found> {
         self.visits.0 += 1;
+        if self.graph.is_leaf(v) {
+            return self.visit_leaf(v, level, pristine, outer);
+        }
         let role = self.role(v, level, pristine)?;
         let exclusive = outer || self.asks_exclusive(v, level);
         let free = self.admit(v, level, exclusive)?;
@@ -175,6 +178,40 @@ impl<'a> Search<'a> {
                 .map_or(0, |l| self.label(l)),
             inner: inner.unwrap_or((0, 0)),
         })
+    }
+
+    /// As [`Search::visit`] where nothing is below: most vertices.
+    fn visit_leaf(
+        &mut self,
+        v: Vertex,
+        level: &[Entry],
+        pristine: bool,
+        outer: bool,
+    ) -> Option<Found> {
+        let kind = self.graph.kind(v);
+        let Some(entry) = level.iter().find(|e| e.kind == kind) else {
+            self.visits.1 += u64::from(pristine);
+            return None;
+        };
+        if !entry.with.is_empty() || (level.len() > 1 && self.is_ambiguous(kind, level)) {
+            return None;
+        }
+        let exclusive = outer || entry.exclusive == Some(true);
+        let plain = self.allowed.is_none() && self.graph.all_up() && !self.ledger.is_busy(v);
+        let free = match plain && entry.exclusive != Some(false) {
+            true => self.graph.size(v),
+            false => self.admit(v, level, exclusive)?,
+        };
+        self.visits.1 += 1;
+        Some(Found {
+            free,
+            score: self.policy.score(self.graph, v, self.inside),
+            exclusive,
+            named: true,
+            label: entry.label.as_deref().map_or(0, |l| self.label(l)),
+            inner: (0, 0),
+        })
+        .filter(|f| f.free > 0)
     }
 
     fn label(&mut self, label: &str) -> u16 {
