@@ -276,6 +276,17 @@ impl Context {
         }
     }
 
+    pub(crate) fn field<'a>(&'a self, allowed: Option<&'a NodeSet>) -> Field<'a> {
+        Field {
+            graph: &self.graph,
+            ledger: &self.ledger,
+            policy: self.policy,
+            flexible: self.options.flexible,
+            allowed,
+            indices: &self.indices,
+        }
+    }
+
     /// Makes the order a search for a request would follow, unless it is there.
     fn prepare(&mut self, request: &Request) {
         let Some(kind) = wanted_index(request, &self.graph, self.policy) else {
@@ -303,14 +314,7 @@ impl Context {
         self.check_nodes(op, request, allowed.as_ref())?;
         self.prepare(request);
         let look = Look {
-            field: Field {
-                graph: &self.graph,
-                ledger: &self.ledger,
-                policy: self.policy,
-                flexible: self.options.flexible,
-                allowed: allowed.as_ref(),
-                indices: &self.indices,
-            },
+            field: self.field(allowed.as_ref()),
             request,
             duration,
             horizon: self.options.horizon,

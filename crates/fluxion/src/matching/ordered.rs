@@ -186,3 +186,112 @@ impl Search<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::context::{Context, Op, Options};
+    use crate::graph::{Builder, NewVertex};
+    use crate::matching::Field;
+    use crate::plan::Window;
+    use crate::request;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// Racks of nodes, nodes of cores; ids of nodes are unique and as mixed as `seed` says.
+    fn machine(policy: &str, seed: u64) -> Context {
+        let mut builder = Builder::default();
+        let contained = builder.subsystem("containment").expect("few words");
+        let mut uniq = 0;
+        let mut add = |kind: &str, id: i64, above: Option<u32>| {
+            let v = builder
+                .vertex(NewVertex::new(kind, kind, id, uniq))
+                .expect("few vertices");
+            uniq += 1;
+            if let Some(above) = above {
+                builder.edge(contained, above, v);
+            }
+            v
+        };
+        let root = add("cluster", 0, None);
+        for rack in 0..10u64 {
+            let above = add("rack", rack as i64, Some(root));
+            for node in 0..30u64 {
+                let id = ((rack * 30 + node) * (2 * seed + 1) * 7 + seed) % 300;
+                let node = add("node", id as i64, Some(above));
+                for core in 0..4 {
+                    add("core", core, Some(node));
+                }
+            }
+        }
+        let options = Options {
+            policy: policy.into(),
+            ..Options::default()
+        };
+        let graph = builder.finish("containment").expect("a tree").0;
+        Context::new(graph, options).expect("right options")
+    }
+
+    fn jobspec(resources: Value, duration: i64) -> String {
+        json!({"version": 1, "resources": resources, "attributes": {"system": {"duration": duration}},
+            "tasks": [{"command": ["app"], "slot": "task", "count": {"per_slot": 1}}]})
+        .to_string()
+    }
+
+    fn resources() -> impl Strategy<Value = Value> {
+        let slot = |n: u32, with: Value| json!([{"type": "slot", "count": n, "label": "task", "with": with}]);
+        let cores = move |n: u32| slot(1, json!([{"type": "core", "count": n}]));
+        prop_oneof![
+            (1..80u32, any::<bool>()).prop_map(move |(n, x)| {
+                json!([{"type": "node", "count": n, "exclusive": x, "with": cores(1)}])
+            }),
+            (1..80u32, 1..5u32)
+                .prop_map(move |(n, c)| json!([{"type": "node", "count": n, "with": cores(c)}])),
+            (1..120u32).prop_map(move |n| slot(n, json!([{"type": "node", "count": 1}]))),
+            (1..3u32, 1..5u32)
+                .prop_map(move |(n, c)| slot(n, json!([{"type": "core", "count": c}]))),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        /// Following an index finds what comparing everything finds. Cores of different nodes have
+        /// the same ids, so for them it is how much that is compared, and whether it is free.
+        #[test]
+        fn it_is_what_a_walk_finds(
+            jobs in proptest::collection::vec((resources(), 1..40i64, any::<bool>()), 1..14),
+            policy in prop::sample::select(vec!["low", "high", "lonode", "hinode", "lonodex", "hinodex"]),
+            seed in (0..40u64).prop_filter("ids stay unique", |s| !(2 * s + 1).is_multiple_of(3) && !(2 * s + 1).is_multiple_of(5)),
+        ) {
+            let mut context = machine(policy, seed);
+            for (job, (resources, duration, cancel)) in (1i64..).zip(jobs) {
+                let text = jobspec(resources, duration);
+                let request = context.request(&request::parse(&text).expect("right")).expect("right");
+                let _ = context.submit(Op::WithoutAllocating, 0, &request, 0);
+                let window = Window { start: 0, end: duration, now: true };
+                let field = context.field(None);
+                let (mut few, mut many) = ((0, 0), (0, 0));
+                let ordered = field.find(&request, window, &mut few);
+                let walked = Field { indices: &[], ..field }.find(&request, window, &mut many);
+                prop_assert!(few.0 <= many.0);
+                match text.contains("\"node\"") {
+                    true => prop_assert_eq!(&ordered, &walked, "{}", text),
+                    false => {
+                        let size = |s: &Option<crate::matching::Selection>| s.as_ref().map(|s| s.holds().len());
+                        prop_assert_eq!(size(&ordered), size(&walked), "{}", text);
+                    }
+                }
+                let op = if cancel { Op::AllocateOrElseReserve } else { Op::Allocate };
+                let had = context.submit(op, job, &request, 0).is_ok();
+                if cancel && had && job % 3 == 0 {
+                    context.cancel(job).expect("it is there");
+                }
+            }
+            let jobs: Vec<_> = context.jobs().keys().copied().collect();
+            for job in jobs {
+                context.cancel(job).expect("it is there");
+            }
+            prop_assert_eq!(context.ledger().busy(), 0);
+        }
+    }
+}

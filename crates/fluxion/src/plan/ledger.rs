@@ -166,9 +166,25 @@ impl Ledger {
             });
         }
         self.count(graph, term, holds, 1);
-        for hold in holds.iter().filter(|h| h.whole) {
-            self.weights[hold.vertex.0 as usize] = 0;
+        for hold in holds {
+            if hold.whole {
+                let inner = graph.subtree(hold.vertex).map(Vertex).filter(|v| !graph.is_leaf(*v));
+                inner.for_each(|v| self.weights[v.0 as usize] = 0);
+            } else {
+                self.weigh(graph, hold.vertex);
+            }
         }
+    }
+
+    /// Notes what is left below a vertex.
+    fn weigh(&mut self, graph: &Graph, v: Vertex) {
+        let shown = self.filters.shown(graph.kind(v));
+        let Some(last) = shown.last().filter(|_| !graph.is_leaf(v)) else {
+            return;
+        };
+        let taken = self.state(v).and_then(|s| s.taken.get(shown.len() - 1));
+        let left = graph.total(v, *last) - taken.copied().unwrap_or(0);
+        self.weights[v.0 as usize] = left.clamp(0, i64::from(u32::MAX) - 1) as u32;
     }
 
     /// Takes holds of a job, as they were entered, away again.
@@ -245,13 +261,7 @@ impl Ledger {
             }
         }
         if sign > 0 {
-            let shown = self.filters.shown(kind);
-            if let Some(last) = shown.last() {
-                let state = self.state(v).and_then(|s| s.taken.get(shown.len() - 1));
-                let taken = state.copied().unwrap_or(0);
-                let left = (graph.total(v, *last) - taken).clamp(0, i64::from(u32::MAX) - 1);
-                self.weights[v.0 as usize] = left as u32;
-            }
+            self.weigh(graph, v);
         }
         self.settle(v);
         if let Some((_, above)) = open.last_mut() {
