@@ -1,7 +1,8 @@
 //! What operations on a machine of a given size take, as JSON.
 //!
-//! `measure CHASSIS POLICY [sockets]`: chassis of 16 nodes of 96 cores and 4 gpus, with `sockets` in
-//! 4 sockets a node.
+//! `measure CHASSIS POLICY [sockets] [--fill]`: chassis of 16 nodes of 96 cores and 4 gpus, with
+//! `sockets` in 4 sockets a node; `--fill` also fills the machine with jobs of one core. `measure
+//! recipe CHASSIS` prints the recipe of that machine.
 
 use fluxion::request::{self, Request};
 use fluxion::{Context, Op, Options, read, write};
@@ -135,7 +136,17 @@ fn pair(report: &mut Report, context: &mut Context, name: &str, request: &Reques
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "recipe") {
+        let chassis = args.get(1).and_then(|n| n.parse().ok()).unwrap_or(720);
+        return println!("{}", recipe(chassis, false));
+    }
+    // Filling a machine core by core says how that grows; it need not be done to the end.
+    let fill = args
+        .iter()
+        .position(|a| a == "--fill")
+        .map(|i| args.remove(i))
+        .is_some();
     let chassis: u32 = args.first().and_then(|n| n.parse().ok()).unwrap_or(720);
     let policy = args.get(1).cloned().unwrap_or_else(|| "first".into());
     let sockets = args.get(2).is_some_and(|a| a == "sockets");
@@ -194,7 +205,9 @@ fn main() {
         (0..50).map(|_| fail(&mut context)).collect(),
     );
     machine_behind_jobs(&mut report, &mut context, nodes);
-    fill_with_cores(&mut report, &mut context, &one_core, nodes);
+    if fill {
+        fill_with_cores(&mut report, &mut context, &one_core, nodes);
+    }
     println!("{}", Value::Object(report.0));
 }
 

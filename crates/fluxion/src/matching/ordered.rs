@@ -189,8 +189,9 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::context::{Context, Op, Options};
+    use crate::context::{Context, Options};
     use crate::graph::{Builder, NewVertex};
+    use crate::look::Op;
     use crate::matching::Field;
     use crate::plan::Window;
     use crate::request;
