@@ -32,7 +32,7 @@ pub(super) struct Search<'a> {
     pub(super) flexible: bool,
     pub(super) node: Option<Word>,
     pub(super) picks: Vec<Pick>,
-    /// Whether an index is followed.
+    /// Whether nothing is looked at beyond what may be taken.
     pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
