@@ -109,8 +109,20 @@ impl Builder {
         let id = i32::try_from(new.id).map_err(|_| range("id", new.id))?;
         let rank = i32::try_from(new.rank).map_err(|_| range("rank", new.rank))?;
         let size = u32::try_from(new.size).map_err(|_| range("size", new.size))?;
-        let (kind, base) = (self.word(new.kind)?, self.word(new.base)?);
-        let unit = self.word(new.unit)?;
+        // Most vertices are of the type of the one before, most basenames are types, and most
+        // sizes have no unit.
+        let kind = match self.kind.last() {
+            Some(last) if self.words.text(*last) == new.kind => *last,
+            _ => self.word(new.kind)?,
+        };
+        let base = match new.base == new.kind {
+            true => kind,
+            false => self.word(new.base)?,
+        };
+        let unit = match (new.unit, self.unit.first()) {
+            ("", Some(first)) if self.words.text(*first).is_empty() => *first,
+            (unit, _) => self.word(unit)?,
+        };
         self.kind.push(kind);
         self.base.push(base);
         self.unit.push(unit);

@@ -200,6 +200,12 @@ impl Graph {
             .map_or(&[], |p| &p.vertices)
     }
 
+    /// Whether every vertex of a type has size 1.
+    pub fn is_plain(&self, kind: Word) -> bool {
+        let population = self.populations.get(usize::from(kind.0));
+        population.is_some_and(|p| p.sums.is_none())
+    }
+
     /// The type of what contains vertices of a type, if it is the same for all of them.
     pub fn home(&self, kind: Word) -> Option<Word> {
         self.populations.get(usize::from(kind.0))?.home

@@ -85,6 +85,11 @@ impl Search<'_> {
         self.ordered = self.graph.of_kind(index.kind()).len() >= MANY;
         let mut evals = Evals::default();
         let wanted = level.first().map_or(0, Entry::most);
+        // Vertices of size 1 that are looked for directly may run out before the end.
+        let least = match level.first() {
+            Some(entry) if self.graph.is_plain(entry.kind) => u64::from(entry.count.min()),
+            _ => 0,
+        };
         let need = self.need(level, way, index);
         let listed = self.listed(index);
         let mut place = 0;
@@ -106,6 +111,11 @@ impl Search<'_> {
                 if evals.total(level[0].kind) >= wanted {
                     break;
                 }
+            }
+            let left = self.graph.of_kind(index.kind()).len() - place;
+            let direct = listed.is_none() && matches!(way, Way::Direct(_));
+            if direct && evals.total(level[0].kind) + (left as u64) < least {
+                return None;
             }
             let at_end = match &listed {
                 Some(list) => list.len() == 0,

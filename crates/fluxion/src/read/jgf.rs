@@ -76,6 +76,8 @@ fn each<'a, T: Deserialize<'a>>(
 /// The numbers that ids of a file stand for.
 #[derive(Debug, Default)]
 struct Numbers<'a> {
+    /// Of ids that are numbers and come about in order, by id; the greatest number stands for none.
+    dense: Vec<u32>,
     plain: FxHashMap<u64, u32>,
     others: FxHashMap<Cow<'a, str>, u32>,
 }
@@ -88,17 +90,31 @@ impl<'a> Numbers<'a> {
     }
 
     fn insert(&mut self, id: Cow<'a, str>, number: u32) {
-        match Numbers::plain(&id) {
-            Some(id) => self.plain.insert(id, number),
-            None => self.others.insert(id, number),
+        let Some(id) = Numbers::plain(&id) else {
+            self.others.insert(id, number);
+            return;
         };
+        let room = self.dense.len() * 2 + 4096;
+        match usize::try_from(id).ok().filter(|id| *id < room) {
+            Some(id) => {
+                if id >= self.dense.len() {
+                    self.dense.resize(id + 1, u32::MAX);
+                }
+                self.dense[id] = number;
+            }
+            None => {
+                self.plain.insert(id, number);
+            }
+        }
     }
 
     fn get(&self, id: &str) -> Option<u32> {
-        match Numbers::plain(id) {
-            Some(id) => self.plain.get(&id).copied(),
-            None => self.others.get(id).copied(),
-        }
+        let Some(id) = Numbers::plain(id) else {
+            return self.others.get(id).copied();
+        };
+        let dense = usize::try_from(id).ok().and_then(|id| self.dense.get(id));
+        let dense = dense.copied().filter(|n| *n != u32::MAX);
+        dense.or_else(|| self.plain.get(&id).copied())
     }
 }
 
