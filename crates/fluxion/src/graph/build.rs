@@ -1,5 +1,6 @@
 //! From vertices and edges in any order to a [`Graph`].
 
+use super::totals::Totals;
 use super::{Graph, NOBODY, Population, Properties, Subsystem, Vertex, Word, Words};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -302,8 +303,10 @@ impl Builder {
                 .map(|(a, b)| (Vertex(place[a as usize]), Vertex(place[b as usize])))
                 .collect(),
         });
+        let totals = Totals::new(&kind, &size, &parent, self.words.len());
         let mut graph = Graph {
             dominant,
+            totals,
             others: others.collect(),
             base: pick(&self.base, &order),
             unit: pick(&self.unit, &order),
@@ -338,7 +341,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
     kind.iter().for_each(|k| counts[usize::from(k.0)] += 1);
     let with_room = |n: usize| Population {
         vertices: Vec::with_capacity(n),
-        sums: None,
+        plain: true,
         home: None,
     };
     let mut populations: Vec<Population> = counts.into_iter().map(with_room).collect();
@@ -349,15 +352,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
         list.push(v as u32);
     }
     for population in &mut populations {
-        if population.vertices.iter().any(|v| size[*v as usize] != 1) {
-            let mut sum = 0;
-            let mut sums = vec![0];
-            for v in &population.vertices {
-                sum += u64::from(size[*v as usize]);
-                sums.push(sum);
-            }
-            population.sums = Some(sums);
-        }
+        population.plain = population.vertices.iter().all(|v| size[*v as usize] == 1);
     }
     (populations, ordinal)
 }
