@@ -5,6 +5,9 @@ use super::{Graph, NOBODY, Population, Properties, Subsystem, Vertex, Word, Word
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 
+/// How deep a graph may be.
+const DEPTH: u32 = 256;
+
 /// A vertex to be.
 #[derive(Debug, Clone, Copy)]
 pub struct NewVertex<'a> {
@@ -60,6 +63,8 @@ pub enum GraphError {
     NoRoot(String),
     #[error("subsystem {0} has more than one root: {1} and {2}")]
     Roots(String, String, String),
+    #[error("vertex {0} is inside more than {DEPTH} others")]
+    Deep(u64),
     #[error("subsystem {0} has a cycle, through vertex {1}")]
     Cycle(String, u64),
 }
@@ -195,11 +200,6 @@ impl Builder {
         }
     }
 
-    /// The number in files of a vertex.
-    pub fn uniq(&self, v: u32) -> u64 {
-        self.uniq[v as usize]
-    }
-
     /// The graph whose tree is the `dominant` subsystem, and the new number of each vertex.
     pub fn finish(mut self, dominant: &str) -> Result<(Graph, Vec<u32>), GraphError> {
         let dominant = self.word(dominant)?;
@@ -243,11 +243,14 @@ impl Builder {
             return Err(GraphError::Roots(name(), text(root), text(second)));
         }
         let mut order = Vec::with_capacity(n);
-        let mut stack = vec![root];
-        while let Some(v) = stack.pop() {
+        let mut stack = vec![(root, 0)];
+        while let Some((v, depth)) = stack.pop() {
+            if depth > DEPTH {
+                return Err(GraphError::Deep(self.uniq[v as usize]));
+            }
             order.push(v);
             let range = first[v as usize] as usize..first[v as usize + 1] as usize;
-            stack.extend(children[range].iter().rev());
+            stack.extend(children[range].iter().rev().map(|c| (*c, depth + 1)));
         }
         if order.len() < n {
             let mut seen = vec![false; n];
