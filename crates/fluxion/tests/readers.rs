@@ -153,9 +153,7 @@ fn what_is_too_deep_is_refused() {
     );
     let xml = format!("<topology>{}", "<object type='Group'>".repeat(many));
     for (text, format) in [(chain, read::Format::Jgf), (xml, read::Format::Hwloc)] {
-        let error = Context::load(&text, format, Options::default())
-            .err()
-            .expect("it is too deep");
+        let error = Context::load(&text, format, Options::default()).expect_err("it is too deep");
         let told = ["inside more than", "too deep"];
         assert!(
             told.iter().any(|t| error.to_string().contains(t)),

@@ -89,11 +89,17 @@ impl Field<'_> {
             let way = Way::of(variant, self.graph, self.policy);
             let ordered = way.and_then(|way| {
                 let index = self.indices.iter().find(|i| i.kind() == way.kind())?;
-                way.may_follow(index, self.graph).then_some((way, index))
+                Some((way, index))
             });
             let top = match ordered {
-                Some((way, index)) => search.run_ordered(variant, way, index),
-                None => search.run(variant),
+                Some((way, index)) if self.policy.first => {
+                    let enough = search.count(variant, way, index);
+                    enough.and_then(|()| search.run(variant))
+                }
+                Some((way, index)) if way.may_follow(index, self.graph) => {
+                    search.run_ordered(variant, way, index)
+                }
+                _ => search.run(variant),
             }?;
             let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
             Some(selection).filter(|s| !s.is_empty())

@@ -44,13 +44,13 @@ impl Way {
     /// How a level of a request may be searched, if not by a walk.
     pub(super) fn of(level: &[Entry], graph: &Graph, policy: Policy) -> Option<Way> {
         let [entry] = level else { return None };
-        if policy.first {
-            return None;
-        }
         let is_many =
             |kind: Word| graph.of_kind(kind).len() >= WORTH && graph.kind(graph.root()) != kind;
         if entry.kind != SLOT && is_many(entry.kind) {
             return Some(Way::Direct(entry.kind));
+        }
+        if policy.first {
+            return None;
         }
         if let (SLOT, [part]) = (entry.kind, entry.with.as_slice())
             && part.count == formats::Count::Fixed(1)
@@ -85,15 +85,11 @@ impl Search<'_> {
         self.ordered = self.graph.of_kind(index.kind()).len() >= MANY;
         let mut evals = Evals::default();
         let wanted = level.first().map_or(0, Entry::most);
-        // Vertices of size 1 that are looked for directly may run out before the end.
-        let least = match level.first() {
-            Some(entry) if self.graph.is_plain(entry.kind) => u64::from(entry.count.min()),
-            _ => 0,
-        };
+        let least = self.least(level);
         let need = self.need(level, way, index);
         let listed = self.listed(index);
         if need == 0 && listed.is_none() && matches!(way, Way::Direct(_)) {
-            self.count(level, index, least)?;
+            self.count(level, way, index)?;
         }
         let mut place = 0;
         let mut listed = listed.as_ref().map(|l| l.iter());
@@ -136,12 +132,26 @@ impl Search<'_> {
         self.choose(level, &mut evals, self.policy.order)
     }
 
-    /// Whether so many vertices may be had, before anything is chosen inside them.
-    fn count(&mut self, level: &[Entry], index: &Index, least: u64) -> Option<()> {
+    /// How many vertices that are looked for directly there must be at least. Those of other sizes
+    /// than 1 may be fewer.
+    fn least(&self, level: &[Entry]) -> u64 {
+        match level.first() {
+            Some(entry) if self.graph.is_plain(entry.kind) => u64::from(entry.count.min()),
+            _ => 0,
+        }
+    }
+
+    /// Whether as many vertices as are looked for directly may be had, before anything is chosen
+    /// inside them.
+    pub(super) fn count(&mut self, level: &[Entry], way: Way, index: &Index) -> Option<()> {
+        let (least, need) = (self.least(level), self.need(level, way, index));
         let mut found = 0;
         let mut place = 0;
         while found < least {
-            let (at, v) = index.next(place, 0)?;
+            let Some((at, v)) = index.next(place, need) else {
+                self.missing = least - found;
+                return None;
+            };
             place = at + 1;
             let exclusive = level[0].exclusive == Some(true);
             let admitted =
