@@ -1,0 +1,324 @@
+//! Which job is next: queues over something that finds resources.
+//!
+//! A [`Queue`] keeps jobs by priority, then by time. [`Queue::run`] goes through them in that order
+//! and asks a [`Matcher`] to start them; it returns what has changed. Policies differ in how many
+//! jobs that cannot start get a reservation before others may pass them:
+//!
+//! | policy | reservations | a job passes others if |
+//! |---|---|---|
+//! | [`Policy::Fcfs`] | none | never |
+//! | [`Policy::Easy`] | the first | it does not delay the first |
+//! | [`Policy::Hybrid`] | the first so many | it does not delay these |
+//! | [`Policy::Conservative`] | all that are looked at | it delays nobody |
+//!
+//! There is no clock: the moment comes in as an argument, and running twice without a change does
+//! nothing. Reservations are made anew in each run that has something to do.
+
+mod config;
+
+pub use config::{ConfigError, Depths, Policy, Settings};
+
+use crate::context::Context;
+use crate::look::{Match, MatchError, Op};
+use crate::plan::{JobId, Time};
+use crate::request::Request;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Why a job does not get resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Others have them.
+    Busy,
+    /// There never will be enough.
+    Never,
+}
+
+/// What a queue asks to find resources.
+pub trait Matcher {
+    /// What a job asks for.
+    type Request: PartialEq;
+    /// What it gets.
+    type Grant;
+
+    /// Gives a job what it asks for, now.
+    fn start(
+        &mut self,
+        job: JobId,
+        request: &Self::Request,
+        now: Time,
+    ) -> Result<Self::Grant, Refusal>;
+
+    /// Sets aside what a job asks for, as early as possible: when that is. A grant if that is now.
+    fn reserve(
+        &mut self,
+        job: JobId,
+        request: &Self::Request,
+        now: Time,
+    ) -> Result<Reserved<Self::Grant>, Refusal>;
+
+    /// Gives up what was set aside.
+    fn forget(&mut self, job: JobId);
+}
+
+/// What came of a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reserved<Grant> {
+    /// The job could start at once.
+    Started(Grant),
+    /// It can start then.
+    At(Time),
+}
+
+impl Matcher for Context {
+    type Request = Request;
+    type Grant = Match;
+
+    fn start(&mut self, job: JobId, request: &Request, now: Time) -> Result<Match, Refusal> {
+        self.submit(Op::Allocate, job, request, now)
+            .map_err(Refusal::from)
+    }
+
+    fn reserve(
+        &mut self,
+        job: JobId,
+        request: &Request,
+        now: Time,
+    ) -> Result<Reserved<Match>, Refusal> {
+        let found = self.submit(Op::AllocateOrElseReserve, job, request, now)?;
+        Ok(match found.reserved {
+            true => Reserved::At(found.start),
+            false => Reserved::Started(found),
+        })
+    }
+
+    fn forget(&mut self, job: JobId) {
+        // A job that has nothing is what is wanted.
+        let _ = self.cancel(job);
+    }
+}
+
+impl From<MatchError> for Refusal {
+    fn from(error: MatchError) -> Refusal {
+        match error {
+            MatchError::Busy | MatchError::Exists(_) => Refusal::Busy,
+            MatchError::Unsatisfiable | MatchError::TooLong(_) => Refusal::Never,
+        }
+    }
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// There are not enough free resources.
+    Resources,
+    /// Jobs before it wait, and it may not pass them.
+    Priority,
+    /// It was not looked at: the queue is longer than its depth.
+    Depth,
+}
+
+impl Reason {
+    /// The reason in a word, for annotations.
+    pub fn text(self) -> &'static str {
+        match self {
+            Reason::Resources => "resources",
+            Reason::Priority => "priority",
+            Reason::Depth => "queue-depth",
+        }
+    }
+}
+
+/// What is known of a waiting job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// When it is expected to start, if that is known.
+    pub estimate: Option<Time>,
+    /// Why it waits.
+    pub reason: Reason,
+}
+
+/// What a run changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<Grant> {
+    /// A job has resources and leaves the queue.
+    Start(JobId, Grant),
+    /// A job can never run and leaves the queue.
+    Deny(JobId),
+    /// What is known of a waiting job is new.
+    Outlook(JobId, Outlook),
+}
+
+/// Where a job stands: greater priorities first, then earlier ones.
+type Rank = (Reverse<u32>, u64, JobId);
+
+#[derive(Debug)]
+struct Waiting<R> {
+    request: R,
+    outlook: Option<Outlook>,
+}
+
+/// Jobs that wait.
+#[derive(Debug)]
+pub struct Queue<M: Matcher> {
+    settings: Settings,
+    order: BTreeMap<Rank, Waiting<M::Request>>,
+    ranks: HashMap<JobId, Rank>,
+    reserved: BTreeSet<JobId>,
+    /// Whether something happened since the last run.
+    stale: bool,
+}
+
+impl<M: Matcher> Queue<M> {
+    /// A queue without jobs.
+    pub fn new(settings: Settings) -> Queue<M> {
+        Queue {
+            settings,
+            order: BTreeMap::new(),
+            ranks: HashMap::new(),
+            reserved: BTreeSet::new(),
+            stale: false,
+        }
+    }
+
+    /// The number of jobs that wait.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether no job waits.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The jobs in order.
+    pub fn jobs(&self) -> impl Iterator<Item = (JobId, Option<Outlook>)> + '_ {
+        self.order.iter().map(|(rank, w)| (rank.2, w.outlook))
+    }
+
+    /// Adds a job; `order` decides among those of a priority. A job that is there is replaced.
+    pub fn enqueue(&mut self, job: JobId, priority: u32, order: u64, request: M::Request) {
+        self.take(job);
+        let rank = (Reverse(priority), order, job);
+        self.ranks.insert(job, rank);
+        let waiting = Waiting {
+            request,
+            outlook: None,
+        };
+        self.order.insert(rank, waiting);
+        self.stale = true;
+    }
+
+    fn take(&mut self, job: JobId) -> Option<Waiting<M::Request>> {
+        self.order.remove(&self.ranks.remove(&job)?)
+    }
+
+    /// Removes a job that no longer waits; whether it was there.
+    pub fn dequeue(&mut self, matcher: &mut M, job: JobId) -> bool {
+        let found = self.take(job).is_some();
+        if self.reserved.remove(&job) {
+            matcher.forget(job);
+        }
+        self.stale |= found;
+        found
+    }
+
+    /// Gives a job another priority; whether it was there.
+    pub fn prioritize(&mut self, job: JobId, priority: u32) -> bool {
+        let Some((_, order, _)) = self.ranks.get(&job).copied() else {
+            return false;
+        };
+        let Some(waiting) = self.take(job) else {
+            return false;
+        };
+        let rank = (Reverse(priority), order, job);
+        self.ranks.insert(job, rank);
+        self.order.insert(rank, waiting);
+        self.stale = true;
+        true
+    }
+
+    /// Says that resources came back, or changed in another way.
+    pub fn resources_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// Starts what can start at a moment, sets aside what policy says, and returns what has changed.
+    pub fn run(&mut self, matcher: &mut M, now: Time) -> Vec<Change<M::Grant>> {
+        let mut changes = Vec::new();
+        if !std::mem::take(&mut self.stale) {
+            return changes;
+        }
+        for job in std::mem::take(&mut self.reserved) {
+            matcher.forget(job);
+        }
+        let plan = self.settings.reservations();
+        let mut gone = Vec::new();
+        let mut reserved = BTreeSet::new();
+        // Requests that could not start in this run: the same again cannot either.
+        let mut failed: Vec<&M::Request> = Vec::new();
+        let mut blocked = false;
+        let depth = self.settings.depths.queue;
+        for (i, (rank, waiting)) in self.order.iter_mut().enumerate() {
+            let job = rank.2;
+            let mut tell = |slot: &mut Option<Outlook>, estimate, reason| {
+                let outlook = Outlook { estimate, reason };
+                if *slot != Some(outlook) {
+                    *slot = Some(outlook);
+                    changes.push(Change::Outlook(job, outlook));
+                }
+            };
+            if i >= depth || blocked {
+                let reason = if blocked {
+                    Reason::Priority
+                } else {
+                    Reason::Depth
+                };
+                tell(&mut waiting.outlook, None, reason);
+                continue;
+            }
+            let may_reserve = reserved.len() < plan;
+            let result = if may_reserve {
+                matcher.reserve(job, &waiting.request, now)
+            } else if failed.contains(&&waiting.request) {
+                Err(Refusal::Busy)
+            } else {
+                matcher
+                    .start(job, &waiting.request, now)
+                    .map(Reserved::Started)
+            };
+            match result {
+                Ok(Reserved::Started(grant)) => {
+                    changes.push(Change::Start(job, grant));
+                    gone.push(job);
+                }
+                Ok(Reserved::At(time)) => {
+                    reserved.insert(job);
+                    tell(&mut waiting.outlook, Some(time), Reason::Resources);
+                }
+                Err(Refusal::Never) => {
+                    changes.push(Change::Deny(job));
+                    gone.push(job);
+                }
+                Err(Refusal::Busy) => {
+                    tell(&mut waiting.outlook, None, Reason::Resources);
+                    if failed.len() < FAILED {
+                        failed.push(&waiting.request);
+                    }
+                    blocked = plan == 0;
+                }
+            }
+        }
+        self.reserved = reserved;
+        for job in gone {
+            self.take(job);
+        }
+        changes
+    }
+}
+
+/// How many requests that failed are remembered in a run.
+const FAILED: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Policies on a small machine.
+
+use super::*;
+use crate::context::Options;
+use crate::read::Format;
+use crate::request;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn machine(nodes: u32) -> Context {
+    let r = json!({"version": 1, "execution": {"R_lite": [{"rank": format!("0-{}", nodes - 1), "children": {"core": "0"}}],
+        "nodelist": [format!("n[0-{}]", nodes - 1)], "starttime": 0, "expiration": 0}});
+    let options = Options {
+        policy: "lonodex".into(),
+        ..Options::default()
+    };
+    Context::load(&r.to_string(), Format::Rv1, options).expect("a right R")
+}
+
+fn nodes(context: &Context, count: u32, duration: i64) -> Request {
+    let text = json!({"version": 1, "resources": [{"type": "node", "count": count, "with": [{"type": "slot", "count": 1,
+        "label": "task", "with": [{"type": "core", "count": 1}]}]}], "tasks": [{"command": ["app"], "slot": "task",
+        "count": {"per_slot": 1}}], "attributes": {"system": {"duration": duration}}});
+    let jobspec = request::parse(&text.to_string()).expect("a right jobspec");
+    context.request(&jobspec).expect("a right jobspec")
+}
+
+fn settings(policy: Policy) -> Settings {
+    Settings {
+        policy,
+        ..Settings::default()
+    }
+}
+
+fn started(changes: &[Change<Match>]) -> Vec<JobId> {
+    let start = |c: &Change<Match>| match c {
+        Change::Start(job, _) => Some(*job),
+        _ => None,
+    };
+    changes.iter().filter_map(start).collect()
+}
+
+/// Four nodes; jobs as (nodes, seconds), the first with the number 1.
+fn run(policy: Policy, jobs: &[(u32, i64)]) -> (Vec<JobId>, Queue<Context>) {
+    let mut context = machine(4);
+    let mut queue = Queue::new(settings(policy));
+    for (i, (count, duration)) in jobs.iter().enumerate() {
+        let request = nodes(&context, *count, *duration);
+        queue.enqueue(i as JobId + 1, 16, i as u64, request);
+    }
+    (started(&queue.run(&mut context, 0)), queue)
+}
+
+/// Three nodes are taken; the second job needs four, the third would delay the fourth, which fits.
+const MIXED: [(u32, i64); 4] = [(3, 100), (4, 50), (1, 500), (1, 80)];
+
+#[test]
+fn nobody_passes_in_fcfs() {
+    let (started, queue) = run(Policy::Fcfs, &MIXED);
+    assert_eq!(started, [1]);
+    let reasons: Vec<Reason> = queue.jobs().filter_map(|j| Some(j.1?.reason)).collect();
+    assert_eq!(
+        reasons,
+        [Reason::Resources, Reason::Priority, Reason::Priority]
+    );
+}
+
+#[test]
+fn easy_protects_the_first() {
+    let (started, queue) = run(Policy::Easy, &MIXED);
+    assert_eq!(started, [1, 4]);
+    let first = queue.jobs().next().and_then(|j| j.1?.estimate);
+    assert_eq!(first, Some(100));
+}
+
+#[test]
+fn conservative_knows_when_all_start() {
+    let (started, queue) = run(Policy::Conservative, &MIXED);
+    assert_eq!(started, [1, 4]);
+    let estimates: Vec<_> = queue.jobs().map(|j| j.1.and_then(|o| o.estimate)).collect();
+    assert_eq!(estimates, [Some(100), Some(150)]);
+}
+
+#[test]
+fn what_can_never_run_is_denied() {
+    let mut context = machine(4);
+    let mut queue = Queue::new(settings(Policy::Easy));
+    let mut request = nodes(&context, 1, 10);
+    request.variants[0][0].with[0].with[0].count = formats::Count::Fixed(2);
+    queue.enqueue(1, 16, 0, request);
+    assert_eq!(
+        queue.run(&mut context, 0),
+        [Change::Deny(1)],
+        "nodes have one core each"
+    );
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_job_that_is_cancelled_gives_up_its_reservation() {
+    let mut context = machine(4);
+    let mut queue = Queue::new(settings(Policy::Easy));
+    for (job, (count, duration)) in MIXED.into_iter().enumerate() {
+        let request = nodes(&context, count, duration);
+        queue.enqueue(job as JobId + 1, 16, job as u64, request);
+    }
+    queue.run(&mut context, 0);
+    assert!(queue.dequeue(&mut context, 2));
+    assert!(!context.jobs().contains_key(&2));
+    let _ = context.cancel(4);
+    queue.resources_changed();
+    assert_eq!(started(&queue.run(&mut context, 1)), [3]);
+}
+
+#[test]
+fn priority_goes_before_time() {
+    let mut context = machine(2);
+    let mut queue = Queue::new(settings(Policy::Fcfs));
+    for job in 1..=3 {
+        let request = nodes(&context, 2, 10);
+        queue.enqueue(job, 16, job as u64, request);
+    }
+    assert!(queue.prioritize(3, 17));
+    assert_eq!(started(&queue.run(&mut context, 0)), [3]);
+    assert_eq!(queue.run(&mut context, 0), [], "nothing has changed");
+}
+
+proptest! {
+    /// Whatever comes after a job, conservative backfilling never gives it a later estimate, and
+    /// easy never the first.
+    #[test]
+    fn nobody_who_is_protected_is_delayed(
+        jobs in proptest::collection::vec((1..5u32, 1..200i64), 1..14),
+        more in proptest::collection::vec((1..5u32, 1..200i64), 0..8),
+        easy in any::<bool>(),
+    ) {
+        let policy = if easy { Policy::Easy } else { Policy::Conservative };
+        let estimates = |jobs: &[(u32, i64)]| -> Vec<(JobId, Option<Time>)> {
+            let (_, queue) = run(policy, jobs);
+            queue.jobs().map(|(job, o)| (job, o.and_then(|o| o.estimate))).collect()
+        };
+        let before = estimates(&jobs);
+        let all: Vec<_> = jobs.iter().chain(&more).copied().collect();
+        let after = estimates(&all);
+        let protected = if easy { 1 } else { before.len() };
+        for (job, estimate) in before.iter().take(protected) {
+            prop_assert!(after.contains(&(*job, *estimate)), "{job} of {before:?} in {after:?}");
+        }
+    }
+
+    /// All jobs that can run do run in the end, and nothing is ever held twice.
+    #[test]
+    fn every_queue_empties(
+        jobs in proptest::collection::vec((1..5u32, 1..60i64, 0..3u32), 1..20),
+        which in 0..4usize,
+    ) {
+        let policy = [Policy::Fcfs, Policy::Easy, Policy::Conservative, Policy::Hybrid][which];
+        let mut context = machine(4);
+        let mut queue = Queue::new(settings(policy));
+        for (i, (count, duration, priority)) in jobs.iter().enumerate() {
+            let request = nodes(&context, *count, *duration);
+            queue.enqueue(i as JobId, *priority, i as u64, request);
+        }
+        let (mut now, mut done) = (0, 0);
+        let mut running: Vec<(Time, JobId)> = Vec::new();
+        while done < jobs.len() {
+            for change in queue.run(&mut context, now) {
+                if let Change::Start(job, found) = change {
+                    running.push((found.end, job));
+                }
+            }
+            let held: u32 = running.iter().map(|(_, job)| jobs[*job as usize].0).sum();
+            prop_assert!(held <= 4);
+            running.sort_unstable();
+            prop_assert!(!running.is_empty(), "nothing runs and {} wait", queue.len());
+            let (end, job) = running.remove(0);
+            now = end;
+            context.cancel(job).expect("it runs");
+            queue.resources_changed();
+            done += 1;
+        }
+        prop_assert!(queue.is_empty());
+        prop_assert_eq!(context.ledger().busy(), 0);
+    }
+}
