@@ -8,7 +8,7 @@ def flux(command):
 
 def up(count):
     """So many brokers are in the instance."""
-    head.wait_until_succeeds(flux(f'test "$(flux resource status -n -s avail -o {{nnodes}})" = {count}'), timeout=300)
+    head.wait_until_succeeds(flux(f'test "$(flux resource list -n -s up -o {{nnodes}})" = {count}'), timeout=300)
 
 
 start_all()
