@@ -8,7 +8,8 @@ def flux(command):
 
 def up(count):
     """So many brokers are in the instance."""
-    head.wait_until_succeeds(flux(f'test "$(flux resource list -n -s up -o {{nnodes}})" = {count}'), timeout=300)
+    ask = "n=$(flux resource list -n -s up -o {nnodes}); echo $n nodes are up; flux overlay status; test $n = "
+    head.wait_until_succeeds(flux(f"{ask}{count}"), timeout=120)
 
 
 start_all()
