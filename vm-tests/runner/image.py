@@ -1,6 +1,7 @@
 """What a machine starts from: kernel, initial RAM disk, root image, and the disk with the programs under test."""
 
 import gzip
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ PACKAGES = [
     "systemd", "systemd-sysv", "udev", "dbus", "iproute2", "iputils-ping", "procps",
     "libzmq5", "libhwloc15", "libmpich12", "libgcc-s1",
 ]
+# What is made by other rules is made anew.
+RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 # Loaded in this order: each needs those before it.
 MODULES = [
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
@@ -107,7 +110,7 @@ def initrd():
         found = {file.name.removesuffix(".ko"): file for file in modules.rglob("*.ko")}
         with tempfile.TemporaryDirectory() as work:
             tree = Path(work)
-            for name in ["bin", "dev", "proc", "sys", "root", "modules"]:
+            for name in ["bin", "dev", "proc", "sys", "sysroot", "modules"]:
                 (tree / name).mkdir()
             shutil.copy("/bin/busybox", tree / "bin" / "busybox")
             loads = []
@@ -118,12 +121,12 @@ def initrd():
             init = ["#!/bin/busybox sh", "/bin/busybox mount -t devtmpfs dev /dev", *loads]
             init += [
                 "n=0",
-                "until /bin/busybox mount -t ext4 /dev/vda /root 2>/dev/null; do",
+                "until /bin/busybox mount -t ext4 /dev/vda /sysroot 2>/dev/null; do",
                 "    n=$((n + 1)); [ $n -lt 300 ] || exec /bin/busybox sh; /bin/busybox sleep 0.1",
                 "done",
-                "/bin/busybox mount -t ext4 -o ro /dev/vdb /root/payload",
+                "/bin/busybox mount -t ext4 -o ro /dev/vdb /sysroot/payload",
                 "/bin/busybox umount /dev",
-                "exec /bin/busybox switch_root /root /sbin/init",
+                "exec /bin/busybox switch_root /sysroot /sbin/init",
             ]
             (tree / "init").write_text("\n".join(init) + "\n")
             (tree / "init").chmod(0o755)
@@ -133,7 +136,7 @@ def initrd():
             )
             path.write_bytes(gzip.compress(archive.stdout, 6))
 
-    return cached("initrd.gz", make)
+    return cached(f"initrd-{RECIPE}.gz", make)
 
 
 def root():
@@ -161,7 +164,7 @@ def root():
                 shutil.rmtree(tree / at, ignore_errors=True)
             filesystem(tree, path, 1024, "root")
 
-    return cached("root.ext4", make)
+    return cached(f"root-{RECIPE}.ext4", make)
 
 
 def payload(programs, extra, path):
