@@ -204,10 +204,10 @@ fn across_a_crash(site: &Site, config: &str, first: &str, second: &str) -> Outco
 fn nodes_stay_in_housekeeping_when_the_broker_is_killed() {
     let site = Site::new();
     let config = waits(&site, "housekeeping");
-    let first = "flux run true
+    let first = "flux run -N1 true
         flux job wait-event $(flux job last) clean >/dev/null";
     let second = "flux housekeeping list -no '{ranks} {pending.nnodes}'
-        next=$(flux submit sh -c 'echo job >>order')
+        next=$(flux submit -N1 sh -c 'echo job >>order')
         flux job wait-event $next priority >/dev/null
         flux resource list -s free -no '{nnodes}'
         touch go
