@@ -5,7 +5,7 @@ CARGO ?= cargo
 # Optimised, but quick to build: what `make run` and `make bench` use.
 PROFILE ?= fast
 
-.PHONY: help run test build bench deps clean
+.PHONY: help run test build bench deps install dist paper clean
 
 help:
 	@echo "make deps   install what the build needs (Debian; asks for root when something is missing)"
@@ -13,6 +13,9 @@ help:
 	@echo "make run    start four brokers and run two MPI programs in them"
 	@echo "make test   every check a change has to pass"
 	@echo "make bench  measure start-up, throughput, round trips, many brokers and building blocks"
+	@echo "make install  put what is built below PREFIX (DESTDIR is for packages)"
+	@echo "make dist   a Debian package and archives of programs and sources, in dist/"
+	@echo "make paper  paper/paper.pdf, with figures from the measurements in bench/results"
 	@echo "make clean  remove what was built"
 
 deps:
@@ -34,6 +37,17 @@ bench: build
 	bench/roundtrip --programs "$$(scripts/bin-dir.sh $(PROFILE))"
 	bench/overlay --programs "$$(scripts/bin-dir.sh $(PROFILE))"
 	bench/micro
+
+install: build
+	PROFILE=$(PROFILE) scripts/install.sh
+
+dist: PROFILE = release
+dist: build
+	PROFILE=$(PROFILE) packaging/tarball dist
+	PROFILE=$(PROFILE) packaging/deb dist
+
+paper:
+	paper/build paper/paper.pdf
 
 clean:
 	$(CARGO) clean

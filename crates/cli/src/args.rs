@@ -19,6 +19,9 @@ impl Args {
     pub(crate) fn parse_or<T: Parser>(&self, code: u8) -> Result<T, Failure> {
         let bin = format!("flux-{}", self.name);
         let command = T::command();
+        if self.words == ["--man-page"] {
+            return print_page(settings(command).display_name(bin.clone()).bin_name(bin));
+        }
         let words = attached(&command, &self.words);
         let matches = settings(command)
             .bin_name(bin.clone())
@@ -37,6 +40,19 @@ impl Args {
     pub(crate) fn parse<T: Parser>(&self) -> Result<T, Failure> {
         self.parse_or(1)
     }
+}
+
+/// Print a command's manual page, as packages have it, and leave the process.
+fn print_page<T>(command: clap::Command) -> Result<T, Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command)
+        .section("1")
+        .manual("Flux Commands")
+        .source(concat!("ferroflux ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page)
+        .map_err(|e| Failure::new(format!("manual page: {e}")))?;
+    crate::output::write(&String::from_utf8_lossy(&page));
+    std::process::exit(0)
 }
 
 /// What getopt_long and argparse users expect: the last of a repeated option counts, and long

@@ -237,7 +237,8 @@ fn a_queue_of_hosts_that_are_not_there_is_refused() {
     let config = "resource.noverify = true
         resource.config = [ { hosts = 'n0', cores = '0-1' } ]
         queues.front.hosts = 'no-such-host'";
-    let out = configured(&site, 1, config, "true");
+    // One that ends by itself could do so before the module has looked.
+    let out = configured(&site, 1, config, "exec sleep 300");
     assert_ne!(out.code(), 0, "{out}");
     let why = ["queues.front.hosts: there is no host 'no-such-host' among the resources"];
     out.expect_error(&why);

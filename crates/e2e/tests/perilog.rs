@@ -147,3 +147,99 @@ fn what_is_to_be_ignored_is_not_logged() {
     let out = configured(&site, config, script).success();
     assert_eq!(out.lines(), ["stdout: signal: 2", "1"], "{out}");
 }
+
+/// A command that waits for the file `go`, and says so in `order`; its process id is in `pids`.
+fn waits(site: &Site, name: &str) -> String {
+    let text = "cd PLACE; echo $$ >>pids; echo NAME begins >>order; until test -e go; do :; done; echo NAME >>order";
+    let text = text.replace("PLACE", &site.path().display().to_string());
+    let text = text.replace("NAME", name);
+    format!("[job-manager.{name}]\ncommand = [\"sh\", \"-c\", \"{text}\"]\n")
+}
+
+#[test]
+fn nodes_stay_in_housekeeping_when_the_job_manager_is_replaced() {
+    let site = Site::new();
+    let config = waits(&site, "housekeeping");
+    let script = "flux run -N2 true
+        flux job wait-event $(flux job last) clean >/dev/null
+        flux module reload -f job-manager
+        flux housekeeping list -no '{ranks} {pending.nnodes}'
+        next=$(flux submit -N2 sh -c 'echo job >>order')
+        flux job wait-event $next priority >/dev/null
+        flux resource list -s free -no '{nnodes}'
+        touch go
+        flux job wait-event $next clean >/dev/null
+        grep -v begins order | head -n 3";
+    let out = configured(&site, &config, script).success();
+    let want = ["0-1 2", "0", "housekeeping", "housekeeping", "job"];
+    assert_eq!(out.lines(), want, "{out}");
+}
+
+/// Runs `first` up to the death of its broker, and `second` in the next.
+fn across_a_crash(site: &Site, config: &str, first: &str, second: &str) -> Outcome {
+    let config = site.write("config.toml", config);
+    let config = format!("--config-path={}", config.display());
+    let [state, run] = ["state", "run"].map(|name| {
+        let dir = site.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        format!("-S{name}dir={}", dir.display())
+    });
+    let first = site.write(
+        "first",
+        &format!("{first}\nkill -9 $(flux getattr broker.pid)"),
+    );
+    // What the broker had started it leaves behind.
+    let line = format!(
+        "flux start {config} {state} {run} sh -eu {}; code=$?
+        for pid in $(cat pids); do while kill $pid; do :; done; done 2>/dev/null
+        exit $code",
+        first.display()
+    );
+    site.run("sh", ["-c", &line]).expect_code(137);
+    let words = ["start", &config, &state, &run, "sh", "-euc", second];
+    site.flux(words).success()
+}
+
+#[test]
+fn nodes_stay_in_housekeeping_when_the_broker_is_killed() {
+    let site = Site::new();
+    let config = waits(&site, "housekeeping");
+    let first = "flux run true
+        flux job wait-event $(flux job last) clean >/dev/null";
+    let second = "flux housekeeping list -no '{ranks} {pending.nnodes}'
+        next=$(flux submit sh -c 'echo job >>order')
+        flux job wait-event $next priority >/dev/null
+        flux resource list -s free -no '{nnodes}'
+        touch go
+        flux job wait-event $next clean >/dev/null
+        grep -v begins order | head -n 1
+        grep job order";
+    let out = across_a_crash(&site, &config, first, second);
+    assert_eq!(out.lines(), ["0 1", "0", "housekeeping", "job"], "{out}");
+}
+
+#[test]
+fn a_prolog_and_an_epilog_run_anew_when_the_broker_is_killed() {
+    for name in ["prolog", "epilog"] {
+        let site = Site::new();
+        let config = waits(&site, name);
+        let first = format!(
+            "id=$(flux submit echo ran)
+            flux job wait-event $id {name}-start >/dev/null
+            until test -s order; do :; done
+            echo $id >id"
+        );
+        let second = format!(
+            "touch go
+            flux job wait-event $(cat id) clean >/dev/null
+            flux job attach $(cat id)
+            flux jobs -no '{{result}}' $(cat id)
+            flux job eventlog -f json $(cat id) | grep -o '\"name\":\"{name}-[a-z]*\"'
+            flux resource list -s allocated -no '{{nnodes}}'"
+        );
+        let out = across_a_crash(&site, &config, &first, &second);
+        let events = ["start", "finish"].map(|end| format!("\"name\":\"{name}-{end}\""));
+        let want = ["ran", "COMPLETED", &events[0], &events[1], "0"];
+        assert_eq!(out.lines(), want, "{out}");
+    }
+}

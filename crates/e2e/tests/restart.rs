@@ -109,3 +109,43 @@ fn what_a_job_has_written_outlives_its_instance() {
         .expect_stdout("so far\nended with 127\n")
         .expect_error(&["job.exception", "type=exec"]);
 }
+
+#[test]
+fn inactive_jobs_are_listed_from_the_archive() {
+    let site = Site::new();
+    let [state, run] = ["state", "run"].map(|name| {
+        let dir = site.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        format!("-S{name}dir={}", dir.display())
+    });
+    let first = "
+        flux module reload job-list block=4
+        flux submit --quiet --cc=1-12 --setattr=exec.test.run_duration=0.001s true
+        flux submit --quiet --cc=1-8 --setattr=exec.test.run_duration=0.001s --job-name=other true
+        flux submit --quiet --urgency=hold true
+        while test $(flux jobs -nf inactive | wc -l) -lt 20; do :; done
+        until flux kvs dir inactive.0000 | grep -q 03; do :; done
+        flux job purge --force --num-limit=18
+        flux jobs -ano '{id} {name} {t_inactive} {annotations.sched} {ranks}' >before
+        kill -9 $(flux getattr broker.pid)
+    ";
+    let again = "
+        flux jobs -ano '{id} {name} {t_inactive} {annotations.sched} {ranks}' | diff before - && echo the same
+        flux jobs -anc 3 --name=other -o '{name} {result}'
+        flux module stats job-manager | grep _jobs
+        flux job last '[:]' | wc -l
+    ";
+    let told = "the same\nother COMPLETED\nother COMPLETED\nother COMPLETED\n \
+        \"active_jobs\": 1,\n \"inactive_jobs\": 18,\n19\n";
+    let start = |script: &str| site.flux(["start", &state, &run, "sh", "-euc", script]);
+    start(first).expect_code(137);
+    start(again).success().expect_stdout(told);
+    // One that cannot be read is made anew.
+    start("flux queue list >list; flux kvs put inactive.floor=what").success();
+    let logged =
+        "until flux dmesg | grep -q 'all jobs are read: inactive.floor: expected'; do :; done";
+    let damaged = format!("{again}\n{logged}");
+    start(&damaged).success().expect_stdout(told);
+    let now = "flux kvs get inactive.floor 2>/dev/null || echo none";
+    start(now).success().expect_stdout("none\n");
+}

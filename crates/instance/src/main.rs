@@ -9,6 +9,10 @@ mod startlog;
 
 use std::process::ExitCode;
 
+/// The broker's time goes into small, short-lived pieces of JSON that one thread makes and another drops.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A signal that says the program is broken ends it at once, wherever it comes from.
 fn let_crashes_crash() {
     for signum in [libc::SIGSEGV, libc::SIGBUS] {

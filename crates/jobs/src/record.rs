@@ -33,7 +33,7 @@ pub(crate) enum RecordError {
 }
 
 impl RecordError {
-    fn content(key: &str, why: impl ToString) -> Self {
+    pub(crate) fn content(key: &str, why: impl ToString) -> Self {
         let (key, why) = (key.to_owned(), why.to_string());
         Self::Content { key, why }
     }
@@ -44,21 +44,28 @@ impl RecordError {
     }
 }
 
-/// The ids of all jobs that there are records of, in order. Cost: one lookup per directory.
-pub(crate) async fn ids(handle: &Handle) -> Result<Vec<JobId>, RpcError> {
+/// The ids from `first` on of all jobs that there are records of, in order. Cost: one lookup per directory.
+pub(crate) async fn ids(handle: &Handle, first: JobId) -> Result<Vec<JobId>, RpcError> {
     let mut paths = vec!["job".to_owned()];
     for _ in 0..WORDS {
         let below = stream::iter(paths).map(|path| names(handle, path));
         let below: Vec<Vec<String>> = below.buffered(WINDOW).try_collect().await?;
-        paths = below.into_iter().flatten().collect();
+        let below = below.into_iter().flatten();
+        paths = below.filter(|path| may_reach(path, first)).collect();
     }
     let mut ids: Vec<JobId> = paths.iter().filter_map(|path| id_of(path)).collect();
     ids.sort_unstable();
     Ok(ids)
 }
 
+/// Whether a directory of records may have one of `first` or later: words of ids have one width.
+fn may_reach(path: &str, first: JobId) -> bool {
+    let first = first.kvs_path();
+    *path >= first[..path.len().min(first.len())]
+}
+
 /// The paths one level below; none if there is nothing.
-async fn names(handle: &Handle, path: String) -> Result<Vec<String>, RpcError> {
+pub(crate) async fn names(handle: &Handle, path: String) -> Result<Vec<String>, RpcError> {
     match kvs::client::lookup(handle, Some(PRIMARY), &path, flags::READDIR).await {
         Ok(TreeObj::Dir(dir)) => Ok(dir
             .iter()
@@ -75,12 +82,18 @@ fn id_of(path: &str) -> Option<JobId> {
     path.strip_prefix("job.")?.parse().ok()
 }
 
-async fn text(handle: &Handle, key: &str) -> Result<String, RecordError> {
+/// The value of a key.
+pub(crate) async fn bytes(handle: &Handle, key: &str) -> Result<Vec<u8>, RecordError> {
     let lookup = kvs::client::get(handle, Some(PRIMARY), key).await;
-    let bytes = lookup.map_err(|source| RecordError::Lookup {
+    lookup.map_err(|source| RecordError::Lookup {
         key: key.to_owned(),
         source,
-    })?;
+    })
+}
+
+/// The value of a key that is text.
+pub(crate) async fn text(handle: &Handle, key: &str) -> Result<String, RecordError> {
+    let bytes = bytes(handle, key).await?;
     String::from_utf8(bytes).map_err(|e| RecordError::content(key, e))
 }
 
@@ -133,6 +146,15 @@ mod tests {
         assert_eq!(id_of("job.0000.0000.0000.0001"), Some(JobId(1)));
         assert_eq!(id_of("job.0000.0000"), None);
         assert_eq!(id_of("other"), None);
+    }
+
+    #[test]
+    fn directories_of_later_jobs() {
+        let first = JobId(0x1_0002_0003);
+        let reaches = |path: &str| may_reach(path, first);
+        assert!(reaches("job.0000") && reaches("job.0000.0001") && reaches("job.0001.0000"));
+        assert!(reaches("job.0000.0001.0002.0003") && reaches("job.0000.0001.0002.0004"));
+        assert!(!reaches("job.0000.0000") && !reaches("job.0000.0001.0002.0002"));
     }
 
     #[test]

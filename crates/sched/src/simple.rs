@@ -46,8 +46,8 @@ struct Scheduler {
     expiration: f64,
     queue: BTreeMap<Key, Pending>,
     keys: BTreeMap<JobId, Key>,
-    /// That manager is gone: its next life has to be told of this scheduler.
-    orphaned: bool,
+    /// The manager that has been told of this scheduler; nothing when it has gone.
+    manager: Option<Presence>,
 }
 
 /// How many jobs the manager offers at a time (RFC 27).
@@ -107,24 +107,20 @@ pub async fn main(ctx: Context) -> ModuleResult {
         // An instance may end before its resources are known.
         () = collect(&mut inbox, &mut early) => return Ok(()),
     };
-    hello(&mut sched).await?;
-    let mut manager = Presence::watch(&handle);
     early.iter().for_each(|msg| sched.message(msg));
     sched.schedule();
     loop {
-        if sched.orphaned {
+        if sched.manager.is_none() {
             match hello(&mut sched).await {
-                Ok(()) => {
-                    sched.orphaned = false;
-                    manager = Presence::watch(&handle);
-                }
-                Err(e) if e.errno == libc::ENOSYS => {}
+                Ok(manager) => sched.manager = Some(manager),
+                // There is none, or another one than a moment ago.
+                Err(e) if matches!(e.errno, libc::ENOSYS | libc::EAGAIN) => {}
                 Err(e) => return Err(e),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(AGAIN), if sched.orphaned => {}
-            () = manager.gone(), if !sched.orphaned => sched.orphan(&mut inbox),
+            () = tokio::time::sleep(AGAIN), if sched.manager.is_none() => {}
+            () = Presence::gone(&mut sched.manager) => sched.orphan(&mut inbox),
             msg = inbox.recv() => match msg {
                 Some(msg) => {
                     sched.message(&msg);
@@ -192,12 +188,13 @@ async fn start(
         pool: Pool::new(all, up),
         queue: BTreeMap::new(),
         keys: BTreeMap::new(),
-        orphaned: false,
+        manager: None,
     })
 }
 
-/// Learn which jobs hold resources, then say that allocations can be asked for.
-async fn hello(sched: &mut Scheduler) -> ModuleResult {
+/// Learn which jobs hold resources, then say that allocations can be asked for. The manager is looked at before it is
+/// spoken to: should it go in between, that is noticed.
+async fn hello(sched: &mut Scheduler) -> Result<Presence, ModuleError> {
     #[derive(Deserialize)]
     struct Holder {
         id: JobId,
@@ -205,6 +202,7 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         r: Option<Value>,
         free: Option<String>,
     }
+    let manager = Presence::watch(&sched.handle);
     sched.pool.release_all();
     let request = json!({ "partial-ok": true });
     let mut stream = sched
@@ -230,7 +228,7 @@ async fn hello(sched: &mut Scheduler) -> ModuleResult {
         .handle
         .rpc("job-manager.sched-ready", Node::Any, &sched.mode.to_value())
         .await?;
-    Ok(())
+    Ok(manager)
 }
 
 fn now() -> f64 {
@@ -303,7 +301,7 @@ impl Scheduler {
         }
         self.queue.clear();
         self.keys.clear();
-        self.orphaned = true;
+        self.manager = None;
     }
 
     fn answer(&self, request: &Message, id: JobId, kind: u32, key: &str, value: Value) {
@@ -406,7 +404,7 @@ impl Scheduler {
 
     /// Allocate from the head of the queue until one has to wait.
     fn schedule(&mut self) {
-        if self.orphaned {
+        if self.manager.is_none() {
             return;
         }
         while let Some(mut entry) = self.queue.first_entry() {

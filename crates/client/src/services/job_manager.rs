@@ -15,8 +15,11 @@ impl Presence {
         Presence(handle.stream("job-manager.events-journal", Node::Any, &request))
     }
 
-    /// Resolves when it has gone. Nothing is lost when this is dropped.
-    pub async fn gone(&mut self) {
-        while let Some(Ok(_)) = self.0.next().await {}
+    /// Resolves when the one there is has gone. Nothing is lost when this is dropped.
+    pub async fn gone(manager: &mut Option<Presence>) {
+        match manager {
+            Some(manager) => while let Some(Ok(_)) = manager.0.next().await {},
+            None => std::future::pending().await,
+        }
     }
 }

@@ -75,9 +75,9 @@ pub async fn sqlite(ctx: Context) -> Result<(), ModuleError> {
     let word = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
     let (journal, synchronous) = (word("journal_mode"), word("synchronous"));
     let text = format!(
-        "{} ({} objects) journal_mode={journal} synchronous={synchronous}",
+        "{} ({} bytes) journal_mode={journal} synchronous={synchronous}",
         path.display(),
-        store.count().await?
+        store.used().await?
     );
     ctx.handle.say(&ctx.name, libc::LOG_DEBUG as u8, &text);
     serve(ctx, store, true).await

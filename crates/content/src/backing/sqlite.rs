@@ -27,6 +27,8 @@ use crate::{BlobRef, HashAlg, PRIMARY};
 const MAX_CHECKPOINTS: u32 = 5;
 /// Rows one INSERT statement carries: two bound values each, well below SQLite's limit of 32,766.
 const ROWS_PER_INSERT: usize = 500;
+/// Pages of the file each connection may keep, in KiB (a negative number says so): the index of a million digests.
+const CACHE_KIB: &str = "-32768";
 /// Blobs that one statement loads. Few lengths share their prepared statements.
 const LOAD_SIZES: [usize; 4] = [1, 8, 64, 512];
 /// Names of blobs that are read at once.
@@ -157,6 +159,7 @@ impl Sqlite {
             .synchronous(options.synchronous)
             // Another process may hold the file for a moment: flux fsck, a backup.
             .busy_timeout(Duration::from_secs(30))
+            .pragma("cache_size", CACHE_KIB)
             .pragma("wal_autocheckpoint", "4000");
         // A file that has a journal cannot be told any more to give space back: that comes first.
         let journal = format!("PRAGMA journal_mode = {:?}", options.journal_mode);
@@ -372,10 +375,12 @@ impl Backing for Sqlite {
 
     fn store_batch(
         &self,
-        batch: Vec<(BlobRef, Bytes)>,
+        mut batch: Vec<(BlobRef, Bytes)>,
         mut roots: Roots,
     ) -> BoxFuture<'_, Result<(), BackingError>> {
         async move {
+            // Neighbours in the index of digests are written one after the other.
+            batch.sort_unstable_by_key(|(blobref, _)| *blobref);
             // A file that goes away with the instance is never started from.
             if !self.is_durable() {
                 roots = Roots::default();

@@ -6,6 +6,7 @@ use client::Handle;
 use formats::eventlog::{self, Event};
 use formats::job_schema::{EXEC_EVENTLOG, JobKey};
 use formats::jobid::JobId;
+use kvs::calls::Root;
 use kvs::{TreeObj, Txn};
 use serde_json::Value;
 use wire::RpcError;
@@ -60,8 +61,13 @@ impl Guest {
     }
 
     /// Keep what it holds now in the job's record: the namespace may go with the instance.
-    pub(super) async fn graft(&self) -> Result<(), RpcError> {
+    pub(super) async fn keep(&self) -> Result<(), RpcError> {
         let root = kvs::client::getroot(&self.handle, Some(&self.name)).await?;
+        self.graft(root).await
+    }
+
+    /// Have this root in the job's record.
+    async fn graft(&self, root: Root) -> Result<(), RpcError> {
         let mut txn = Txn::new();
         let key = self.id.key(JobKey::Guest);
         txn.put_treeobj(&key, TreeObj::DirRef(root.rootref));
@@ -93,11 +99,10 @@ impl Guest {
     pub(super) fn append(
         &self,
         events: &[(&str, Value)],
-    ) -> impl Future<Output = Result<(), RpcError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
         let mut txn = Txn::new();
         txn.append(EXEC_EVENTLOG, encode(events).as_bytes());
-        let commit = kvs::client::commit(&self.handle, Some(&self.name), &txn);
-        async move { commit.await.map(drop) }
+        kvs::client::commit(&self.handle, Some(&self.name), &txn)
     }
 
     /// Ranks whose shells had exited before, with their wait statuses, as the exec eventlog says.
@@ -120,9 +125,9 @@ impl Guest {
             .collect())
     }
 
-    /// Link the namespace's content into the job's record and drop the namespace.
-    pub(super) async fn finish(&self) -> Result<(), RpcError> {
-        self.graft().await?;
+    /// Link the namespace's content, which ends with this root, into the job's record and drop the namespace.
+    pub(super) async fn finish(&self, last: Root) -> Result<(), RpcError> {
+        self.graft(last).await?;
         kvs::client::namespace_remove(&self.handle, &self.name).await
     }
 }

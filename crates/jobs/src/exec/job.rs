@@ -10,6 +10,7 @@ use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
 use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
 use formats::{Idset, eventlog, fsd, signals};
+use kvs::calls::Root;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use wire::{Message, RpcError};
 
 use super::barrier::Barrier;
+use super::bulk::BulkExec;
 use super::config::Config;
 use super::ending::{Ending, Step};
 use super::guest::Guest;
@@ -69,6 +71,8 @@ struct Job {
     /// Signal to send to shells that start from now on.
     signal: Option<i32>,
     ending: Option<Ending>,
+    /// Shells that have exited, with the context of their events, which the exec eventlog does not have yet.
+    parting: Vec<(u32, Value)>,
     /// The job has a fatal exception, which may say how the job counts as ended.
     excepted: Option<Option<i32>>,
     /// When the shells that are left have had time enough after the end of the leader.
@@ -140,6 +144,7 @@ pub(super) async fn run(
         status: 0,
         signal: None,
         ending: None,
+        parting: Vec::new(),
         excepted: None,
         leader_gone: None,
         failed: false,
@@ -155,15 +160,12 @@ pub(super) async fn run(
         return;
     }
     let status = finish_status(job.status, job.excepted);
-    let log = job.guest.append(&[
+    let last = job.write_exits(vec![
         ("complete", json!({ "status": status })),
         ("done", Value::Null),
     ]);
     job.report.finished(status);
-    let ended = async {
-        log.await?;
-        job.guest.finish().await
-    };
+    let ended = async { job.guest.finish(last.await?).await };
     if let Err(e) = ended.await {
         job.report
             .exception("exec", &format!("cannot store the guest namespace: {e}"));
@@ -193,37 +195,6 @@ fn unprepared(report: &Reporter, start: &Start, e: &RpcError) {
         report.finished(LOST);
     }
     report.released();
-}
-
-/// What a jobspec says of how it is to be started: `attributes.system.exec.bulkexec`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BulkExec {
-    /// Seconds; 0 is for ever.
-    #[serde(rename = "barrier-timeout")]
-    barrier_timeout: Option<f64>,
-    /// For tests: `init` or `starting`.
-    mock_exception: Option<String>,
-}
-
-impl BulkExec {
-    fn read(jobspec: &Value) -> Result<Self, String> {
-        match jobspec.pointer("/attributes/system/exec/bulkexec") {
-            Some(table) => Self::deserialize(table)
-                .map_err(|e| format!("failed to unpack system.exec.bulkexec: {e}")),
-            None => Ok(Self::default()),
-        }
-    }
-
-    /// For how long the job's first barrier may be waited for: as the jobspec says, or the configuration.
-    fn barrier_timeout(&self, config: &Config) -> Option<Duration> {
-        match self.barrier_timeout {
-            Some(seconds) => Duration::try_from_secs_f64(seconds)
-                .ok()
-                .filter(|t| !t.is_zero()),
-            None => config.barrier_timeout,
-        }
-    }
 }
 
 /// When a job that starts now has to end. A start that was late at the cost of much of the job's time is made up for.
@@ -410,12 +381,11 @@ impl Job {
                         .filter(|_| self.ending.is_none())
                         .and_then(|t| Instant::now().checked_add(t));
                 }
-                let _ = self.guest.append(&[("shell-exit", context)]).await;
-                // From now on the eventlog knows: rexec need not.
-                let request = Target::label(label(self.report.id()));
-                self.site
-                    .handle
-                    .notify("rexec.wait", Node::Rank(rank), &request);
+                self.parting.push((rank, context));
+                // The exit of the last is stored with the end of the job.
+                if !left.is_empty() {
+                    let _ = self.write_exits(Vec::new()).await;
+                }
             }
             ShellEvent::Failed(e) if e.errno == libc::EHOSTUNREACH && self.started => {
                 let loss = self.places.unreachable(rank);
@@ -438,6 +408,30 @@ impl Job {
                 self.gone(rank, LOST);
                 self.fail("exec", &note);
             }
+        }
+    }
+
+    /// Append the exits of shells, and these events, to the exec eventlog. The request is sent before the future is
+    /// polled.
+    fn write_exits(
+        &mut self,
+        events: Vec<(&str, Value)>,
+    ) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
+        let (ranks, mut all): (Vec<u32>, Vec<_>) = std::mem::take(&mut self.parting)
+            .into_iter()
+            .map(|(rank, context)| (rank, ("shell-exit", context)))
+            .unzip();
+        all.extend(events);
+        let appended = self.guest.append(&all);
+        let (handle, label) = (self.site.handle.clone(), label(self.report.id()));
+        async move {
+            let appended = appended.await;
+            // From now on the eventlog knows: rexec need not.
+            for rank in ranks {
+                let request = Target::label(label.clone());
+                handle.notify("rexec.wait", Node::Rank(rank), &request);
+            }
+            appended
         }
     }
 

@@ -8,6 +8,7 @@
 //! keeps them by label, and a `start` with `reattach` finds them again.
 
 mod barrier;
+mod bulk;
 mod config;
 mod ending;
 mod guest;
@@ -90,8 +91,8 @@ struct Exec {
     args: Vec<String>,
     jobs: HashMap<JobId, Running>,
     tasks: FuturesUnordered<JoinHandle<JobId>>,
-    /// That manager is gone: its next life has to be told of this service.
-    orphaned: bool,
+    /// The manager that has been told of this service; nothing when it has gone.
+    manager: Option<Presence>,
 }
 
 /// Namespaces that are kept at one time.
@@ -100,11 +101,13 @@ const WINDOW: usize = 64;
 /// Wait before a job manager that is not there is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Tell the job manager that jobs can be started.
-async fn hello(handle: &Handle) -> Result<(), RpcError> {
+/// Tell the job manager that jobs can be started. It is looked at before it is spoken to: should it go in between, that is
+/// noticed.
+async fn hello(handle: &Handle) -> Result<Presence, RpcError> {
+    let manager = Presence::watch(handle);
     let request = json!({ "service": "job-exec" });
     let answer = handle.rpc("job-manager.exec-hello", Node::Any, &request);
-    answer.await.map(drop)
+    answer.await.map(|_| manager)
 }
 
 /// Entry point.
@@ -119,8 +122,6 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let config: Value = handle.call("config.get", Node::Any, &json!({})).await?;
     let config = Config::parse(&config, &args).map_err(ModuleError::invalid)?;
     let is_kept = handle.getattr("statedir-cleanup").await.as_deref() == Ok("0");
-    hello(&handle).await?;
-    let mut manager = Presence::watch(&handle);
     let shell = handle.getattr("conf.shell_path").await?;
     let site = Site {
         handle,
@@ -133,22 +134,19 @@ pub async fn main(ctx: Context) -> ModuleResult {
         args,
         jobs: HashMap::new(),
         tasks: FuturesUnordered::new(),
-        orphaned: false,
+        manager: None,
     };
     loop {
-        if exec.orphaned && exec.tasks.is_empty() {
+        if exec.manager.is_none() && exec.tasks.is_empty() {
             match hello(&exec.site.handle).await {
-                Ok(()) => {
-                    exec.orphaned = false;
-                    manager = Presence::watch(&exec.site.handle);
-                }
+                Ok(manager) => exec.manager = Some(manager),
                 Err(e) if e.errno == libc::ENOSYS => {}
                 Err(e) => return Err(e.into()),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(AGAIN), if exec.orphaned => {}
-            () = manager.gone(), if !exec.orphaned => exec.orphan(&mut inbox),
+            () = tokio::time::sleep(AGAIN), if exec.manager.is_none() => {}
+            () = Presence::gone(&mut exec.manager) => exec.orphan(&mut inbox),
             msg = inbox.recv() => match msg {
                 Some(msg) => exec.message(&msg),
                 None => break,
@@ -163,7 +161,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
     }
     let handle = &exec.site.handle;
     let kept = stream::iter(ids)
-        .map(|id| async move { guest::Guest::new(handle.clone(), id).graft().await });
+        .map(|id| async move { guest::Guest::new(handle.clone(), id).keep().await });
     // Jobs that only pretend to run have no namespace, and an instance that ends has no KVS much longer.
     kept.buffer_unordered(WINDOW).for_each(|_| async {}).await;
     Ok(())
@@ -241,7 +239,7 @@ impl Exec {
             }
         }
         self.jobs.clear();
-        self.orphaned = true;
+        self.manager = None;
     }
 
     fn control(&self, id: JobId, control: Control) -> Result<(), RpcError> {

@@ -7,8 +7,8 @@ use formats::Urgency;
 use formats::eventlog::Event;
 use formats::job_schema::JobKey;
 use formats::jobid::JobId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use wire::{Message, RpcError};
 
 /// Jobs in one commit: bounds the size of a KVS transaction.
@@ -19,11 +19,22 @@ pub(super) struct Accepted {
     pub(super) request: Message,
     pub(super) signed: String,
     /// Without environment.
-    pub(super) jobspec: Value,
+    pub(super) jobspec: Box<RawValue>,
     pub(super) urgency: Urgency,
     pub(super) flags: i32,
     pub(super) id: JobId,
     pub(super) submit: Event,
+}
+
+/// A job as the manager is told of it.
+#[derive(Serialize)]
+struct Announced {
+    id: JobId,
+    userid: u32,
+    urgency: Urgency,
+    flags: i32,
+    t_submit: f64,
+    jobspec: Box<RawValue>,
 }
 
 /// What happened to the jobs of one batch.
@@ -39,23 +50,20 @@ pub(super) async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
     let mut requests = Vec::with_capacity(batch.len());
     for job in batch {
         txn.put_raw(&job.id.key(JobKey::J), job.signed.as_bytes());
-        txn.put_raw(
-            &job.id.key(JobKey::Jobspec),
-            job.jobspec.to_string().as_bytes(),
-        );
+        txn.put_raw(&job.id.key(JobKey::Jobspec), job.jobspec.get().as_bytes());
         // Not appended: an earlier life may have stored a job of this id, and have ended before it told anybody.
         txn.put_raw(
             &job.id.key(JobKey::Eventlog),
             job.submit.encode().as_bytes(),
         );
-        jobs.push(json!({
-            "id": job.id,
-            "userid": job.request.userid(),
-            "urgency": job.urgency,
-            "flags": job.flags,
-            "t_submit": job.submit.timestamp,
-            "jobspec": job.jobspec,
-        }));
+        jobs.push(Announced {
+            id: job.id,
+            userid: job.request.userid(),
+            urgency: job.urgency,
+            flags: job.flags,
+            t_submit: job.submit.timestamp,
+            jobspec: job.jobspec,
+        });
         requests.push((job.request, job.id));
     }
     let all_failed = |requests: Vec<(Message, JobId)>, e: RpcError| {
@@ -73,7 +81,11 @@ pub(super) async fn deliver(handle: Handle, batch: Vec<Accepted>) -> Outcome {
         #[serde(default)]
         errors: Vec<(u64, String)>,
     }
-    let request = json!({ "jobs": jobs });
+    #[derive(Serialize)]
+    struct Request {
+        jobs: Vec<Announced>,
+    }
+    let request = Request { jobs };
     let (mut tries, pause) = AGAIN;
     let announced = loop {
         let answer = handle.call::<Answer>("job-manager.submit", Node::Rank(0), &request);

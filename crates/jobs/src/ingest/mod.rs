@@ -26,6 +26,7 @@ use formats::queues::Queues;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Deserialize;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use wire::{Message, RpcError};
@@ -256,6 +257,8 @@ impl Ingest {
             Ok(id) => id,
             Err(e) => return self.handle.respond_error(&request, &e),
         };
+        // JSON values always encode.
+        let jobspec = to_raw_value(&redacted(jobspec)).expect("a JSON value encodes");
         let context = json!({
             "userid": request.userid(), "urgency": urgency, "flags": flags, "version": 1,
         });
@@ -264,7 +267,7 @@ impl Ingest {
         self.waiting.push(Accepted {
             request,
             signed,
-            jobspec: redacted(jobspec),
+            jobspec,
             urgency,
             flags,
             id,

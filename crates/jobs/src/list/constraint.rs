@@ -196,6 +196,33 @@ impl Constraint {
         }
     }
 
+    /// What an index can tell of wanted jobs.
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        match self {
+            Constraint::And(all) => {
+                return all.iter().map(Constraint::needs).fold(needs, Needs::and);
+            }
+            Constraint::Or(any) => match &any[..] {
+                [one] => return one.needs(),
+                // One index serves all alternatives.
+                [_, ..] => {
+                    let masks = any.iter().map(|c| c.needs().results);
+                    needs.results = masks.reduce(|a, b| Some(a? | b?)).flatten();
+                }
+                [] => {}
+            },
+            Constraint::Userid(ids) if !ids.contains(&wire::USERID_UNKNOWN) => {
+                needs.users = Some(ids.clone());
+            }
+            Constraint::Name(names) => needs.names = Some(names.clone()),
+            Constraint::Queue(names) => needs.queues = Some(names.clone()),
+            Constraint::Results(mask) => needs.results = Some(*mask),
+            _ => {}
+        }
+        needs
+    }
+
     /// States that a wanted job can be in: no job in another state needs to be looked at.
     pub fn possible_states(&self) -> u32 {
         match self {
@@ -212,6 +239,26 @@ impl Constraint {
             Constraint::States(mask) => *mask,
             Constraint::Results(_) => JobState::Inactive.bit(),
             _ => ALL_STATES,
+        }
+    }
+}
+
+/// What every wanted job must have, as far as there are indexes of it.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    pub users: Option<Vec<u32>>,
+    pub queues: Option<Vec<String>>,
+    pub names: Option<Vec<String>>,
+    pub results: Option<u32>,
+}
+
+impl Needs {
+    fn and(self, other: Needs) -> Needs {
+        Needs {
+            users: self.users.or(other.users),
+            queues: self.queues.or(other.queues),
+            names: self.names.or(other.names),
+            results: self.results.or(other.results),
         }
     }
 }

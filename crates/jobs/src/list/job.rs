@@ -152,10 +152,7 @@ impl Job {
                 self.read_jobspec();
             }
             JobEvent::Invalidate(_) => return Effect::Dropped,
-            JobEvent::Validate(_) => {
-                self.read_jobspec();
-                self.enter(JobState::Depend, time);
-            }
+            JobEvent::Validate(_) => self.enter(JobState::Depend, time),
             JobEvent::Depend(_) => self.enter(JobState::Priority, time),
             JobEvent::Priority(event) => {
                 self.priority = event.priority.into();

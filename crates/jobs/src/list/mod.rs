@@ -4,13 +4,19 @@
 //! the primary eventlogs are the truth, this is a view. Requests wait until the journal's
 //! backlog has been read.
 //!
-//! [`job`], [`table`], [`constraint`] and [`attrs`] are the core, without I/O.
+//! Of jobs that became inactive long ago it makes blocks, which the job manager stores: after a restart they are taken
+//! from there instead of the journal.
+//!
+//! [`job`], [`table`], [`block`], [`shelf`], [`constraint`] and [`attrs`] are the core, without I/O.
 
 pub mod attrs;
+pub mod block;
 pub mod constraint;
 pub mod job;
+pub mod shelf;
 pub mod table;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
@@ -20,7 +26,7 @@ use client::{Handle, Message, Node, RpcError, RpcStream};
 use formats::job::ACTIVE;
 use formats::job_schema::JobKey;
 use formats::queues::Queues;
-use formats::{Event, JobId, JobState};
+use formats::{Event, Idset, JobId, JobState};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -28,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use attrs::{Attr, View};
+use block::Block;
 use constraint::Constraint;
 use job::Job;
 use table::Table;
@@ -38,6 +45,11 @@ const CHUNK: usize = 256;
 const STATS_PERIOD: Duration = Duration::from_millis(500);
 /// Wait before the journal is asked for again after the job manager went away.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Inactive jobs of a block, without the module argument `block=N`.
+const BLOCK: usize = 1000;
+/// Blocks that are loaded at one time.
+const WINDOW: usize = 16;
 
 /// A `list-id` request that waits for its job to reach a state.
 struct Waiter {
@@ -55,12 +67,14 @@ enum Done {
 struct Module {
     handle: Handle,
     table: Table,
+    /// Inactive jobs of a block.
+    block: usize,
     /// The journal's backlog was read.
     ready: bool,
     deferred: Vec<Message>,
     waiters: HashMap<u64, Vec<Waiter>>,
     /// Test hook: events held back since `job-state-pause`.
-    paused: Option<Vec<Message>>,
+    paused: Option<Vec<JournalItem>>,
     /// Open `job-stats` streams, and whether there is news for them.
     stats_watchers: Vec<Message>,
     stats_changed: bool,
@@ -83,6 +97,7 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
         queues: Queues::from_config(&config).map_err(|e| ModuleError::invalid(e.to_string()))?,
         handle: ctx.handle,
         table: Table::default(),
+        block: block_size(&ctx.args)?,
         ready: false,
         deferred: Vec::new(),
         waiters: HashMap::new(),
@@ -104,7 +119,7 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
                 None => return Ok(()),
             },
             item = journal.next(), if retry.is_none() => match item {
-                Some(Ok(msg)) => module.handle_journal(msg),
+                Some(Ok(msg)) => module.handle_journal(&msg).await,
                 // The job manager is not there, or went away: begin anew when it is back.
                 Some(Err(_)) | None => retry = Some(Box::pin(tokio::time::sleep(RETRY))),
             },
@@ -117,6 +132,21 @@ pub async fn main(ctx: Context) -> Result<(), ModuleError> {
             Some(done) = module.work.next() => module.handle_done(done),
             _ = timer.tick(), if watched => module.send_stats(),
         }
+    }
+}
+
+fn block_size(args: &[String]) -> Result<usize, ModuleError> {
+    // What is logged is not up to this module.
+    let mut args = args.iter().filter(|arg| !arg.starts_with("log-level="));
+    let Some(arg) = args.next() else {
+        return Ok(BLOCK);
+    };
+    let size = arg.strip_prefix("block=").map(str::parse);
+    match size.ok_or_else(|| ModuleError::unknown_argument(arg))? {
+        Ok(size) if size > 0 => Ok(size),
+        _ => Err(ModuleError::invalid(format!(
+            "{arg:?}: a block is of one job at least"
+        ))),
     }
 }
 
@@ -135,6 +165,16 @@ struct JournalItem {
     jobspec: Option<Value>,
     #[serde(rename = "R")]
     resources: Option<Value>,
+    /// Where the jobs are that the journal leaves out.
+    archived: Option<Vec<Segment>>,
+}
+
+/// Inactive jobs in the store.
+#[derive(Deserialize)]
+struct Segment {
+    key: String,
+    /// Places of jobs that are gone.
+    purged: Idset,
 }
 
 #[derive(Deserialize)]
@@ -165,23 +205,50 @@ impl Module {
         self.handle.stream(
             "job-manager.events-journal",
             Node::Any,
-            &json!({"full": true}),
+            &json!({"full": true, "archived": false}),
         )
     }
 
-    fn handle_journal(&mut self, msg: Message) {
-        match &mut self.paused {
-            Some(held) => held.push(msg),
-            None => self.take_in(&msg),
-        }
-    }
-
-    fn take_in(&mut self, msg: &Message) {
+    async fn handle_journal(&mut self, msg: &Message) {
         // What cannot be read is passed over: the job manager logs its own mistakes, and one bad
         // record must not hide all other jobs.
         let Ok(item) = msg.json::<JournalItem>() else {
             return;
         };
+        if let Some(segments) = item.archived {
+            return self.load(segments).await;
+        }
+        match &mut self.paused {
+            Some(held) => held.push(item),
+            None => self.take_in(item),
+        }
+        while let Some(block) = self.table.pack(self.block) {
+            self.handle
+                .notify_raw("job-manager.archive", Node::Any, Some(block));
+        }
+    }
+
+    /// Take the jobs of these segments in.
+    async fn load(&mut self, segments: Vec<Segment>) {
+        let handle = &self.handle;
+        let read = futures::stream::iter(segments).map(|segment| async move {
+            let bytes = kvs::client::get(handle, Some(kvs::PRIMARY), &segment.key).await;
+            (segment, bytes)
+        });
+        let mut read = read.buffered(WINDOW);
+        while let Some((Segment { key, purged }, bytes)) = read.next().await {
+            let block = bytes.map_err(|e| e.to_string());
+            let block = block.and_then(|b| Block::decode(b.into()).map_err(|e| e.to_string()));
+            match block {
+                Ok(block) => self.table.shelve(block, &purged),
+                // Those who list jobs have to do without.
+                Err(why) => handle.say("job-list", libc::LOG_ERR as u8, &format!("{key}: {why}")),
+            }
+        }
+        self.stats_changed = true;
+    }
+
+    fn take_in(&mut self, item: JournalItem) {
         match item.id.as_u64() {
             Some(id) => {
                 self.table
@@ -235,7 +302,7 @@ impl Module {
             }),
             "job-state-unpause" => msg.require_owner().map(|()| {
                 for held in self.paused.take().unwrap_or_default() {
-                    self.take_in(&held);
+                    self.take_in(held);
                 }
                 self.handle.respond_ok(&msg);
             }),
@@ -303,34 +370,28 @@ impl Module {
         let constraint = Constraint::parse(&combined(&req))
             .map_err(|e| invalid(&format!("constraint object invalid: {e}")))?
             .with_virtual_queues(&self.queues);
-        let jobs: Vec<View<'_>> = self
+        let mut jobs = self
             .table
             .list(&constraint, req.since, if self.private { 0 } else { max })
             .filter(|job| self.visible(msg, job))
-            .take(if max == 0 { usize::MAX } else { max })
-            .map(|job| View { job, attrs: &attrs })
-            .collect();
+            .take(if max == 0 { usize::MAX } else { max });
+        let respond = |jobs: &[Cow<'_, Job>], version: Option<u32>| {
+            let jobs: Vec<View<'_>> = jobs.iter().map(|job| View { job, attrs: &attrs }).collect();
+            let jobs = &jobs[..];
+            self.handle.respond(msg, &ListAnswer { jobs, version });
+        };
         if !msg.is_streaming() {
-            self.handle.respond(
-                msg,
-                &ListAnswer {
-                    jobs: &jobs,
-                    version: None,
-                },
-            );
+            respond(&jobs.collect::<Vec<_>>(), None);
             return Ok(());
         }
-        for (i, chunk) in jobs.chunks(CHUNK).enumerate() {
-            let version = (i == 0).then_some(1);
-            self.handle.respond(
-                msg,
-                &ListAnswer {
-                    jobs: chunk,
-                    version,
-                },
-            );
+        let mut version = Some(1);
+        loop {
+            let chunk: Vec<_> = jobs.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Err(RpcError::errno(libc::ENODATA));
+            }
+            respond(&chunk, version.take());
         }
-        Err(RpcError::errno(libc::ENODATA))
     }
 
     fn handle_list_id(&mut self, msg: &Message) -> Result<(), RpcError> {
@@ -353,9 +414,9 @@ impl Module {
             states: req.state,
         };
         match self.table.get(req.id) {
-            Some(job) if !self.visible(msg, job) => Err(RpcError::errno(libc::ENOENT)),
-            Some(job) if waiter.is_satisfied(job) => {
-                self.answer(&waiter, job);
+            Some(job) if !self.visible(msg, &job) => Err(RpcError::errno(libc::ENOENT)),
+            Some(job) if waiter.is_satisfied(&job) => {
+                self.answer(&waiter, &job);
                 Ok(())
             }
             Some(_) => {
@@ -394,10 +455,10 @@ impl Module {
             return;
         };
         let (ready, rest): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|w| w.is_satisfied(job));
+            waiting.into_iter().partition(|w| w.is_satisfied(&job));
         for waiter in ready {
-            if self.visible(&waiter.request, job) {
-                self.answer(&waiter, job);
+            if self.visible(&waiter.request, &job) {
+                self.answer(&waiter, &job);
             } else {
                 self.handle
                     .respond_error(&waiter.request, &RpcError::errno(libc::ENOENT));

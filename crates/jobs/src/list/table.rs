@@ -1,23 +1,28 @@
 //! The job table: all jobs by id, and in listing order by the part of life they are in.
 //!
 //! Invariant: every job past NEW is in exactly one of the three orders, under the key its
-//! present attributes make; so a listing walks only jobs that may match, in order.
+//! present attributes make; so a listing walks only jobs that may match, in order. Jobs that became
+//! inactive long ago are on the [`Shelf`] instead.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use formats::job::{PENDING, RUNNING};
-use formats::{Event, JobResult, JobState};
+use formats::{Event, Idset, JobResult, JobState};
 use serde_json::{Value, json};
 
+use super::block::{self, Block};
 use super::constraint::Constraint;
 use super::job::{Effect, Job};
+use super::shelf::Shelf;
 
 /// A time as a key that sorts. Times are never negative, so their bits sort as they do.
-type TimeKey = u64;
+pub(super) type TimeKey = u64;
 
-fn time_key(t: f64) -> TimeKey {
+pub(super) fn time_key(t: f64) -> TimeKey {
     t.max(0.0).to_bits()
 }
 
@@ -55,12 +60,16 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, job: &Job, n: i64) {
-        if job.state != JobState::New {
-            self.states[job.state.bit().trailing_zeros() as usize] += n;
+        match job.state {
+            JobState::New => {}
+            JobState::Inactive => self.add_ended(job.result(), n),
+            state => self.states[state.bit().trailing_zeros() as usize] += n,
         }
-        if job.state == JobState::Inactive {
-            self.results[job.result().bit().trailing_zeros() as usize] += n;
-        }
+    }
+
+    fn add_ended(&mut self, result: JobResult, n: i64) {
+        self.states[JobState::Inactive.bit().trailing_zeros() as usize] += n;
+        self.results[result.bit().trailing_zeros() as usize] += n;
     }
 
     fn to_value(&self) -> Value {
@@ -91,24 +100,57 @@ pub struct Table {
     pending: BTreeSet<(Reverse<i64>, u64)>,
     running: BTreeSet<(Reverse<TimeKey>, Reverse<u64>)>,
     inactive: BTreeSet<(Reverse<TimeKey>, Reverse<u64>)>,
+    shelf: Shelf,
     counts: Counts,
     queues: BTreeMap<Arc<str>, Counts>,
 }
 
 impl Table {
     /// The job of this id.
-    pub fn get(&self, id: u64) -> Option<&Job> {
-        self.jobs.get(&id)
+    pub fn get(&self, id: u64) -> Option<Cow<'_, Job>> {
+        let job = self.jobs.get(&id).map(Cow::Borrowed);
+        job.or_else(|| self.shelf.get(id).map(Cow::Owned))
     }
 
     /// Number of jobs.
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.shelf.len()
     }
 
     /// Whether there is no job.
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.len() == 0
+    }
+
+    /// Takes in jobs that became inactive long ago, but for some of the block.
+    pub fn shelve(&mut self, block: Block, except: &Idset) {
+        let (counts, queues) = (&mut self.counts, &mut self.queues);
+        self.shelf.add(block, except, |head| {
+            counts.add_ended(head.result, 1);
+            if let Some(queue) = &head.queue {
+                let counts = queues.entry(queue.clone()).or_default();
+                counts.add_ended(head.result, 1);
+            }
+        });
+    }
+
+    /// With twice as many inactive jobs as `count` or more, puts the `count` oldest on the shelf; the block they make.
+    pub fn pack(&mut self, count: usize) -> Option<Bytes> {
+        if self.inactive.len() < 2 * count.max(1) {
+            return None;
+        }
+        let oldest = self.inactive.iter().rev().take(count);
+        let oldest: Vec<u64> = oldest.map(|(_, id)| id.0).collect();
+        let jobs = oldest.iter().filter_map(|id| self.jobs.get(id));
+        let bytes = block::encode(jobs);
+        let block = Block::decode(bytes.clone()).ok()?;
+        for id in oldest {
+            if let Some(job) = self.jobs.remove(&id) {
+                self.take_out(&job);
+            }
+        }
+        self.shelve(block, &Idset::new());
+        Some(bytes)
     }
 
     /// Takes in events of one job, with the jobspec and R that came with them.
@@ -125,6 +167,7 @@ impl Table {
                 job
             }
             // A job is known from its first event on; later events of others are not ours.
+            None if self.shelf.contains(id) => return,
             None if events.first().is_some_and(|e| e.name == "submit") => Job::new(id),
             None => return,
         };
@@ -173,10 +216,19 @@ impl Table {
     /// Forgets inactive jobs; they still count as purged.
     pub fn purge(&mut self, ids: &[u64]) {
         for id in ids {
-            let Some(job) = self.jobs.remove(id) else {
-                continue;
+            let job = match self.jobs.remove(id) {
+                Some(job) => {
+                    self.take_out(&job);
+                    job
+                }
+                None => match self.shelf.remove(*id) {
+                    Some(job) => {
+                        self.count(&job, -1);
+                        job
+                    }
+                    None => continue,
+                },
             };
-            self.take_out(&job);
             self.counts.purged += 1;
             if let Some(queue) = &job.queue {
                 self.queues.entry(queue.clone()).or_default().purged += 1;
@@ -191,7 +243,7 @@ impl Table {
         constraint: &'a Constraint,
         since: f64,
         max: usize,
-    ) -> impl Iterator<Item = &'a Job> {
+    ) -> impl Iterator<Item = Cow<'a, Job>> {
         let states = constraint.possible_states();
         let want = move |mask: u32| states & mask != 0;
         let pending = self
@@ -204,17 +256,37 @@ impl Table {
             .iter()
             .map(|(_, id)| id.0)
             .take_while(move |_| want(RUNNING));
-        let inactive = self
-            .inactive
-            .iter()
-            .take_while(move |(t, _)| want(JobState::Inactive.bit()) && t.0 > time_key(since))
-            .map(|(_, id)| id.0);
-        pending
-            .chain(running)
-            .chain(inactive)
-            .filter_map(|id| self.jobs.get(&id))
+        let active = pending.chain(running);
+        active
+            .filter_map(|id| self.jobs.get(&id).map(Cow::Borrowed))
+            .chain(
+                want(JobState::Inactive.bit())
+                    .then(|| self.ended(constraint, time_key(since)))
+                    .into_iter()
+                    .flatten(),
+            )
             .filter(|job| constraint.matches(job))
             .take(if max == 0 { usize::MAX } else { max })
+    }
+
+    /// Inactive jobs that may match, the latest first.
+    fn ended<'a>(
+        &'a self,
+        constraint: &Constraint,
+        since: TimeKey,
+    ) -> impl Iterator<Item = Cow<'a, Job>> {
+        let recent = self.inactive.iter();
+        let recent = recent.take_while(move |(time, _)| time.0 > since);
+        let recent = recent.filter_map(|key| Some((*key, Cow::Borrowed(self.jobs.get(&key.1.0)?))));
+        let shelved = self.shelf.list(&constraint.needs(), since);
+        let shelved = shelved.map(|(key, job)| (key, Cow::Owned(job)));
+        let (mut recent, mut shelved) = (recent.peekable(), shelved.peekable());
+        std::iter::from_fn(move || match (recent.peek(), shelved.peek()) {
+            (Some((a, _)), Some((b, _))) if b < a => shelved.next(),
+            (Some(_), _) => recent.next(),
+            _ => shelved.next(),
+        })
+        .map(|(_, job)| job)
     }
 
     /// Statistics as `job-list.job-stats` reports them.
@@ -259,7 +331,7 @@ mod tests {
             .collect()
     }
 
-    fn ids<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<u64> {
+    fn ids<'a>(jobs: impl Iterator<Item = Cow<'a, Job>>) -> Vec<u64> {
         jobs.map(|j| j.id).collect()
     }
 
@@ -285,6 +357,11 @@ mod tests {
         let all = Constraint::True;
         assert_eq!(ids(t.list(&all, 0.0, 0)), [2, 1, 3, 5, 4, 7, 6]);
         assert_eq!(ids(t.list(&all, 37.0, 6)), [2, 1, 3, 5, 4, 7]);
+        assert!(t.pack(2).is_none() && t.pack(1).is_some());
+        assert_eq!(ids(t.list(&all, 0.0, 0)), [2, 1, 3, 5, 4, 7, 6]);
+        assert_eq!(ids(t.list(&all, 37.0, 6)), [2, 1, 3, 5, 4, 7]);
+        t.apply(6, &events(&["submit"], 1.0), None, None);
+        assert_eq!(t.get(6).unwrap().state, JobState::Inactive);
         let running = Constraint::parse(&json!({"states": ["running", "inactive"]})).unwrap();
         assert_eq!(ids(t.list(&running, 0.0, 3)), [5, 4, 7]);
         t.purge(&[6]);

@@ -17,9 +17,9 @@ use crate::ingest::FLAG_DEBUG;
 /// What the manager knows of the scheduler.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
+    /// Its `sched-hello`: whose connection it came by.
+    greeted: Option<Message>,
     ready: bool,
-    /// Its `sched-ready`: whose connection it came by.
-    said: Option<Message>,
     /// Largest number of open alloc requests.
     limit: usize,
     open: usize,
@@ -49,6 +49,7 @@ impl Manager {
     pub(super) fn sched_hello(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
         msg.require_owner()?;
         self.sched.ready = false;
+        self.sched.greeted = Some(msg.clone());
         let holds = |job: &&Job| job.alloc == Alloc::Granted && !job.bypass;
         for job in self.jobs.values().filter(holds) {
             let mut item = json!({
@@ -86,8 +87,13 @@ impl Manager {
                 )));
             }
         };
+        let greeted = &self.sched.greeted;
+        if !greeted.as_ref().is_some_and(|by| by.is_same_rpc(msg, None)) {
+            // It greeted an earlier life of this module, and does not know what jobs hold now.
+            let why = "sched-ready: say sched-hello to this job manager first";
+            return Err(RpcError::new(libc::EAGAIN, why));
+        }
         self.sched.ready = true;
-        self.sched.said = Some(msg.clone());
         self.sched.open = 0;
         let lost: Vec<JobId> = self
             .jobs
@@ -107,8 +113,8 @@ impl Manager {
 
     /// Somebody has gone; it may have been the scheduler.
     pub(super) fn sched_disconnect(&mut self, msg: &Message) {
-        let said = &mut self.sched.said;
-        if said.take_if(|said| said.is_same_rpc(msg, None)).is_some() {
+        let greeted = &mut self.sched.greeted;
+        if greeted.take_if(|by| by.is_same_rpc(msg, None)).is_some() {
             self.sched.ready = false;
         }
     }

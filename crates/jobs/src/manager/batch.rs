@@ -13,6 +13,8 @@ use kvs::Txn;
 use serde_json::Value;
 use wire::Message;
 
+use super::journal::Listener;
+
 /// What is done when a batch is stored.
 #[derive(Debug)]
 pub(crate) enum After {
@@ -22,6 +24,16 @@ pub(crate) enum After {
     Respond(Message, Value),
     /// Tell everybody that the records of these jobs are gone.
     Purged(Vec<JobId>),
+    /// Run the epilog of a job.
+    Epilog(JobId),
+    /// Run housekeeping after a job.
+    Housekeep(JobId),
+    /// Tell the scheduler that resources are free.
+    Free(Value),
+    /// Tell a listener of the journal of these inactive jobs.
+    Tell(Box<Listener>, Vec<JobId>),
+    /// The segments of the archive up to this one can be read.
+    Archived(u32),
 }
 
 /// Records to store.
@@ -30,10 +42,10 @@ pub(crate) struct Batch {
     /// Eventlog text by job.
     events: BTreeMap<JobId, String>,
     resources: Vec<(JobId, Arc<Value>)>,
-    /// Jobs whose records go.
-    removed: Vec<JobId>,
+    /// Keys that go, with all below them.
+    removed: Vec<String>,
     /// Other keys.
-    values: BTreeMap<&'static str, Value>,
+    values: BTreeMap<String, Vec<u8>>,
     after: Vec<After>,
 }
 
@@ -46,14 +58,19 @@ impl Batch {
         self.resources.push((id, r));
     }
 
-    /// Remove the record of a job.
-    pub(crate) fn remove(&mut self, id: JobId) {
-        self.removed.push(id);
+    /// Remove a key, and all below it.
+    pub(crate) fn remove(&mut self, key: String) {
+        let is_below = |of: &str| {
+            of.strip_prefix(&*key)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.values.retain(|of, _| !is_below(of));
+        self.removed.push(key);
     }
 
     /// Give a key its value; the last one counts.
-    pub(crate) fn set(&mut self, key: &'static str, value: Value) {
-        self.values.insert(key, value);
+    pub(crate) fn set(&mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) {
+        self.values.insert(key.into(), value.into());
     }
 
     pub(crate) fn after(&mut self, after: After) {
@@ -78,11 +95,11 @@ impl Batch {
         for (id, text) in batch.events {
             txn.append(&id.key(JobKey::Eventlog), text.as_bytes());
         }
-        for id in batch.removed {
-            txn.unlink(&id.kvs_path());
+        for key in batch.removed {
+            txn.unlink(&key);
         }
         for (key, value) in batch.values {
-            txn.put_raw(key, value.to_string().as_bytes());
+            txn.put_raw(&key, &value);
         }
         (txn, batch.after)
     }

@@ -26,7 +26,8 @@ impl Manager {
             max_jobid: self.max_id,
             queue: self.queues.save(),
         };
-        self.batch.set(KEY, serde_json::json!(checkpoint));
+        self.batch
+            .set(KEY, serde_json::json!(checkpoint).to_string());
     }
 
     /// Take over what an earlier life has left, if there was one.

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Handle, Node};
 use formats::Hostlist;
@@ -19,6 +20,9 @@ use super::hush::Hush;
 use super::{LOG_ERR, LOG_INFO, log};
 use crate::rexec;
 use crate::shown;
+
+/// Wait before a command is tried again whose label is still in use.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What a command is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,10 +112,24 @@ impl Order {
         Self { hush, ..self }
     }
 
-    /// Run the command on a rank to its end.
+    /// Run the command on a rank to its end. One that an earlier life of this module has started there ends first.
     pub(super) async fn run(self, handle: Handle, rank: u32) -> End {
         let host = host(&handle, rank).await;
         let name = format!("{}: {}: {host} (rank {rank})", shown(self.id), self.duty);
+        loop {
+            let end = self.attempt(&handle, rank, &name).await;
+            if matches!(&end, End::Lost(e) if e.errno == libc::EEXIST) {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            if let Some(why) = complaint(&end) {
+                log(&handle, LOG_ERR, &format!("{name}: {why}"));
+            }
+            return end;
+        }
+    }
+
+    async fn attempt(&self, handle: &Handle, rank: u32, name: &str) -> End {
         let mut stream = handle.stream("rexec.exec", Node::Rank(rank), &*self.request);
         let mut end = End::Lost(RpcError::errno(libc::ECONNRESET));
         while let Some(answer) = stream.next().await {
@@ -124,19 +142,13 @@ impl Order {
                     };
                     let text = String::from_utf8_lossy(&io.data);
                     for line in text.lines().filter(|line| !self.hush.is_for(line)) {
-                        log(&handle, severity, &format!("{name}: {stream}: {line}"));
+                        log(handle, severity, &format!("{name}: {stream}: {line}"));
                     }
                 }
                 Ok(ExecResponse::Finished { status }) => end = End::Exited(status),
                 Ok(_) => {}
-                Err(e) => {
-                    end = End::Lost(e);
-                    break;
-                }
+                Err(e) => return End::Lost(e),
             }
-        }
-        if let Some(why) = complaint(&end) {
-            log(&handle, LOG_ERR, &format!("{name}: {why}"));
         }
         end
     }

@@ -2,6 +2,9 @@
 //!
 //! The job does not wait for it; its resources do. A node is given back when its command has ended: with all others of
 //! the job, or, with `release-after`, as soon as that time is over since the first.
+//!
+//! What is held is stored with the event that frees the job, and what is given back is struck out before the scheduler
+//! hears of it: a manager that comes back runs the command again where it may not have ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +13,21 @@ use formats::fsd;
 use formats::idset::Idset;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
+use super::batch::After;
 use super::crew::{self, Duty, Order};
-use super::{Done, Manager};
+use super::{Done, LOG_ERR, Manager, log};
+use crate::record::{self, RecordError};
+
+/// Directory of the store with a key for each job.
+const KEYS: &str = "housekeeping";
+
+fn key(id: JobId) -> String {
+    format!("{KEYS}.{}", id.dec())
+}
 
 /// What is configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,16 +90,25 @@ enum Release {
     Now,
 }
 
-/// Resources of a job that is over.
-#[derive(Debug)]
-struct Allocation {
-    order: Order,
+/// What the store has of a job that is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
     userid: u32,
     priority: i64,
     t_submit: f64,
     t_start: f64,
     /// What the job had.
+    #[serde(rename = "R")]
     r: Value,
+    /// Ranks that are not given back.
+    ranks: Idset,
+}
+
+/// Resources of a job that is over.
+#[derive(Debug)]
+struct Allocation {
+    order: Order,
+    kept: Kept,
     /// What is not given back yet.
     rest: ResourceSet,
     /// Ranks on which the command runs.
@@ -121,6 +142,7 @@ impl Allocation {
         }
         let part = self.rest.on_ranks(&ready);
         self.rest.remove_ranks(&ready);
+        self.kept.ranks = self.rest.ranks();
         Some(part)
     }
 }
@@ -143,12 +165,12 @@ impl Housekeeping {
         self.running.iter().map(|(id, allocation)| {
             let mut item = json!({
                 "id": id,
-                "priority": allocation.priority,
-                "userid": allocation.userid,
-                "t_submit": allocation.t_submit,
-                "R": allocation.r,
+                "priority": allocation.kept.priority,
+                "userid": allocation.kept.userid,
+                "t_submit": allocation.kept.t_submit,
+                "R": allocation.kept.r,
             });
-            let all = ResourceSet::try_from(allocation.r.clone()).map(|set| set.ranks());
+            let all = ResourceSet::try_from(allocation.kept.r.clone()).map(|set| set.ranks());
             let freed = all.unwrap_or_default().difference(&allocation.rest.ranks());
             if !freed.is_empty() {
                 item["free"] = freed.to_string().into();
@@ -160,7 +182,7 @@ impl Housekeeping {
     pub(super) fn stats(&self) -> Value {
         let running = self.running.iter().map(|(id, allocation)| {
             let entry = json!({
-                "t_start": allocation.t_start,
+                "t_start": allocation.kept.t_start,
                 "pending": allocation.pending.to_string(),
                 "allocated": allocation.rest.ranks().to_string(),
             });
@@ -194,31 +216,69 @@ impl Manager {
         let Some(rest) = super::alloc::held(job).and_then(|r| ResourceSet::try_from(r).ok()) else {
             return;
         };
-        let pending = rest.ranks();
-        let order = Order::new(
-            Duty::Housekeeping,
-            &config.command,
-            id,
-            job.userid,
-            &pending,
-        );
-        let allocation = Allocation {
-            order: order.clone(),
+        let kept = Kept {
             userid: job.userid,
             priority: job.priority,
             t_submit: job.t_submit,
             t_start: super::now(),
             r: job.r.as_deref().cloned().unwrap_or_default(),
+            ranks: rest.ranks(),
+        };
+        let config = config.clone();
+        self.batch.set(key(id), json!(kept).to_string());
+        self.hold(id, &config, kept, rest);
+        self.batch.after(After::Housekeep(id));
+    }
+
+    /// Hold what a job had until the command has run there.
+    fn hold(&mut self, id: JobId, config: &Config, kept: Kept, rest: ResourceSet) {
+        let pending = rest.ranks();
+        let order = Order::new(
+            Duty::Housekeeping,
+            &config.command,
+            id,
+            kept.userid,
+            &pending,
+        );
+        let release = config.release_after;
+        let allocation = Allocation {
+            order,
+            kept,
             rest,
-            pending: pending.clone(),
-            release: config
-                .release_after
-                .map_or(Release::Together, Release::After),
+            pending,
+            release: release.map_or(Release::Together, Release::After),
         };
         self.housekeeping.running.insert(id, allocation);
+    }
+
+    /// It is stored that the job is over: run the command on its ranks.
+    pub(super) fn housekeep(&mut self, id: JobId) {
+        let Some(allocation) = self.housekeeping.running.get(&id) else {
+            return;
+        };
+        let (order, pending) = (allocation.order.clone(), allocation.pending.clone());
         for rank in pending.iter() {
             self.employ(&order, rank);
         }
+    }
+
+    /// Take up what an earlier life has not ended.
+    pub(super) async fn restore_housekeeping(&mut self) -> Result<(), RpcError> {
+        for path in record::names(&self.handle, KEYS.to_owned()).await? {
+            match kept(&self.handle, &path).await {
+                Ok((id, kept, rest)) => match self.housekeeping.config.clone() {
+                    Some(config) => {
+                        self.hold(id, &config, kept, rest);
+                        self.housekeep(id);
+                    }
+                    // No scheduler has been told that they are held.
+                    None => self.batch.remove(path),
+                },
+                Err(RecordError::Lookup { source, .. }) => return Err(source),
+                Err(e) => log(&self.handle, LOG_ERR, &e.to_string()),
+            }
+        }
+        Ok(())
     }
 
     /// Housekeeping has ended on a rank, well or not.
@@ -247,19 +307,19 @@ impl Manager {
         let Some(allocation) = self.housekeeping.running.get_mut(&id) else {
             return;
         };
-        let due = allocation.due();
-        let is_last = allocation.pending.is_empty();
-        if is_last {
+        let Some(part) = allocation.due() else {
+            return;
+        };
+        let mut request = json!({ "id": id, "R": part.to_value() });
+        if allocation.pending.is_empty() {
+            request["final"] = true.into();
             self.housekeeping.running.remove(&id);
+            self.batch.remove(key(id));
+        } else {
+            let kept = json!(allocation.kept).to_string();
+            self.batch.set(key(id), kept);
         }
-        if let Some(part) = due {
-            let mut request = json!({ "id": id, "R": part.to_value() });
-            if is_last {
-                request["final"] = true.into();
-            }
-            self.handle
-                .notify("sched.free", client::Node::Any, &request);
-        }
+        self.batch.after(After::Free(request));
     }
 
     /// `housekeeping-kill`: send a signal to the commands of a job or of all, on some ranks or all.
@@ -295,6 +355,21 @@ impl Manager {
     }
 }
 
+/// What an earlier life has left at this key: the job, and what it still holds.
+async fn kept(
+    handle: &client::Handle,
+    path: &str,
+) -> Result<(JobId, Kept, ResourceSet), RecordError> {
+    let text = record::text(handle, path).await?;
+    let kept: Kept = serde_json::from_str(&text).map_err(|e| RecordError::content(path, e))?;
+    let id = path.rsplit('.').next().and_then(|id| id.parse().ok());
+    let id = id.ok_or_else(|| RecordError::content(path, "this is no job id"))?;
+    let set = ResourceSet::try_from(kept.r.clone());
+    let set = set.map_err(|e| RecordError::content(path, e))?;
+    let rest = set.on_ranks(&kept.ranks);
+    Ok((id, kept, rest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,11 +382,14 @@ mod tests {
         let pending = rest.ranks();
         Allocation {
             order: Order::new(Duty::Housekeeping, &[], JobId(1), 0, &pending),
-            userid: 0,
-            priority: 16,
-            t_submit: 1.0,
-            t_start: 2.0,
-            r: rest.to_value(),
+            kept: Kept {
+                userid: 0,
+                priority: 16,
+                t_submit: 1.0,
+                t_start: 2.0,
+                r: rest.to_value(),
+                ranks: rest.ranks(),
+            },
             rest,
             pending,
             release,

@@ -141,7 +141,13 @@ impl Job {
                     }
                 }
             }
-            JobEvent::Validate(_) if self.state == JobState::New => self.state = JobState::Depend,
+            JobEvent::Validate(_) if self.state == JobState::New => {
+                // A dependency may have failed before.
+                self.state = match self.exception {
+                    None => JobState::Depend,
+                    Some(_) => JobState::Cleanup,
+                };
+            }
             JobEvent::DependencyAdd(added) => drop(self.dependencies.insert(added.description)),
             JobEvent::DependencyRemove(gone) => drop(self.dependencies.remove(&gone.description)),
             JobEvent::Depend(_) if self.state == JobState::Depend => {
@@ -384,6 +390,9 @@ mod tests {
         ];
         assert_eq!(replay(&start[..3]).state, JobState::Sched);
         assert_eq!(replay(&start[..4]).state, JobState::Priority);
+        let cancel = json!({"type": "dependency", "severity": 0, "note": "", "userid": 1});
+        let failed = [("exception", cancel), ("validate", Value::Null)];
+        assert_eq!(replay(&failed).state, JobState::Cleanup);
         let running = [&start[..3], &start[4..], &start[3..4]].concat();
         assert_eq!(replay(&running).state, JobState::Run);
     }

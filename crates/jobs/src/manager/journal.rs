@@ -1,6 +1,7 @@
 //! `job-manager.events-journal`: all events of all jobs, as they are posted.
 //!
-//! With `full` the past comes first: inactive jobs are read from the store and sent while the manager goes on; a job that
+//! With `full` the past comes first (without what is in the archive, and where that is, for who asks for that with `archived`
+//! false): inactive jobs are read from the store and sent while the manager goes on; a job that
 //! becomes inactive meanwhile is kept until then, so that each job is told of once.
 
 use std::collections::HashSet;
@@ -13,7 +14,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
+use super::batch::After;
 use super::job::Job;
+use super::past::Ended;
 use super::{Done, Manager};
 use crate::record::{self, Record, RecordError};
 
@@ -24,11 +27,18 @@ const SENTINEL: i64 = -1;
 struct Request {
     #[serde(default)]
     full: bool,
+    #[serde(default = "yes")]
+    archived: bool,
     allow: Option<Map<String, Value>>,
     deny: Option<Map<String, Value>>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Somebody who follows the journal.
+#[derive(Debug)]
 pub(super) struct Listener {
     request: Message,
     allow: Option<Map<String, Value>>,
@@ -92,9 +102,8 @@ impl<'a> From<&'a Record> for Told<'a> {
     }
 }
 
-/// Send all inactive jobs of the store, in order of their ids; those that were sent.
-async fn tell_past(handle: &Handle, listener: &Listener) -> Result<HashSet<JobId>, RpcError> {
-    let ids = record::ids(handle).await?;
+/// Send these inactive jobs, in this order; those that were sent.
+async fn tell_past(handle: &Handle, listener: &Listener, ids: Vec<JobId>) -> HashSet<JobId> {
     let records = stream::iter(ids).map(|id| past(handle, id));
     let mut records = records.buffered(record::WINDOW);
     let mut told = HashSet::new();
@@ -109,7 +118,7 @@ async fn tell_past(handle: &Handle, listener: &Listener) -> Result<HashSet<JobId
             Err(e) => super::log(handle, super::LOG_ERR, &format!("journal: {e}")),
         }
     }
-    Ok(told)
+    told
 }
 
 /// The record of a job, if it is inactive.
@@ -186,7 +195,12 @@ impl Manager {
         if !msg.is_streaming() {
             return Err(RpcError::proto("events-journal is a streaming method"));
         }
-        let Request { full, allow, deny } = msg.json()?;
+        let Request {
+            full,
+            archived,
+            allow,
+            deny,
+        } = msg.json()?;
         let request = msg.clone();
         let listener = Listener {
             request,
@@ -198,16 +212,26 @@ impl Manager {
             return Ok(());
         }
         self.journal.reading.push(msg.clone());
+        let is_told = |ended: &Ended| archived || !self.archive.has(ended.place);
+        let past = self.past.iter().filter(|(_, ended)| is_told(ended));
+        let mut ids: Vec<JobId> = past.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        if !archived {
+            let item = json!({ "id": SENTINEL, "events": [], "archived": self.archive.keys() });
+            self.handle.respond(msg, &item);
+        }
+        // What these have come to is stored by then.
+        self.batch.after(After::Tell(Box::new(listener), ids));
+        Ok(())
+    }
+
+    /// Send a listener these inactive jobs.
+    pub(super) fn tell_listener(&mut self, listener: Box<Listener>, ids: Vec<JobId>) {
         let handle = self.handle.clone();
         self.work.push(Box::pin(async move {
-            let told = tell_past(&handle, &listener).await.unwrap_or_else(|e| {
-                let text = format!("journal: the jobs there are cannot be read: {e}");
-                super::log(&handle, super::LOG_ERR, &text);
-                HashSet::new()
-            });
-            Done::Told(Box::new(listener), told)
+            let told = tell_past(&handle, &listener, ids).await;
+            Done::Told(listener, told)
         }));
-        Ok(())
     }
 
     /// A listener knows the past: the present follows.

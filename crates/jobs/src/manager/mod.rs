@@ -8,6 +8,7 @@
 //! Inactive jobs leave the manager; what they were is in the KVS and in job-list.
 
 mod alloc;
+mod archive;
 mod batch;
 mod bypass;
 mod checkpoint;
@@ -107,6 +108,7 @@ pub(crate) struct Manager {
     idle_waiters: Vec<Message>,
     history: history::History,
     past: past::Past,
+    archive: archive::Archive,
     purge: purge::Purge,
     perilogs: perilog::Perilogs,
     housekeeping: housekeeping::Housekeeping,
@@ -145,6 +147,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         idle_waiters: Vec::new(),
         history: history::History::default(),
         past: past::Past::default(),
+        archive: archive::Archive::default(),
         purge: purge::Purge::default(),
         perilogs: perilog::Perilogs::default(),
         housekeeping: housekeeping::Housekeeping::default(),
@@ -164,6 +167,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
     manager.keep_limits();
     loop {
         tokio::select! {
+            // In one order, so that runs can be repeated.
+            biased;
+            Some(done) = manager.work.next(), if !manager.work.is_empty() => manager.done(done)?,
             msg = inbox.recv() => match msg {
                 Some(msg) => {
                     manager.message(&msg);
@@ -173,7 +179,6 @@ pub async fn main(ctx: Context) -> ModuleResult {
                 }
                 None => break,
             },
-            Some(done) = manager.work.next(), if !manager.work.is_empty() => manager.done(done)?,
         }
         manager.flush();
     }
@@ -365,6 +370,16 @@ impl Manager {
                 After::Start(id) if self.launch_perilog(id) => {}
                 After::Start(id) => self.start(id),
                 After::Purged(ids) => self.purged(&ids),
+                After::Epilog(id) => {
+                    self.launch_perilog(id);
+                }
+                After::Housekeep(id) => self.housekeep(id),
+                After::Free(request) => {
+                    let node = client::Node::Any;
+                    self.handle.notify("sched.free", node, &request);
+                }
+                After::Tell(listener, ids) => self.tell_listener(listener, ids),
+                After::Archived(number) => self.archive.stored(number),
                 After::Respond(request, answer) if answer.is_null() => {
                     self.handle.respond_ok(&request);
                 }
@@ -476,6 +491,7 @@ impl Manager {
             "memo" => self.memo(msg),
             "housekeeping-kill" => self.housekeeping_kill(msg).map(Some),
             "purge" => self.purge_request(msg),
+            "archive" => self.archive(msg),
             "purge-id" => self.purge_id(msg),
             "wait" => self.waits.wait(msg),
             "history.get" => self.history.get(msg).map(Some),

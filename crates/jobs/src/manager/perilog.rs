@@ -107,7 +107,8 @@ impl Manager {
         if self.prepare(id, Duty::Epilog) {
             let context = json!({ "description": description(Duty::Epilog) });
             self.post(id, "epilog-start", context);
-            self.launch_perilog(id);
+            // What came before it must be stored: a new manager would run the prolog again.
+            self.batch.after(super::After::Epilog(id));
         }
     }
 

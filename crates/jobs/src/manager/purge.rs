@@ -121,12 +121,15 @@ impl Manager {
     fn purge_jobs(&mut self, ids: Vec<JobId>) {
         for id in &ids {
             if let Some(ended) = self.past.get(*id) {
-                let userid = ended.userid;
+                let (userid, place) = (ended.userid, ended.place);
                 self.history.remove(userid, *id);
                 self.tell_purged(*id, userid);
+                if let Some(place) = place {
+                    self.purge_from_archive(place);
+                }
             }
             self.past.remove(*id);
-            self.batch.remove(*id);
+            self.batch.remove(id.kvs_path());
         }
         self.batch.after(After::Purged(ids));
     }

@@ -2,6 +2,7 @@
 //!
 //! A job whose record cannot be read is left as it is in the store, and named in the log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use client::module::{ModuleError, ModuleResult};
@@ -38,8 +39,11 @@ impl Manager {
     /// Take up all active jobs that are in the store.
     pub(super) async fn restore(&mut self) -> ModuleResult {
         let failed = |e| ModuleError::new("reading the jobs there are", e);
-        let ids = record::ids(&self.handle).await.map_err(failed)?;
-        self.max_id = self.max_id.max(ids.last().map_or(0, |id| id.0));
+        let (beside, floor) = self.restore_archive().await.map_err(failed)?;
+        let from = record::ids(&self.handle, floor).await.map_err(failed)?;
+        self.max_id = self.max_id.max(from.last().map_or(0, |id| id.0));
+        let ids = beside.into_iter().chain(from);
+        let ids: BTreeSet<JobId> = ids.filter(|id| self.past.get(*id).is_none()).collect();
         let handle = self.handle.clone();
         let found = stream::iter(ids).map(|id| {
             let handle = handle.clone();
@@ -53,24 +57,22 @@ impl Manager {
                 Ok(Found::Active(record)) => {
                     let job = Job::replay(record);
                     self.singletons.enter(&job);
-                    self.history.add(job.userid, id);
                     self.jobs.insert(id, job);
                     active.push(id);
                 }
-                Ok(Found::Inactive(ended)) => {
-                    self.history.add(ended.userid, id);
-                    self.past.add(id, ended);
-                }
+                Ok(Found::Inactive(ended)) => self.past.add(id, ended),
                 Err(e) if e.is_of_store() => {
                     return Err(ModuleError::new("reading the jobs there are", e));
                 }
-                Err(e) => super::log(
-                    &self.handle,
-                    super::LOG_ERR,
-                    &format!("job {}: {e}", crate::shown(id)),
-                ),
+                Err(e) => {
+                    let text = format!("job {}: {e}", crate::shown(id));
+                    super::log(&self.handle, super::LOG_ERR, &text);
+                    self.archive.keep_unreadable(id);
+                }
             }
         }
+        self.remember();
+        self.restore_housekeeping().await.map_err(failed)?;
         if !active.is_empty() || self.past.len() > 0 {
             let (running, all) = (self.running(), active.len());
             let text = format!("restart: {all} active jobs, {running} of them running");
@@ -81,6 +83,17 @@ impl Manager {
             self.settle(id, "singleton", depend::Verdict::Satisfied);
         }
         Ok(())
+    }
+
+    /// Put all jobs into the histories of their users, in order.
+    fn remember(&mut self) {
+        let active = self.jobs.values().map(|job| (job.id, job.userid));
+        let past = self.past.iter().map(|(id, ended)| (*id, ended.userid));
+        let mut all: Vec<(JobId, u32)> = active.chain(past).collect();
+        all.sort_unstable();
+        for (id, userid) in all {
+            self.history.add(userid, id);
+        }
     }
 
     fn running(&self) -> usize {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
+use super::batch::After;
 use super::depend::On;
 use super::job::Job;
 use super::jobtap::Builtin;
@@ -34,6 +35,7 @@ impl Manager {
         msg.require_owner()?;
         let Request { jobs } = msg.json()?;
         let mut errors = Vec::new();
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         for job in jobs {
             let id = job.id;
             self.max_id = self.max_id.max(id.0);
@@ -41,11 +43,15 @@ impl Manager {
                 errors.push(json!([id, why]));
             }
         }
-        Ok(Some(if errors.is_empty() {
-            json!({})
-        } else {
-            json!({ "errors": errors })
-        }))
+        let answer = match errors.is_empty() {
+            true => json!({}),
+            false => json!({ "errors": errors }),
+        };
+        if self.keep_above_floor(&ids) {
+            self.batch.after(After::Respond(msg.clone(), answer));
+            return Ok(None);
+        }
+        Ok(Some(answer))
     }
 
     fn take(&mut self, new: NewJob) -> Result<(), String> {

@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 use client::module::{Context, ModuleError};
 use client::services::event::Publish;
-use client::{Handle, Inbox, Message, Node, RpcError};
+use client::{Call as _, Handle, Inbox, Message, Node, RpcError};
 use content::{BlobRef, HashAlg};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -329,7 +329,7 @@ impl Module {
             return;
         };
         let request = Publish::new(topic, Some(&payload), true);
-        drop(self.handle.ask(Node::Rank(0), &request));
+        self.handle.notify(Publish::TOPIC, Node::Rank(0), &request);
     }
 
     /// Shutdown: commits under way are finished, then the root is kept. Who waits for something else is told that there

@@ -24,7 +24,7 @@ impl Record {
         self.events.iter().any(|event| event.name == "clean")
     }
 
-    fn time_of(&self, name: &str) -> Option<f64> {
+    pub(super) fn time_of(&self, name: &str) -> Option<f64> {
         let event = self.events.iter().find(|event| event.name == name);
         event.map(|event| event.timestamp)
     }
@@ -60,6 +60,8 @@ pub fn is_legal(record: &Record) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     let mut dependencies = BTreeSet::new();
     let (mut fatal, mut released) = (false, false);
+    // Prologs and epilogs that have begun.
+    let mut open = 0;
     let mut time = 0.0;
     for event in &record.events {
         let name = event.name.as_str();
@@ -93,6 +95,11 @@ pub fn is_legal(record: &Record) -> Result<(), String> {
             }
             JobEvent::Depend(_) if !dependencies.is_empty() => {
                 return bad("depend with dependencies".to_owned());
+            }
+            JobEvent::PrologStart(_) | JobEvent::EpilogStart(_) => open += 1,
+            JobEvent::PrologFinish(_) | JobEvent::EpilogFinish(_) => open -= 1,
+            JobEvent::Start(_) | JobEvent::Free(_) | JobEvent::Clean(_) if open != 0 => {
+                return bad(format!("{name} while a prolog or epilog is under way"));
             }
             JobEvent::Exception(exception) => fatal |= exception.severity == 0,
             JobEvent::Release(_) if released => return bad("release after the last".to_owned()),

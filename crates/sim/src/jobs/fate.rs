@@ -10,7 +10,7 @@ use libc::{c_int, c_long, c_uint, c_void, clockid_t, size_t, ssize_t, timespec};
 use tokio::time::Instant;
 
 /// The time at which all runs begin, since 1970.
-const EPOCH: Duration = Duration::from_secs(2_000_000_000);
+pub(super) const EPOCH: Duration = Duration::from_secs(2_000_000_000);
 
 thread_local! {
     /// State of the source of chance, where there is one.

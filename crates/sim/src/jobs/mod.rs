@@ -8,12 +8,14 @@
 
 pub mod checks;
 mod clients;
+mod commands;
 mod fate;
 mod look;
 mod shells;
 mod world;
 
 use std::ops::AddAssign;
+use std::sync::Once;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -73,6 +75,8 @@ pub struct Plan {
     pub jobs: u32,
     /// What happens when that many messages have been delivered.
     pub faults: Vec<(u64, Fault)>,
+    /// Jobs have prologs and epilogs, and nodes housekeeping.
+    pub commands: bool,
     /// Something is wrong on purpose.
     pub sabotage: Option<Sabotage>,
     /// Lines of history a failure shows.
@@ -129,6 +133,7 @@ impl Plan {
             programs: rng.random_range(1..=4),
             jobs: rng.random_range(1..=6),
             faults,
+            commands: rng.random_bool(0.5),
             sabotage: None,
             history: 300,
         }
@@ -142,24 +147,45 @@ impl Plan {
             programs: 1,
             jobs: 3,
             faults: vec![(at, fault)],
+            commands: false,
             sabotage: None,
             history: 300,
         }
     }
 
-    /// [`Plan::short`] with every fault after every message there is.
+    /// [`Plan::short`], without and with commands, with every fault after every message there is.
     pub fn sweep() -> Vec<Plan> {
-        let calm = run(&Plan::short(u64::MAX, Fault::Broker));
         let parts = Part::ALL.into_iter();
         let faults = parts.flat_map(|part| [Fault::Module(part), Fault::Unload(part)]);
         let faults: Vec<Fault> = faults.chain([Fault::Broker, Fault::Node(0)]).collect();
-        let each = |at| faults.iter().map(move |fault| Plan::short(at, *fault));
-        (1..=calm.messages).flat_map(each).collect()
+        let plans = |commands| {
+            let short = move |at, fault| Plan {
+                commands,
+                ..Plan::short(at, fault)
+            };
+            let calm = run(&short(u64::MAX, Fault::Broker));
+            let each = |at| faults.iter().map(move |fault| short(at, *fault));
+            (1..=calm.messages).flat_map(each).collect::<Vec<Plan>>()
+        };
+        [false, true].into_iter().flat_map(plans).collect()
     }
 }
 
-/// Runs a plan, in a thread of its own: time and chance belong to threads.
+/// Runs a plan.
 pub fn run(plan: &Plan) -> Outcome {
+    // What is made once in a process draws from the chance of whoever comes first.
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        run_alone(&Plan {
+            commands: true,
+            ..Plan::short(u64::MAX, Fault::Broker)
+        });
+    });
+    run_alone(plan)
+}
+
+/// In a thread of its own: time and chance belong to threads.
+fn run_alone(plan: &Plan) -> Outcome {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             fate::begin(plan.seed);

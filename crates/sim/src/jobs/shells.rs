@@ -1,9 +1,12 @@
-//! Job shells and who runs them: `rexec` of all ranks, as far as job-exec knows it. It outlives everything but its node.
+//! Job shells and who runs them: `rexec` of all ranks, as far as job-exec and job-manager know it. A shell outlives everything
+//! but its node; a command that the manager runs (prolog, epilog, housekeeping) ends with who asked for it.
 
 use std::collections::BTreeMap;
 
 use formats::Idset;
-use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, KillRequest, Target};
+use formats::subprocess::{
+    AttachRequest, ExecRequest, ExecResponse, KillRequest, OUTLIVES_CLIENT, Target,
+};
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
@@ -13,6 +16,23 @@ struct Shell {
     status: Option<i32>,
     /// Who follows it.
     client: Option<Message>,
+    /// It goes on without.
+    outlives_client: bool,
+    /// Its place in [`Shells::spans`].
+    span: usize,
+}
+
+/// From when until when something ran.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Span {
+    /// What it was run for, and for which job.
+    pub(super) label: String,
+    /// Where.
+    pub(super) rank: u32,
+    /// When it began.
+    pub(super) from: f64,
+    /// When it ended, and whether somebody was told how.
+    pub(super) until: Option<(f64, bool)>,
 }
 
 /// What a request leads to.
@@ -21,6 +41,8 @@ pub(super) struct Said {
     pub(super) answers: Vec<Message>,
     /// A shell was started: its process id.
     pub(super) started: Option<i32>,
+    /// These have lost who asked for them, and are killed.
+    pub(super) killed: Vec<i32>,
 }
 
 /// All nodes.
@@ -30,6 +52,10 @@ pub(super) struct Shells {
     next: i32,
     /// Every start, label and rank, but of those that went with their nodes: nobody may have heard of them.
     pub(super) starts: Vec<(String, u32)>,
+    /// All that ran, in order of their starts.
+    pub(super) spans: Vec<Span>,
+    /// What time it is.
+    pub(super) now: f64,
 }
 
 fn answer(request: &Message, response: &ExecResponse) -> Message {
@@ -53,7 +79,10 @@ impl Shells {
             "wait" => self.wait(rank, msg),
             "disconnect" => {
                 for shell in self.shells.values_mut() {
-                    shell.client.take_if(|c| c.is_same_rpc(msg, None));
+                    let gone = shell.client.take_if(|c| c.is_same_rpc(msg, None));
+                    if gone.is_some() && !shell.outlives_client {
+                        said.killed.push(shell.pid);
+                    }
                 }
                 Ok(())
             }
@@ -73,14 +102,25 @@ impl Shells {
         if self.shells.contains_key(&(rank, label.clone())) {
             return Err(RpcError::errno(libc::EEXIST));
         }
-        self.starts.push((label.clone(), rank));
+        let outlives_client = request.cmd.opts.contains_key(OUTLIVES_CLIENT);
+        if outlives_client {
+            self.starts.push((label.clone(), rank));
+        }
         self.next += 1;
         let pid = self.next;
         let shell = Shell {
             pid,
             status: None,
             client: Some(msg.clone()),
+            outlives_client,
+            span: self.spans.len(),
         };
+        self.spans.push(Span {
+            label: label.clone(),
+            rank,
+            from: self.now,
+            until: None,
+        });
         self.shells.insert((rank, label), shell);
         said.answers
             .push(answer(msg, &ExecResponse::Started { pid }));
@@ -154,12 +194,17 @@ impl Shells {
 
     /// A shell ends.
     pub(super) fn end(&mut self, pid: i32, status: i32) -> Vec<Message> {
-        let shell = self.shells.values_mut().find(|s| s.pid == pid);
-        let Some(shell) = shell.filter(|s| s.status.is_none()) else {
+        let shell = self.shells.iter_mut().find(|(_, s)| s.pid == pid);
+        let Some((key, shell)) = shell.filter(|(_, s)| s.status.is_none()) else {
             return Vec::new();
         };
         shell.status = Some(status);
         let client = shell.client.take();
+        self.spans[shell.span].until = Some((self.now, client.is_some()));
+        if !shell.outlives_client {
+            let key = key.clone();
+            self.shells.remove(&key);
+        }
         client.map_or_else(Vec::new, |c| finished(&c, status).into())
     }
 
@@ -178,6 +223,8 @@ impl Shells {
         let mut answers = Vec::new();
         for ((_, label), shell) in gone {
             self.starts.retain(|start| *start != (label.clone(), rank));
+            let end = &mut self.spans[shell.span].until;
+            end.get_or_insert((self.now, shell.client.is_some()));
             if let Some(client) = shell.client {
                 answers.push(client.error_response(&RpcError::errno(libc::EHOSTUNREACH)));
             }
@@ -187,7 +234,14 @@ impl Shells {
 
     /// The broker that clients were connected to is gone.
     pub(super) fn deserted(&mut self) {
-        self.shells.values_mut().for_each(|s| s.client = None);
+        for shell in self.shells.values_mut() {
+            shell.client = None;
+            if !shell.outlives_client {
+                let end = &mut self.spans[shell.span].until;
+                end.get_or_insert((self.now, false));
+            }
+        }
+        self.shells.retain(|_, shell| shell.outlives_client);
     }
 }
 

@@ -16,7 +16,7 @@ use wire::{Kind, Message, RpcError, Text};
 
 use super::clients::{Program, Shared};
 use super::shells::{Shells, resources};
-use super::{Fault, Outcome, Part, Plan, Sabotage, checks, fate, look};
+use super::{Fault, Outcome, Part, Plan, Sabotage, checks, commands, fate, look};
 use crate::agenda::Agenda;
 use crate::exchange::{Exchange, Step};
 use crate::kvs::store::Store;
@@ -372,8 +372,8 @@ impl World {
                     false => continue,
                 }
             };
-            // Who comes while the manager is away has to be started again.
-            let is_early = result.is_err_and(|e| e.errno == libc::ENOSYS);
+            // Ingest that comes while the manager is away has to be started again.
+            let is_early = *part == Part::Ingest && result.is_err_and(|e| e.errno == libc::ENOSYS);
             if !module.ending && !is_early {
                 return Err(end);
             }
@@ -445,6 +445,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
+        self.shells.now = (fate::EPOCH + self.now).as_secs_f64();
         match event {
             Event::Deliver(id, msg) => self.deliver(&id, msg),
             Event::Outside(life, msg) => self.outside(life, &msg),
@@ -509,7 +510,11 @@ impl World {
                 vec![msg.response(0, wire::json_payload(&first).ok())]
             }
             "config" if msg.method() == "get" => {
-                vec![msg.response(0, wire::json_payload(&json!({})).ok())]
+                let config = match self.plan.commands {
+                    true => commands::config(),
+                    false => json!({}),
+                };
+                vec![msg.response(0, wire::json_payload(&config).ok())]
             }
             _ => vec![msg.response(0, None)],
         };
@@ -535,6 +540,10 @@ impl World {
             _ => 0,
         };
         let said = self.shells.request(rank, msg);
+        for pid in said.killed {
+            let at = self.later(20);
+            self.agenda.at(at, Event::ShellEnds(pid, libc::SIGKILL));
+        }
         if let Some(pid) = said.started {
             self.outcome.shells += 1;
             let at = self.later(400);
@@ -602,7 +611,14 @@ impl World {
         if !is_calm {
             return Ok(());
         }
+        if self.plan.commands && self.seen.get().allocated.is_some() {
+            // Housekeeping goes on.
+            return Ok(());
+        }
         checks::none_is_lost(&acknowledged, &records)?;
+        if self.plan.commands {
+            commands::are_in_place(&records, &self.shells.spans)?;
+        }
         if let Some(held) = self.seen.get().allocated.take() {
             return Err(format!("resources were not given back: {held}"));
         }

@@ -1,0 +1,17 @@
+# The API's documentation, as `cargo doc` makes it.
+{ ferroflux, src }:
+ferroflux.overrideAttrs (old: {
+  pname = "ferroflux-docs";
+  buildPhase = ''
+    runHook preBuild
+    cargo doc --workspace --no-deps --offline
+    runHook postBuild
+  '';
+  installPhase = ''
+    runHook preInstall
+    mkdir -p $out/share/doc/ferroflux
+    cp -r target/doc $out/share/doc/ferroflux/api
+    runHook postInstall
+  '';
+  postFixup = "";
+})
