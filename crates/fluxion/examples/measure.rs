@@ -1,7 +1,8 @@
 //! What operations on a machine of a given size take, as JSON.
 //!
-//! `measure CHASSIS POLICY [sockets]`: chassis of 16 nodes of 96 cores and 4 gpus, with `sockets` in
-//! 4 sockets a node.
+//! `measure CHASSIS POLICY [sockets] [--fill]`: chassis of 16 nodes of 96 cores and 4 gpus, with
+//! `sockets` in 4 sockets a node; `--fill` also fills the machine with jobs of one core. `measure
+//! recipe CHASSIS` prints the recipe of that machine.
 
 use fluxion::request::{self, Request};
 use fluxion::{Context, Op, Options, read, write};
@@ -10,24 +11,35 @@ use std::time::Instant;
 
 fn recipe(chassis: u32, sockets: bool) -> String {
     let (per, inside) = if sockets { (4, "socket") } else { (1, "node") };
-    let mut text = String::from("<graphml>");
-    for (id, of, default) in [
-        ("root", "node", "0"),
-        ("type", "node", ""),
-        ("basename", "node", ""),
-        ("size", "node", "1"),
-        ("subsystem", "node", "containment"),
-        ("e_subsystem", "edge", "containment"),
-        ("id_scope", "edge", "1"),
-        ("gen_method", "edge", "MULTIPLY"),
-        ("multi_scale", "edge", "1"),
+    let mut text = String::from(
+        "<?xml version='1.0'?><graphml xmlns='http://graphml.graphdrawing.org/xmlns'>",
+    );
+    for (id, of, kind, default) in [
+        ("root", "node", "int", "0"),
+        ("type", "node", "string", ""),
+        ("basename", "node", "string", ""),
+        ("unit", "node", "string", ""),
+        ("size", "node", "long", "1"),
+        ("subsystem", "node", "string", "containment"),
+        ("e_subsystem", "edge", "string", "containment"),
+        ("relation", "edge", "string", "contains"),
+        ("rrelation", "edge", "string", "in"),
+        ("id_scope", "edge", "int", "1"),
+        ("id_start", "edge", "int", "0"),
+        ("id_stride", "edge", "int", "1"),
+        ("gen_method", "edge", "string", "MULTIPLY"),
+        ("multi_scale", "edge", "int", "1"),
+        ("as_tgt_subsystem", "edge", "string", "containment"),
+        ("as_tgt_uplvl", "edge", "int", "1"),
+        ("as_src_uplvl", "edge", "int", "1"),
     ] {
         text += &format!(
-            "<key id='{id}' for='{of}' attr.name='{id}'><default>{default}</default></key>"
+            "<key id='{id}' for='{of}' attr.name='{id}' attr.type='{kind}'><default>{default}</default></key>"
         );
     }
-    text += "<graph>";
-    for kind in ["cluster", "chassis", "node", "socket", "core", "gpu"] {
+    text += "<graph id='machine' edgedefault='directed'>";
+    let kinds = ["cluster", "chassis", "node", "socket", "core", "gpu"];
+    for kind in kinds.into_iter().filter(|k| sockets || *k != "socket") {
         let root = u8::from(kind == "cluster");
         text += &format!(
             "<node id='{kind}'><data key='root'>{root}</data><data key='type'>{kind}</data><data key='basename'>{kind}</data></node>"
@@ -35,7 +47,7 @@ fn recipe(chassis: u32, sockets: bool) -> String {
     }
     let mut edge = |from: &str, to: &str, scale: u32| {
         text += &format!(
-            "<edge source='{from}' target='{to}'><data key='multi_scale'>{scale}</data></edge>"
+            "<edge id='{from}2{to}' source='{from}' target='{to}'><data key='multi_scale'>{scale}</data></edge>"
         );
     };
     edge("cluster", "chassis", chassis);
@@ -135,7 +147,17 @@ fn pair(report: &mut Report, context: &mut Context, name: &str, request: &Reques
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "recipe") {
+        let chassis = args.get(1).and_then(|n| n.parse().ok()).unwrap_or(720);
+        return println!("{}", recipe(chassis, false));
+    }
+    // Filling a machine core by core says how that grows; it need not be done to the end.
+    let fill = args
+        .iter()
+        .position(|a| a == "--fill")
+        .map(|i| args.remove(i))
+        .is_some();
     let chassis: u32 = args.first().and_then(|n| n.parse().ok()).unwrap_or(720);
     let policy = args.get(1).cloned().unwrap_or_else(|| "first".into());
     let sockets = args.get(2).is_some_and(|a| a == "sockets");
@@ -194,7 +216,9 @@ fn main() {
         (0..50).map(|_| fail(&mut context)).collect(),
     );
     machine_behind_jobs(&mut report, &mut context, nodes);
-    fill_with_cores(&mut report, &mut context, &one_core, nodes);
+    if fill {
+        fill_with_cores(&mut report, &mut context, &one_core, nodes);
+    }
     println!("{}", Value::Object(report.0));
 }
 

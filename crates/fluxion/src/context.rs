@@ -2,6 +2,8 @@
 
 use crate::find::{Criteria, CriteriaError};
 use crate::graph::{Graph, GraphError, Vertex};
+use crate::job::{Job, without, without_listed};
+use crate::look::{Look, Match, MatchError, Op};
 use crate::matching::{
     Field, Index, NodeIndex, NodeSet, Policy, PolicyError, Selected, Selection, Visits,
     wanted_index,
@@ -42,67 +44,6 @@ impl Default for Options {
     }
 }
 
-/// What is done with a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    /// Have it now.
-    Allocate,
-    /// Have it now, and if that fails say whether it could ever be had.
-    AllocateWithSatisfiability,
-    /// Have it now or as soon as it can be had.
-    AllocateOrElseReserve,
-    /// Say whether it could ever be had.
-    Satisfiability,
-    /// Say what could be had now.
-    WithoutAllocating,
-    /// Say what could be had as soon as possible.
-    WithoutAllocatingFuture,
-}
-
-impl Op {
-    /// The operation of a name that commands and requests use.
-    pub fn from_name(name: &str) -> Option<Op> {
-        Some(match name {
-            "allocate" => Op::Allocate,
-            "allocate_with_satisfiability" => Op::AllocateWithSatisfiability,
-            "allocate_orelse_reserve" => Op::AllocateOrElseReserve,
-            "satisfiability" => Op::Satisfiability,
-            "without_allocating" => Op::WithoutAllocating,
-            "without_allocating_extend" | "without_allocating_future" => {
-                Op::WithoutAllocatingFuture
-            }
-            _ => return None,
-        })
-    }
-}
-
-/// What a request may have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Match {
-    /// The resources.
-    pub selection: Selection,
-    /// Since when.
-    pub start: Time,
-    /// Until when.
-    pub end: Time,
-    /// Whether that is later than was asked for.
-    pub reserved: bool,
-}
-
-/// Why a request has nothing.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // their messages say it
-pub enum MatchError {
-    #[error("there are not enough free resources")]
-    Busy,
-    #[error("there will never be enough resources")]
-    Unsatisfiable,
-    #[error("job {0} has resources already")]
-    Exists(JobId),
-    #[error("a job may not last longer than {0} s")]
-    TooLong(Time),
-}
-
 /// Why something else was not done. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // their messages say it
@@ -135,39 +76,6 @@ pub enum Error {
     Nothing,
     #[error("the root cannot be removed")]
     Root,
-}
-
-/// What a job has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    /// When.
-    pub term: Term,
-    holds: Vec<Hold>,
-}
-
-impl Job {
-    /// What it holds, in preorder.
-    pub fn holds(&self) -> &[Hold] {
-        &self.holds
-    }
-
-    /// The vertices it holds, those below them that it holds with them, and those above.
-    pub fn touched(&self, graph: &Graph) -> HashSet<Vertex> {
-        let mut touched = HashSet::new();
-        for hold in &self.holds {
-            touched.insert(hold.vertex);
-            if hold.whole {
-                touched.extend(graph.subtree(hold.vertex).map(Vertex));
-            }
-            touched.extend(
-                graph
-                    .ancestors(hold.vertex)
-                    .take_while(|v| !touched.contains(v))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        touched
-    }
 }
 
 /// Resources and who has them.
@@ -341,7 +249,13 @@ impl Context {
             .find(|d| d.0 == node)
             .map_or(0, |d| d.1);
         let fit = allowed.map_or(i64::MAX, |set| set.count(node) as i64);
-        if need <= self.nodes_up && need <= fit {
+        // What there is at all is asked for without regard to what is up.
+        let up = if op == Op::Satisfiability {
+            i64::MAX
+        } else {
+            self.nodes_up
+        };
+        if need <= up && need <= fit {
             return Ok(());
         }
         match op {
@@ -608,132 +522,5 @@ impl Context {
             }
         }
         Ok(())
-    }
-}
-
-/// Holds without what is at or below vertices.
-fn without(graph: &Graph, holds: &[Hold], tops: &[Vertex]) -> Vec<Hold> {
-    let mut left = Vec::with_capacity(holds.len());
-    for hold in holds {
-        let v = hold.vertex;
-        if tops.iter().any(|top| graph.subtree(*top).contains(&v.0)) {
-            continue;
-        }
-        if hold.whole && tops.iter().any(|top| graph.subtree(v).contains(&top.0)) {
-            left.push(Hold {
-                whole: false,
-                ..*hold
-            });
-            left.extend(without(graph, &holds_below(graph, v), tops));
-        } else {
-            left.push(*hold);
-        }
-    }
-    left
-}
-
-/// The children of a vertex, each held whole.
-fn holds_below(graph: &Graph, v: Vertex) -> Vec<Hold> {
-    let whole = |vertex| Hold {
-        vertex,
-        amount: graph.size(vertex),
-        whole: true,
-    };
-    graph.children(v).map(whole).collect()
-}
-
-/// Holds without those on listed vertices.
-fn without_listed(graph: &Graph, holds: &[Hold], listed: &HashSet<u32>) -> Vec<Hold> {
-    let mut left = Vec::with_capacity(holds.len());
-    for hold in holds.iter().filter(|h| !listed.contains(&h.vertex.0)) {
-        if hold.whole && graph.subtree(hold.vertex).any(|v| listed.contains(&v)) {
-            left.push(Hold {
-                whole: false,
-                ..*hold
-            });
-            left.extend(without_listed(
-                graph,
-                &holds_below(graph, hold.vertex),
-                listed,
-            ));
-        } else {
-            left.push(*hold);
-        }
-    }
-    left
-}
-
-/// One look for resources.
-struct Look<'a> {
-    field: Field<'a>,
-    request: &'a Request,
-    duration: i64,
-    horizon: Time,
-}
-
-impl Look<'_> {
-    fn run(&self, op: Op, now: Time, visits: &mut Visits) -> Result<Match, MatchError> {
-        if op == Op::Satisfiability {
-            let selection = self.ever(visits)?;
-            let end = now.saturating_add(self.duration);
-            return Ok(Match {
-                selection,
-                start: now,
-                end,
-                reserved: false,
-            });
-        }
-        if let Some(selection) = self.at(now, true, visits) {
-            return self.made(selection, now, false);
-        }
-        match op {
-            Op::AllocateWithSatisfiability => self.ever(visits).and(Err(MatchError::Busy)),
-            Op::AllocateOrElseReserve | Op::WithoutAllocatingFuture => self.later(now, visits),
-            _ => Err(MatchError::Busy),
-        }
-    }
-
-    fn at(&self, start: Time, now: bool, visits: &mut Visits) -> Option<Selection> {
-        let window = Window {
-            start,
-            end: start.saturating_add(self.duration),
-            now,
-        };
-        self.field.find(self.request, window, visits)
-    }
-
-    fn ever(&self, visits: &mut Visits) -> Result<Selection, MatchError> {
-        self.field
-            .find_ever(self.request, visits)
-            .ok_or(MatchError::Unsatisfiable)
-    }
-
-    /// Tries the moments at which jobs end, one after the other.
-    fn later(&self, now: Time, visits: &mut Visits) -> Result<Match, MatchError> {
-        let Field { graph, ledger, .. } = self.field;
-        let mut from = now + 1;
-        while let Some(start) = ledger.first_fit(graph, from, self.duration, &self.request.demand) {
-            if let Some(selection) = self.at(start, false, visits) {
-                return self.made(selection, start, true);
-            }
-            match ledger.next_end(start) {
-                Some(next) => from = next,
-                None => break,
-            }
-        }
-        self.ever(visits).and(Err(MatchError::Busy))
-    }
-
-    fn made(&self, selection: Selection, start: Time, reserved: bool) -> Result<Match, MatchError> {
-        if start >= self.horizon {
-            return Err(MatchError::Busy);
-        }
-        let end = start.saturating_add(self.duration).min(self.horizon);
-        Ok(Match {
-            selection,
-            start,
-            end,
-            reserved,
-        })
     }
 }

@@ -9,7 +9,7 @@ use crate::plan::{JobId, Ledger};
 use formats::{Hostlist, JobId as Id};
 use std::collections::BTreeMap;
 
-use crate::context::Job;
+use crate::job::Job;
 
 /// Something that holds of a vertex or not.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,7 +127,7 @@ fn tokens(text: &str) -> Vec<&str> {
     tokens
 }
 
-fn operand<'a>(tokens: &mut &[&'a str], depth: usize) -> Result<Node, CriteriaError> {
+fn operand(tokens: &mut &[&str], depth: usize) -> Result<Node, CriteriaError> {
     let Some((first, rest)) = tokens.split_first() else {
         return Err(fault("", "ends too early"));
     };

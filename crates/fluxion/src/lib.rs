@@ -28,6 +28,8 @@
 mod context;
 pub mod find;
 pub mod graph;
+mod job;
+mod look;
 pub mod matching;
 pub mod plan;
 pub mod queue;
@@ -35,4 +37,6 @@ pub mod read;
 pub mod request;
 pub mod write;
 
-pub use context::{Context, Error, HORIZON, Job, Match, MatchError, Op, Options};
+pub use context::{Context, Error, HORIZON, Options};
+pub use job::Job;
+pub use look::{Match, MatchError, Op};

@@ -202,10 +202,10 @@ impl Builder {
         let mut parent = vec![NOBODY; n];
         let mut first = vec![0u32; n + 1];
         for &(from, to) in &tree {
-            if parent[to as usize] == NOBODY {
-                parent[to as usize] = from;
-                first[from as usize + 1] += 1;
-            }
+            parent[to as usize] = from;
+        }
+        for above in parent.iter().filter(|p| **p != NOBODY) {
+            first[*above as usize + 1] += 1;
         }
         for i in 0..n {
             first[i + 1] += first[i];

@@ -14,6 +14,8 @@ const FAN: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Index {
     kind: Word,
+    /// Whether no two vertices are equally good.
+    unique: bool,
     /// Places to vertices.
     order: Vec<u32>,
     /// Ordinals to places.
@@ -46,6 +48,7 @@ impl Index {
             Order::Ascending => scored.sort_by_key(|s| s.0),
             _ => scored.sort_by_key(|s| std::cmp::Reverse(s.0)),
         }
+        let unique = scored.is_sorted_by(|a, b| a.0 != b.0);
         let order: Vec<u32> = scored.into_iter().map(|s| s.1).collect();
         let mut place = vec![0; order.len()];
         for (i, v) in order.iter().enumerate() {
@@ -54,6 +57,7 @@ impl Index {
         let left = order.iter().map(|v| left_of(graph, ledger, Vertex(*v)));
         Some(Index {
             kind,
+            unique,
             left: Maxima::new(left.collect()),
             order,
             place,
@@ -63,6 +67,11 @@ impl Index {
     /// The type.
     pub fn kind(&self) -> Word {
         self.kind
+    }
+
+    /// Whether no two vertices are equally good.
+    pub(super) fn is_unique(&self) -> bool {
+        self.unique
     }
 
     /// The first vertex, at a place or after it, that has so much left.

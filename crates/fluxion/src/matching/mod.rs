@@ -88,7 +88,7 @@ impl Field<'_> {
             let way = Way::of(variant, self.graph, self.policy);
             let ordered = way.and_then(|way| {
                 let index = self.indices.iter().find(|i| i.kind() == way.kind())?;
-                Some((way, index))
+                way.may_follow(index, self.graph).then_some((way, index))
             });
             let top = match ordered {
                 Some((way, index)) => search.run_ordered(variant, way, index),

@@ -12,7 +12,9 @@ use crate::graph::{Graph, SLOT, Vertex, Word};
 use crate::request::Entry;
 
 /// Types with fewer vertices are walked.
-const WORTH: usize = 256;
+const WORTH: usize = 16;
+/// With so many vertices an index is followed also if there are equals, which it leaves in preorder.
+const MANY: usize = 256;
 
 /// How a request is searched in the order of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,13 @@ pub(super) enum Way {
 }
 
 impl Way {
+    /// Whether an index leads to what a walk would choose, or there is so much to walk that it need
+    /// not.
+    pub(super) fn may_follow(self, index: &Index, graph: &Graph) -> bool {
+        let many = graph.of_kind(index.kind()).len() >= MANY;
+        many || (index.is_unique() && !matches!(self, Way::Inside(_)))
+    }
+
     pub(super) fn kind(self) -> Word {
         match self {
             Way::Direct(kind) | Way::Single(kind) | Way::Inside(kind) => kind,
@@ -73,7 +82,7 @@ impl Search<'_> {
         index: &Index,
     ) -> Option<(u32, u32)> {
         self.picks.clear();
-        self.ordered = true;
+        self.ordered = self.graph.of_kind(index.kind()).len() >= MANY;
         let mut evals = Evals::default();
         let wanted = level.first().map_or(0, Entry::most);
         let need = self.need(level, way, index);
@@ -189,8 +198,9 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::context::{Context, Op, Options};
+    use crate::context::{Context, Options};
     use crate::graph::{Builder, NewVertex};
+    use crate::look::Op;
     use crate::matching::Field;
     use crate::plan::Window;
     use crate::request;

@@ -32,7 +32,7 @@ pub(super) struct Search<'a> {
     pub(super) flexible: bool,
     pub(super) node: Option<Word>,
     pub(super) picks: Vec<Pick>,
-    /// Whether an index is followed.
+    /// Whether nothing is looked at beyond what may be taken.
     pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
@@ -296,7 +296,8 @@ impl<'a> Search<'a> {
                 }
             }
             let enough = self.ledger.may_have(self.graph, v, window, &entry.demand);
-            if !enough && !(self.flexible && entry.kind == SLOT) {
+            let is_alternative = self.flexible && entry.kind == SLOT;
+            if !enough && !is_alternative {
                 return None;
             }
         }
@@ -379,14 +380,11 @@ impl<'a> Search<'a> {
     }
 
     fn fill_slots(&mut self, v: Vertex, level: &[Entry], out: &mut Evals) {
-        let slots = level.iter().filter(|e| e.kind == SLOT);
-        match self.flexible && slots.clone().count() > 1 {
-            true => self.fill_alternatives(v, level, out),
-            false => {
-                if let Some(slot) = slots.last() {
-                    self.fill(v, slot, out);
-                }
-            }
+        let mut slots = level.iter().filter(|e| e.kind == SLOT);
+        match (slots.next(), slots.next()) {
+            (Some(slot), None) => self.fill(v, slot, out),
+            (Some(_), Some(_)) => self.fill_alternatives(v, level, out),
+            (None, _) => {}
         }
     }
 

@@ -168,7 +168,10 @@ impl Ledger {
         self.count(graph, term, holds, 1);
         for hold in holds {
             if hold.whole {
-                let inner = graph.subtree(hold.vertex).map(Vertex).filter(|v| !graph.is_leaf(*v));
+                let inner = graph
+                    .subtree(hold.vertex)
+                    .map(Vertex)
+                    .filter(|v| !graph.is_leaf(*v));
                 inner.for_each(|v| self.weights[v.0 as usize] = 0);
             } else {
                 self.weigh(graph, hold.vertex);

@@ -18,7 +18,8 @@ mod config;
 
 pub use config::{ConfigError, Depths, Policy, Settings};
 
-use crate::context::{Context, Match, MatchError, Op};
+use crate::context::Context;
+use crate::look::{Match, MatchError, Op};
 use crate::plan::{JobId, Time};
 use crate::request::Request;
 use std::cmp::Reverse;

@@ -171,6 +171,7 @@ impl Reading<'_> {
             ("Group", "group", "group", "group"),
             ("NUMANode", "numanode", "numanode", "numanode"),
             ("Package", "socket", "socket", "socket"),
+            ("Socket", "socket", "socket", "socket"),
             ("L1Cache", "L1cache", "cache", "L1cache"),
             ("L2Cache", "L2cache", "cache", "L2cache"),
             ("L3Cache", "L3cache", "cache", "L3cache"),

@@ -65,7 +65,7 @@ struct Metadata<'a> {
     #[serde(borrow)]
     paths: Paths<'a>,
     #[serde(default)]
-    properties: Option<Box<BTreeMap<String, Option<String>>>>,
+    properties: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// The path of the containment subsystem apart from others, which are rare.

@@ -7,11 +7,14 @@ use formats::{Hostlist, Idset};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Ids by type.
+type Children = Vec<(String, Idset)>;
+
 /// What the execution section of an R says.
 #[derive(Debug)]
 pub struct Execution {
     /// By rank: the host, and ids by type.
-    nodes: Vec<(u32, String, Vec<(String, Idset)>)>,
+    nodes: Vec<(u32, String, Children)>,
     /// Properties of ranks, `name` or `name@type`.
     properties: Vec<(String, Idset)>,
 }
@@ -39,7 +42,7 @@ impl Execution {
             .ok_or_else(|| content("R", "there is no execution"))?;
         let entries = execution.get("R_lite").and_then(Value::as_array);
         let entries = entries.ok_or_else(|| content("R.execution.R_lite", "must be a list"))?;
-        let mut nodes: BTreeMap<u32, Vec<(String, Idset)>> = BTreeMap::new();
+        let mut nodes: BTreeMap<u32, Children> = BTreeMap::new();
         for (i, entry) in entries.iter().enumerate() {
             let place = format!("R.execution.R_lite[{i}]");
             let ranks = idset(entry.get("rank"), &format!("{place}.rank"))?;
@@ -51,7 +54,7 @@ impl Execution {
                     idset(Some(ids), &format!("{place}.children.{kind}"))?,
                 ))
             };
-            let children: Vec<(String, Idset)> = children
+            let children: Children = children
                 .iter()
                 .map(read)
                 .collect::<Result<_, ReadError>>()?;

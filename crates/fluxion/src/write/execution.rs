@@ -18,7 +18,7 @@ struct Execution {
     properties: BTreeMap<String, Vec<i64>>,
 }
 
-fn ids(numbers: &mut Vec<i64>) -> String {
+fn ids(numbers: &mut [i64]) -> String {
     numbers.sort_unstable();
     let mut set = Idset::new();
     for id in numbers.iter().filter_map(|n| u32::try_from(*n).ok()) {
@@ -72,7 +72,7 @@ impl Execution {
             if !out.ends_with('[') {
                 out.push_str(", ");
             }
-            let mut ranks = nodes.iter().map(|n| n.0).collect();
+            let mut ranks: Vec<i64> = nodes.iter().map(|n| n.0).collect();
             out.push('{');
             push_text(out, "rank", &ids(&mut ranks));
             push_key(out, "children");

@@ -63,14 +63,13 @@ impl Session {
             bail!("reservations not currently supported by partial cancel");
         }
         let gone = match format {
-            "jgf" => {
-                let listed = self.context.listed_in_jgf(&text)?;
-                let listed: Vec<Vertex> = listed.iter().map(|s| s.vertex).collect();
-                self.context.release_listed(job, &listed)
-            }
-            _ => self.context.release(job, &self.listed_ranks(&text)?),
+            "jgf" => self.release_jgf(job, &text),
+            _ => self.release_rv1(job, &text),
         };
-        let gone = gone.with_context(|| format!("error encountered while removing job {job}"))?;
+        let gone = gone.or_else(|error| {
+            println!("{error}");
+            bail!("error encountered while removing job {job}")
+        })?;
         if let Some(record) = self.records.get_mut(&job).filter(|_| gone) {
             record.state = State::Canceled;
         }
@@ -80,7 +79,13 @@ impl Session {
         Ok(())
     }
 
-    fn listed_ranks(&self, text: &str) -> Result<Vec<Vertex>> {
+    fn release_jgf(&mut self, job: JobId, text: &str) -> Result<bool> {
+        let listed = self.context.listed_in_jgf(text)?;
+        let listed: Vec<Vertex> = listed.iter().map(|s| s.vertex).collect();
+        Ok(self.context.release_listed(job, &listed)?)
+    }
+
+    fn release_rv1(&mut self, job: JobId, text: &str) -> Result<bool> {
         let execution = fluxion::read::rv1::Execution::parse(text)?;
         let graph = self.context.graph();
         let mut tops = Vec::new();
@@ -91,7 +96,7 @@ impl Session {
             }
             tops.extend_from_slice(of);
         }
-        Ok(tops)
+        Ok(self.context.release(job, &tops)?)
     }
 
     pub(crate) fn attach(&mut self, args: &[&str]) -> Result<()> {
