@@ -165,7 +165,7 @@ fn name_of(path: &str) -> &str {
 }
 
 fn missing(name: &str) -> RpcError {
-    RpcError::new(libc::ENOENT, format!("module {name} is not loaded"))
+    RpcError::explained(libc::ENOENT, format!("module {name} is not loaded"))
 }
 
 impl Host {

@@ -3,7 +3,7 @@
 //! It has a graph of its own, in which everything is free and up, so that it answers while the scheduler is busy.
 
 use client::Handle;
-use client::module::{Context, ModuleResult};
+use client::module::{Context, ModuleError, ModuleResult};
 use fluxion::{MatchError, Op};
 use formats::Jobspec;
 use sched::manager::collect;
@@ -36,12 +36,15 @@ pub async fn main(ctx: Context) -> ModuleResult {
         () = collect(&mut inbox, &mut early) => return Ok(()),
         started = Source::open(&handle, &options, topic) => started,
     };
-    let say = |e: &client::module::ModuleError| handle.say(NAME, 3, &e.text);
+    let say = |e: &ModuleError| handle.say(NAME, 3, &e.text);
+    let Ok(started) = started.inspect_err(say) else {
+        return Ok(());
+    };
     let Start {
         mut machine,
         mut source,
         ..
-    } = started.inspect_err(say)?;
+    } = started;
     early
         .iter()
         .for_each(|msg| answer(&handle, &mut machine, msg));
@@ -52,10 +55,10 @@ pub async fn main(ctx: Context) -> ModuleResult {
                 None => return Ok(()),
             },
             update = source.next() => {
-                let update = update.inspect_err(say)?;
-                if update.payload().is_some() {
-                    apply(&mut machine, &update.json()?, false)?;
-                }
+                let Ok(update) = update.inspect_err(say) else {
+                    return Ok(());
+                };
+                apply(&mut machine, &update.json()?, false)?;
             }
         }
     }

@@ -18,6 +18,7 @@ use wire::{Message, RpcError};
 use crate::options::configuration;
 use crate::queues::Configured;
 use crate::round::{Add, Free, Open, Outcome, Round, Running, Started};
+use crate::source::failure;
 
 /// Its name.
 pub const NAME: &str = "sched-fluxion-qmanager";
@@ -30,6 +31,18 @@ struct Pending {
     queue: String,
     /// Whether the job was told when it starts.
     estimated: bool,
+}
+
+/// Why allocations cannot be asked for.
+enum Unready {
+    Manager(ModuleError),
+    Graph(RpcError),
+}
+
+impl From<ModuleError> for Unready {
+    fn from(e: ModuleError) -> Unready {
+        Unready::Manager(e)
+    }
 }
 
 /// How often things happened in a queue.
@@ -76,7 +89,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
         () = manager::collect(&mut inbox, &mut early) => return Ok(()),
         known = resources.next() => known,
     };
-    heard(&handle, known)?;
+    if !heard(&handle, known) {
+        return Ok(());
+    }
     handle.say(NAME, 7, "handshaking with sched-fluxion-resource completed");
     let mut sched = Scheduler {
         handle,
@@ -93,17 +108,11 @@ pub async fn main(ctx: Context) -> ModuleResult {
     sched.run(&mut inbox, &mut resources).await
 }
 
-/// Resources are gone when nothing more is told of them.
-fn heard(handle: &Handle, told: Option<Result<Message, RpcError>>) -> ModuleResult {
+/// Resources are gone when nothing more is told of them; whether there are any.
+fn heard(handle: &Handle, told: Option<Result<Message, RpcError>>) -> bool {
     let told = told.unwrap_or_else(|| Err(RpcError::errno(libc::ENODATA)));
-    told.map(drop).map_err(|e| {
-        let text = format!("exiting due to {NOTIFY} failure: {e}");
-        handle.say(NAME, 3, &text);
-        ModuleError {
-            errno: e.errno,
-            text,
-        }
-    })
+    told.inspect_err(|e| handle.say(NAME, 3, &failure(NOTIFY, e).text))
+        .is_ok()
 }
 
 /// The answer to a call, if one is under way.
@@ -124,8 +133,9 @@ impl Scheduler {
                         self.handle
                             .say(NAME, 7, "handshaking with job-manager completed");
                     }
-                    Err(e) if manager::is_absence(&e) => {}
-                    Err(e) => return Err(e),
+                    Err(Unready::Manager(e)) if manager::is_absence(&e) => {}
+                    Err(Unready::Manager(e)) => return Err(e),
+                    Err(Unready::Graph(e)) => return self.without_graph(&e),
                 }
             }
             tokio::select! {
@@ -141,13 +151,17 @@ impl Scheduler {
                     None => return Ok(()),
                 },
                 told = resources.next() => {
-                    heard(&self.handle, told)?;
+                    if !heard(&self.handle, told) {
+                        return Ok(());
+                    }
                     self.due = true;
                 }
                 answer = answered(&mut self.under_way) => {
                     self.under_way = None;
-                    let answer = answer.map_err(|e| ModuleError::new(SCHEDULE, e))?;
-                    self.outcome(answer.json()?);
+                    match answer {
+                        Ok(answer) => self.outcome(answer.json()?),
+                        Err(e) => return self.without_graph(&e),
+                    }
                 }
             }
             self.start_round();
@@ -162,8 +176,14 @@ impl Scheduler {
         }
     }
 
+    /// The graph is gone, and this with it.
+    fn without_graph(&self, error: &RpcError) -> ModuleResult {
+        self.handle.say(NAME, 3, &failure(SCHEDULE, error).text);
+        Ok(())
+    }
+
     /// Learns which jobs hold resources and has the graph know it, then says that allocations can be asked for.
-    async fn hello(&mut self) -> Result<Presence, ModuleError> {
+    async fn hello(&mut self) -> Result<Presence, Unready> {
         let (manager, holders) = manager::hello(&self.handle).await?;
         self.running = holders.iter().map(|h| (h.id, String::new())).collect();
         let running = holders.into_iter().map(|h| Running {
@@ -179,11 +199,8 @@ impl Scheduler {
             open: Some(open),
             ..Round::default()
         };
-        let outcome: Outcome = self
-            .handle
-            .call(SCHEDULE, Node::Any, &round)
-            .await
-            .map_err(|e| ModuleError::new(SCHEDULE, e))?;
+        let outcome = self.handle.call(SCHEDULE, Node::Any, &round).await;
+        let outcome: Outcome = outcome.map_err(Unready::Graph)?;
         for (id, why) in outcome.lost {
             self.running.remove(&id);
             let note = format!("its resources cannot be had any more: {why}");

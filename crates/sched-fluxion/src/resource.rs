@@ -3,6 +3,9 @@
 //! Has the instance's resources as long as it is loaded (RFC 28). `schedule` is for the queue manager ([`crate::round`]);
 //! everything else is for whoever asks: `match`, `match_multi`, `update`, `cancel`, `partial-cancel`, `info`, `find`,
 //! `status` and more. `notify` goes on telling of resources to those that have a graph of their own.
+//!
+//! Without resources, because there is no such file or another scheduler has them, the module says so in the log and
+//! ends; it takes no broker with it. So do those that follow it.
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::{Handle, Inbox};
@@ -52,7 +55,10 @@ pub async fn main(ctx: Context) -> ModuleResult {
         biased;
         // From here on the module counts as loaded: resources may take a while.
         () = collect(&mut inbox, &mut early) => return Ok(()),
-        started = Source::open(&handle, &options, "resource.acquire") => started?,
+        started = Source::open(&handle, &options, "resource.acquire") => started,
+    };
+    let Ok(started) = started.inspect_err(|e| handle.say(NAME, 3, &e.text)) else {
+        return Ok(());
     };
     let Start {
         machine,
@@ -91,10 +97,13 @@ impl Server {
                     Some(msg) => self.message(&msg),
                     None => return Ok(()),
                 },
-                update = source.next() => {
-                    let update = update.inspect_err(|e| self.handle.say(NAME, 3, &e.text))?;
-                    self.update(&update.json()?)?;
-                }
+                update = source.next() => match update {
+                    Ok(update) => self.update(&update.json()?)?,
+                    Err(e) => {
+                        self.handle.say(NAME, 3, &e.text);
+                        return Ok(());
+                    }
+                },
             }
         }
     }

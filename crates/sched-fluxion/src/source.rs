@@ -93,10 +93,11 @@ impl Source {
     }
 }
 
-fn failure(topic: &str, error: &RpcError) -> ModuleError {
+pub(crate) fn failure(topic: &str, error: &RpcError) -> ModuleError {
+    let cause = RpcError::explained(error.errno, error);
     ModuleError {
         errno: error.errno,
-        text: format!("exiting due to {topic} failure: {error}"),
+        text: format!("exiting due to {topic} failure: {cause}"),
     }
 }
 
