@@ -4,8 +4,10 @@
 //! `sockets` in 4 sockets a node; `--fill` also fills the machine with jobs of one core. `measure
 //! recipe CHASSIS` prints the recipe of that machine.
 
+use fluxion::plan::{JobId, Time};
+use fluxion::queue::{Matcher, Policy, Queue, Refusal, Reserved, Settings};
 use fluxion::request::{self, Request};
-use fluxion::{Context, Op, Options, read, write};
+use fluxion::{Context, Match, Op, Options, read, write};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
@@ -216,6 +218,12 @@ fn main() {
         (0..50).map(|_| fail(&mut context)).collect(),
     );
     machine_behind_jobs(&mut report, &mut context, nodes);
+    for queue in [
+        ("easy", Policy::Easy, 10_000),
+        ("conservative", Policy::Conservative, 500),
+    ] {
+        decide(&mut report, &mut context, queue, nodes);
+    }
     if fill {
         fill_with_cores(&mut report, &mut context, &one_core, nodes);
     }
@@ -244,6 +252,77 @@ fn machine_behind_jobs(report: &mut Report, context: &mut Context, nodes: u32) {
     for job in 0..jobs {
         let _ = context.cancel(i64::from(job) + 10);
     }
+}
+
+/// A context that notes how long each decision takes.
+struct Timed<'a>(&'a mut Context, Vec<f64>);
+
+impl Matcher for Timed<'_> {
+    type Request = Request;
+    type Grant = Match;
+
+    fn start(&mut self, job: JobId, request: &Request, now: Time) -> Result<Match, Refusal> {
+        let (result, took) = timed(|| self.0.start(job, request, now));
+        self.1.push(took);
+        result
+    }
+
+    fn reserve(
+        &mut self,
+        job: JobId,
+        request: &Request,
+        now: Time,
+    ) -> Result<Reserved<Match>, Refusal> {
+        let (result, took) = timed(|| self.0.reserve(job, request, now));
+        self.1.push(took);
+        result
+    }
+
+    fn forget(&mut self, job: JobId) {
+        self.0.forget(job);
+    }
+}
+
+/// Decisions about ten thousand jobs of one to 256 nodes that wait.
+fn decide(
+    report: &mut Report,
+    context: &mut Context,
+    (name, policy, depth): (&str, Policy, usize),
+    nodes: u32,
+) {
+    const JOBS: i64 = 10_000;
+    let mut settings = Settings {
+        policy,
+        ..Settings::default()
+    };
+    settings.depths.queue = depth;
+    let mut queue = Queue::new(settings);
+    let mut state = 88_172_645_463_325_252u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for job in 0..JOBS {
+        let count = (1u32 << random(9)).min(nodes / 4).max(1);
+        let duration = 600. + random(7200) as f64;
+        let ask = request(context, &jobspec(whole_nodes(count), duration, None));
+        queue.enqueue(job + 10, 16, job as u64, ask);
+    }
+    let mut matcher = Timed(context, Vec::new());
+    let (changes, took) = timed(|| queue.run(&mut matcher, 0));
+    let mut times = matcher.1;
+    times.sort_by(f64::total_cmp);
+    report.note(&format!("{name}_run_ms"), took * 1e3);
+    report.note(&format!("{name}_decisions"), times.len());
+    for (which, part) in [("p50", 0.5), ("p99", 0.99), ("max", 1.)] {
+        let at = ((times.len() - 1) as f64 * part) as usize;
+        report.note(&format!("{name}_{which}_us"), times[at] * 1e6);
+    }
+    drop(changes);
+    let jobs: Vec<JobId> = context.jobs().keys().copied().collect();
+    jobs.into_iter().for_each(|job| drop(context.cancel(job)));
 }
 
 /// One-core jobs until nothing is left.

@@ -85,7 +85,7 @@ impl Look<'_> {
                 reserved: false,
             });
         }
-        if let Some(selection) = self.at(now, true, visits) {
+        if let Ok(selection) = self.at(now, true, visits) {
             return self.made(selection, now, false);
         }
         match op {
@@ -95,7 +95,7 @@ impl Look<'_> {
         }
     }
 
-    fn at(&self, start: Time, now: bool, visits: &mut Visits) -> Option<Selection> {
+    fn at(&self, start: Time, now: bool, visits: &mut Visits) -> Result<Selection, u64> {
         let window = Window {
             start,
             end: start.saturating_add(self.duration),
@@ -115,10 +115,13 @@ impl Look<'_> {
         let Field { graph, ledger, .. } = self.field;
         let mut from = now + 1;
         while let Some(start) = ledger.first_fit(graph, from, self.duration, &self.request.demand) {
-            if let Some(selection) = self.at(start, false, visits) {
-                return self.made(selection, start, true);
-            }
-            match ledger.next_end(start) {
+            // What is missing has to come from jobs that end: a vertex that does not do is held in
+            // the window, and goes on being in the way until that hold ends.
+            let missing = match self.at(start, false, visits) {
+                Ok(selection) => return self.made(selection, start, true),
+                Err(missing) => missing,
+            };
+            match ledger.next_end(start, missing) {
                 Some(next) => from = next,
                 None => break,
             }

@@ -137,6 +137,40 @@ fn growing_and_shrinking_keep_jobs() -> Result<(), Error> {
     Ok(())
 }
 
+#[test]
+fn what_is_too_deep_is_refused() {
+    let many = 100_000;
+    let nodes: Vec<String> = (0..many)
+        .map(|i| format!(r#"{{"id": "{i}", "metadata": {{"type": "x", "id": {i}, "paths": {{"containment": "/"}}}}}}"#))
+        .collect();
+    let edges: Vec<String> = (1..many)
+        .map(|i| format!(r#"{{"source": "{}", "target": "{i}"}}"#, i - 1))
+        .collect();
+    let chain = format!(
+        r#"{{"graph": {{"nodes": [{}], "edges": [{}]}}}}"#,
+        nodes.join(","),
+        edges.join(",")
+    );
+    let xml = format!("<topology>{}", "<object type='Group'>".repeat(many));
+    for (text, format) in [(chain, read::Format::Jgf), (xml, read::Format::Hwloc)] {
+        let error = Context::load(&text, format, Options::default()).expect_err("it is too deep");
+        let told = ["inside more than", "too deep"];
+        assert!(
+            told.iter().any(|t| error.to_string().contains(t)),
+            "{error}"
+        );
+    }
+    let with = |n: usize| format!("{{resources: {}{}}}", "[{with: ".repeat(n), "}]".repeat(n));
+    for text in [
+        with(many),
+        with(5000),
+        format!("resources: {}{}", "[".repeat(many), "]".repeat(many)),
+    ] {
+        assert!(request::parse(&text).is_err());
+    }
+    assert!(Criteria::parse(&"(".repeat(many)).is_err());
+}
+
 /// A text with some bytes changed, cut or doubled.
 fn damaged(text: &'static str) -> impl Strategy<Value = String> {
     let change = (any::<prop::sample::Index>(), any::<u8>(), 0..4u8);

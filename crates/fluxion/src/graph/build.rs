@@ -1,8 +1,12 @@
 //! From vertices and edges in any order to a [`Graph`].
 
+use super::totals::Totals;
 use super::{Graph, NOBODY, Population, Properties, Subsystem, Vertex, Word, Words};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
+
+/// How deep a graph may be.
+const DEPTH: u32 = 256;
 
 /// A vertex to be.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,8 @@ pub enum GraphError {
     NoRoot(String),
     #[error("subsystem {0} has more than one root: {1} and {2}")]
     Roots(String, String, String),
+    #[error("vertex {0} is inside more than {DEPTH} others")]
+    Deep(u64),
     #[error("subsystem {0} has a cycle, through vertex {1}")]
     Cycle(String, u64),
 }
@@ -109,8 +115,20 @@ impl Builder {
         let id = i32::try_from(new.id).map_err(|_| range("id", new.id))?;
         let rank = i32::try_from(new.rank).map_err(|_| range("rank", new.rank))?;
         let size = u32::try_from(new.size).map_err(|_| range("size", new.size))?;
-        let (kind, base) = (self.word(new.kind)?, self.word(new.base)?);
-        let unit = self.word(new.unit)?;
+        // Most vertices are of the type of the one before, most basenames are types, and most
+        // sizes have no unit.
+        let kind = match self.kind.last() {
+            Some(last) if self.words.text(*last) == new.kind => *last,
+            _ => self.word(new.kind)?,
+        };
+        let base = match new.base == new.kind {
+            true => kind,
+            false => self.word(new.base)?,
+        };
+        let unit = match (new.unit, self.unit.first()) {
+            ("", Some(first)) if self.words.text(*first).is_empty() => *first,
+            (unit, _) => self.word(unit)?,
+        };
         self.kind.push(kind);
         self.base.push(base);
         self.unit.push(unit);
@@ -182,11 +200,6 @@ impl Builder {
         }
     }
 
-    /// The number in files of a vertex.
-    pub fn uniq(&self, v: u32) -> u64 {
-        self.uniq[v as usize]
-    }
-
     /// The graph whose tree is the `dominant` subsystem, and the new number of each vertex.
     pub fn finish(mut self, dominant: &str) -> Result<(Graph, Vec<u32>), GraphError> {
         let dominant = self.word(dominant)?;
@@ -230,11 +243,14 @@ impl Builder {
             return Err(GraphError::Roots(name(), text(root), text(second)));
         }
         let mut order = Vec::with_capacity(n);
-        let mut stack = vec![root];
-        while let Some(v) = stack.pop() {
+        let mut stack = vec![(root, 0)];
+        while let Some((v, depth)) = stack.pop() {
+            if depth > DEPTH {
+                return Err(GraphError::Deep(self.uniq[v as usize]));
+            }
             order.push(v);
             let range = first[v as usize] as usize..first[v as usize + 1] as usize;
-            stack.extend(children[range].iter().rev());
+            stack.extend(children[range].iter().rev().map(|c| (*c, depth + 1)));
         }
         if order.len() < n {
             let mut seen = vec![false; n];
@@ -290,8 +306,10 @@ impl Builder {
                 .map(|(a, b)| (Vertex(place[a as usize]), Vertex(place[b as usize])))
                 .collect(),
         });
+        let totals = Totals::new(&kind, &size, &parent, self.words.len());
         let mut graph = Graph {
             dominant,
+            totals,
             others: others.collect(),
             base: pick(&self.base, &order),
             unit: pick(&self.unit, &order),
@@ -326,7 +344,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
     kind.iter().for_each(|k| counts[usize::from(k.0)] += 1);
     let with_room = |n: usize| Population {
         vertices: Vec::with_capacity(n),
-        sums: None,
+        plain: true,
         home: None,
     };
     let mut populations: Vec<Population> = counts.into_iter().map(with_room).collect();
@@ -337,15 +355,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
         list.push(v as u32);
     }
     for population in &mut populations {
-        if population.vertices.iter().any(|v| size[*v as usize] != 1) {
-            let mut sum = 0;
-            let mut sums = vec![0];
-            for v in &population.vertices {
-                sum += u64::from(size[*v as usize]);
-                sums.push(sum);
-            }
-            population.sums = Some(sums);
-        }
+        population.plain = population.vertices.iter().all(|v| size[*v as usize] == 1);
     }
     (populations, ordinal)
 }

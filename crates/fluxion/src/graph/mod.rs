@@ -13,6 +13,7 @@
 mod build;
 mod paths;
 mod strings;
+mod totals;
 
 pub use build::{Builder, GraphError, NewVertex};
 pub use strings::{COMMON, SLOT, UNKNOWN, Word, Words, XOR_SLOT};
@@ -52,6 +53,7 @@ pub struct Graph {
     end: Vec<u32>,
     ordinal: Vec<u32>,
     populations: Vec<Population>,
+    totals: totals::Totals,
     names: FxHashMap<u32, Box<str>>,
     properties: FxHashMap<u32, Properties>,
     down: FxHashSet<u32>,
@@ -64,8 +66,8 @@ pub struct Graph {
 #[derive(Debug, Clone, Default)]
 pub struct Population {
     vertices: Vec<u32>,
-    /// Their sizes summed up to and without each of them; none if every size is 1.
-    sums: Option<Vec<u64>>,
+    /// Whether every size is 1.
+    plain: bool,
     /// The type of what contains them, if it is the same for all.
     home: Option<Word>,
 }
@@ -200,6 +202,12 @@ impl Graph {
             .map_or(&[], |p| &p.vertices)
     }
 
+    /// Whether every vertex of a type has size 1.
+    pub fn is_plain(&self, kind: Word) -> bool {
+        let population = self.populations.get(usize::from(kind.0));
+        population.is_some_and(|p| p.plain)
+    }
+
     /// The type of what contains vertices of a type, if it is the same for all of them.
     pub fn home(&self, kind: Word) -> Option<Word> {
         self.populations.get(usize::from(kind.0))?.home
@@ -207,16 +215,13 @@ impl Graph {
 
     /// How much of a type a subtree has.
     pub fn total(&self, v: Vertex, kind: Word) -> i64 {
-        let Some(population) = self.populations.get(usize::from(kind.0)) else {
-            return 0;
+        let own = match self.kind(v) == kind {
+            true => i64::from(self.size(v)),
+            false => 0,
         };
-        let range = self.subtree(v);
-        let first = population.vertices.partition_point(|u| *u < range.start);
-        let rest = &population.vertices[first..];
-        let last = first + rest.partition_point(|u| *u < range.end);
-        match &population.sums {
-            None => (last - first) as i64,
-            Some(sums) => (sums[last] - sums[first]) as i64,
+        match self.is_leaf(v) {
+            true => own,
+            false => own + self.totals.below(v.0, kind),
         }
     }
 

@@ -51,22 +51,22 @@ pub fn wanted_index(request: &Request, graph: &Graph, policy: Policy) -> Option<
 pub type Visits = (u64, u64);
 
 impl Field<'_> {
-    /// What a request may have in a window.
+    /// What a request may have in a window; or how many nodes were missing, as far as is known.
     pub fn find(
         &self,
         request: &Request,
         window: Window,
         visits: &mut Visits,
-    ) -> Option<Selection> {
+    ) -> Result<Selection, u64> {
         self.select(request, Mode::At(window), visits)
     }
 
     /// What a request might have if nobody had anything and everything were up.
     pub fn find_ever(&self, request: &Request, visits: &mut Visits) -> Option<Selection> {
-        self.select(request, Mode::Ever, visits)
+        self.select(request, Mode::Ever, visits).ok()
     }
 
-    fn select(&self, request: &Request, mode: Mode, visits: &mut Visits) -> Option<Selection> {
+    fn select(&self, request: &Request, mode: Mode, visits: &mut Visits) -> Result<Selection, u64> {
         let node = self.graph.words().find("node");
         let mut search = Search {
             graph: self.graph,
@@ -80,6 +80,7 @@ impl Field<'_> {
             ordered: false,
             inside: 0,
             labels: Vec::new(),
+            missing: 1,
             visits: (0, 0),
         };
         let mut whole: Vec<Word> = request.whole.clone();
@@ -88,17 +89,23 @@ impl Field<'_> {
             let way = Way::of(variant, self.graph, self.policy);
             let ordered = way.and_then(|way| {
                 let index = self.indices.iter().find(|i| i.kind() == way.kind())?;
-                way.may_follow(index, self.graph).then_some((way, index))
+                Some((way, index))
             });
             let top = match ordered {
-                Some((way, index)) => search.run_ordered(variant, way, index),
-                None => search.run(variant),
+                Some((way, index)) if self.policy.first => {
+                    let enough = search.count(variant, way, index);
+                    enough.and_then(|()| search.run(variant))
+                }
+                Some((way, index)) if way.may_follow(index, self.graph) => {
+                    search.run_ordered(variant, way, index)
+                }
+                _ => search.run(variant),
             }?;
             let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
             Some(selection).filter(|s| !s.is_empty())
         });
         visits.0 += search.visits.0;
         visits.1 += search.visits.1;
-        found
+        found.ok_or(search.missing)
     }
 }

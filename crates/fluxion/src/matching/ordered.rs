@@ -44,13 +44,13 @@ impl Way {
     /// How a level of a request may be searched, if not by a walk.
     pub(super) fn of(level: &[Entry], graph: &Graph, policy: Policy) -> Option<Way> {
         let [entry] = level else { return None };
-        if policy.first {
-            return None;
-        }
         let is_many =
             |kind: Word| graph.of_kind(kind).len() >= WORTH && graph.kind(graph.root()) != kind;
         if entry.kind != SLOT && is_many(entry.kind) {
             return Some(Way::Direct(entry.kind));
+        }
+        if policy.first {
+            return None;
         }
         if let (SLOT, [part]) = (entry.kind, entry.with.as_slice())
             && part.count == formats::Count::Fixed(1)
@@ -85,8 +85,12 @@ impl Search<'_> {
         self.ordered = self.graph.of_kind(index.kind()).len() >= MANY;
         let mut evals = Evals::default();
         let wanted = level.first().map_or(0, Entry::most);
+        let least = self.least(level);
         let need = self.need(level, way, index);
         let listed = self.listed(index);
+        if need == 0 && listed.is_none() && matches!(way, Way::Direct(_)) {
+            self.count(level, way, index)?;
+        }
         let mut place = 0;
         let mut listed = listed.as_ref().map(|l| l.iter());
         loop {
@@ -107,6 +111,11 @@ impl Search<'_> {
                     break;
                 }
             }
+            let left = self.graph.of_kind(index.kind()).len() - place;
+            let direct = listed.is_none() && matches!(way, Way::Direct(_));
+            if direct && need > 0 && evals.total(level[0].kind) + (left as u64) < least {
+                return None;
+            }
             let at_end = match &listed {
                 Some(list) => list.len() == 0,
                 None => place >= self.graph.of_kind(index.kind()).len(),
@@ -115,9 +124,45 @@ impl Search<'_> {
                 break;
             }
         }
+        if matches!(way, Way::Direct(kind) if Some(kind) == self.node) {
+            self.missing = least.saturating_sub(evals.total(level[0].kind)).max(1);
+        }
         // What comes from inside nodes has an order of its own.
         evals.sorted = !matches!(way, Way::Inside(_));
         self.choose(level, &mut evals, self.policy.order)
+    }
+
+    /// How many vertices that are looked for directly there must be at least. Those of other sizes
+    /// than 1 may be fewer.
+    fn least(&self, level: &[Entry]) -> u64 {
+        match level.first() {
+            Some(entry) if self.graph.is_plain(entry.kind) => u64::from(entry.count.min()),
+            _ => 0,
+        }
+    }
+
+    /// Whether as many vertices as are looked for directly may be had, before anything is chosen
+    /// inside them.
+    pub(super) fn count(&mut self, level: &[Entry], way: Way, index: &Index) -> Option<()> {
+        let (least, need) = (self.least(level), self.need(level, way, index));
+        let mut found = 0;
+        let mut place = 0;
+        while found < least {
+            let Some((at, v)) = index.next(place, need) else {
+                self.missing = least - found;
+                return None;
+            };
+            place = at + 1;
+            let exclusive = level[0].exclusive == Some(true);
+            let admitted =
+                self.admit(v, level, exclusive).is_some() && self.enter(v, level).is_some();
+            found += u64::from(admitted);
+            if place >= self.graph.of_kind(index.kind()).len() && found < least {
+                self.missing = least - found;
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// The vertices of an index that a constraint leaves, if they are few, best first.
@@ -281,8 +326,8 @@ mod tests {
                 let window = Window { start: 0, end: duration, now: true };
                 let field = context.field(None);
                 let (mut few, mut many) = ((0, 0), (0, 0));
-                let ordered = field.find(&request, window, &mut few);
-                let walked = Field { indices: &[], ..field }.find(&request, window, &mut many);
+                let ordered = field.find(&request, window, &mut few).ok();
+                let walked = Field { indices: &[], ..field }.find(&request, window, &mut many).ok();
                 prop_assert!(few.0 <= many.0);
                 match text.contains("\"node\"") {
                     true => prop_assert_eq!(&ordered, &walked, "{}", text),

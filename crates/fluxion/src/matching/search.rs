@@ -36,6 +36,8 @@ pub(super) struct Search<'a> {
     pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
+    /// After a search in vain, how many vertices of the type it followed it lacked.
+    pub(super) missing: u64,
     /// The labels that were met; picks have their numbers plus 1.
     pub(super) labels: Vec<Box<str>>,
     /// Vertices looked at, and those that would do.

@@ -8,7 +8,7 @@
 use super::{Filters, Time, Timeline};
 use crate::graph::{Graph, Vertex, Word};
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// A job's number.
 pub type JobId = i64;
@@ -98,8 +98,8 @@ pub struct Ledger {
     place: Vec<u32>,
     states: Vec<State>,
     spare: Vec<u32>,
-    /// When jobs end.
-    ends: BTreeSet<(Time, JobId)>,
+    /// When jobs end, and at how many nodes at most something becomes free then.
+    ends: BTreeMap<(Time, JobId), u64>,
     /// What was left below vertices when a job last came to them.
     weights: Vec<u32>,
 }
@@ -112,7 +112,7 @@ impl Ledger {
             place: vec![0; graph.len()],
             states: Vec::new(),
             spare: Vec::new(),
-            ends: BTreeSet::new(),
+            ends: BTreeMap::new(),
             weights: vec![u32::MAX; graph.len()],
         }
     }
@@ -156,7 +156,10 @@ impl Ledger {
 
     /// Enters the holds of a job, which are in preorder.
     pub fn enter(&mut self, graph: &Graph, term: Term, holds: &[Hold]) {
-        self.ends.insert((term.end, term.job));
+        let node = graph.words().find("node");
+        let nodes = |h: &Hold| node.map_or(1, |node| h.amount_of(graph, node).max(1) as u64);
+        self.ends
+            .insert((term.end, term.job), holds.iter().map(nodes).sum());
         for hold in holds {
             let (amount, whole) = (hold.amount, hold.whole);
             self.state_mut(hold.vertex).held.push(Held {
@@ -283,6 +286,10 @@ impl Ledger {
                 && (window.start < h.term.end || (window.now && !h.term.reserved))
         };
         let overlapping = || state.held.iter().filter(counts);
+        // Most holds are on all there is, and most vertices have none at a moment.
+        if overlapping().any(|h| h.amount >= size) {
+            return 0;
+        }
         // Enough to look at each moment a hold begins.
         let at = |t: Time| -> u32 {
             let meets =
@@ -414,12 +421,15 @@ impl Ledger {
         }
     }
 
-    /// The next moment after `at` at which a job ends.
-    pub fn next_end(&self, at: Time) -> Option<Time> {
-        self.ends
-            .range((at + 1, JobId::MIN)..)
-            .next()
-            .map(|(end, _)| *end)
+    /// The first moment after `at` by which something became free at so many nodes.
+    pub fn next_end(&self, at: Time, nodes: u64) -> Option<Time> {
+        let mut freed = 0;
+        let mut later = self.ends.range((at + 1, JobId::MIN)..);
+        let enough = |(_, nodes_of): &(&(Time, JobId), &u64)| {
+            freed += **nodes_of;
+            freed >= nodes
+        };
+        later.find(enough).map(|((end, _), _)| *end)
     }
 
     /// A job that has no holds left is no longer waited for.

@@ -29,7 +29,7 @@ pub fn read(text: &str) -> Result<Builder, ReadError> {
     };
     for node in 0..recipe.nodes.len() {
         if !generator.seen[node] {
-            generator.walk(node)?;
+            generator.walk(node, 0)?;
         }
     }
     if generator.builder.is_empty() {
@@ -41,6 +41,9 @@ pub fn read(text: &str) -> Result<Builder, ReadError> {
     }
     Ok(generator.builder)
 }
+
+/// How deep a recipe may be.
+const DEPTH: usize = 256;
 
 struct Generator<'a> {
     recipe: &'a Recipe,
@@ -58,7 +61,12 @@ struct Generator<'a> {
 }
 
 impl Generator<'_> {
-    fn walk(&mut self, node: usize) -> Result<(), ReadError> {
+    fn walk(&mut self, node: usize, depth: usize) -> Result<(), ReadError> {
+        if depth > DEPTH {
+            let place = self.recipe.nodes[node].kind.clone();
+            let message = format!("it is inside more than {DEPTH} others");
+            return Err(ReadError::Recipe { place, message });
+        }
         self.seen[node] = true;
         let recipe = self.recipe;
         for edge in recipe.edges.iter().filter(|e| e.from == node) {
@@ -66,7 +74,7 @@ impl Generator<'_> {
                 continue;
             }
             self.follow(edge)?;
-            self.walk(edge.to)?;
+            self.walk(edge.to, depth + 1)?;
         }
         self.scales.pop();
         Ok(())

@@ -5,6 +5,9 @@ use crate::graph::{Builder, NewVertex, Word};
 use quick_xml::{Reader, events::BytesStart, events::Event};
 use rustc_hash::FxHashMap;
 
+/// How deep objects may be.
+const DEPTH: usize = 256;
+
 /// An object that is open.
 #[derive(Debug, Default)]
 struct Object {
@@ -49,6 +52,7 @@ fn parse(text: &str) -> Result<Object, ReadError> {
             _ => continue,
         };
         match tag.name().as_ref() {
+            b"object" if open.len() > DEPTH => return Err(xml(at, "objects are nested too deep")),
             b"object" => {
                 open.push(Object {
                     kind: attribute(tag, "type", at)?,

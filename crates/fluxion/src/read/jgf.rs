@@ -10,9 +10,12 @@ use crate::matching::Selected;
 use formats::Idset;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
+use serde::Deserializer as _;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 /// The subsystem of edges that do not say theirs.
 const CONTAINMENT: &str = "containment";
@@ -30,12 +33,89 @@ pub struct Document<'a> {
     free_ranks: Option<Value>,
 }
 
+/// Lists that are read element by element, for they may be long.
 #[derive(Debug, Deserialize)]
 struct Parts<'a> {
     #[serde(borrow)]
-    nodes: Vec<Node<'a>>,
+    nodes: &'a RawValue,
     #[serde(borrow)]
-    edges: Vec<Edge<'a>>,
+    edges: &'a RawValue,
+}
+
+/// Calls `visit` with each element of a list.
+fn each<'a, T: Deserialize<'a>>(
+    list: &'a RawValue,
+    visit: impl FnMut(T) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    struct Elements<T, F>(F, Result<(), ReadError>, PhantomData<T>);
+    impl<'de, T, F> serde::de::Visitor<'de> for &mut Elements<T, F>
+    where
+        T: Deserialize<'de>,
+        F: FnMut(T) -> Result<(), ReadError>,
+    {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(element) = list.next_element()? {
+                self.1 = self.0(element);
+                if self.1.is_err() {
+                    return Err(serde::de::Error::custom("refused"));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut elements = Elements(visit, Ok(()), PhantomData);
+    let read = serde_json::Deserializer::from_str(list.get()).deserialize_seq(&mut elements);
+    elements.1?;
+    Ok(read?)
+}
+
+/// The numbers that ids of a file stand for.
+#[derive(Debug, Default)]
+struct Numbers<'a> {
+    /// Of ids that are numbers and come about in order, by id; the greatest number stands for none.
+    dense: Vec<u32>,
+    plain: FxHashMap<u64, u32>,
+    others: FxHashMap<Cow<'a, str>, u32>,
+}
+
+impl<'a> Numbers<'a> {
+    /// The id as a number that is written like that.
+    fn plain(id: &str) -> Option<u64> {
+        let number = id.parse().ok()?;
+        (id == "0" || !id.starts_with(['0', '+'])).then_some(number)
+    }
+
+    fn insert(&mut self, id: Cow<'a, str>, number: u32) {
+        let Some(id) = Numbers::plain(&id) else {
+            self.others.insert(id, number);
+            return;
+        };
+        let room = self.dense.len() * 2 + 4096;
+        match usize::try_from(id).ok().filter(|id| *id < room) {
+            Some(id) => {
+                if id >= self.dense.len() {
+                    self.dense.resize(id + 1, u32::MAX);
+                }
+                self.dense[id] = number;
+            }
+            None => {
+                self.plain.insert(id, number);
+            }
+        }
+    }
+
+    fn get(&self, id: &str) -> Option<u32> {
+        let Some(id) = Numbers::plain(id) else {
+            return self.others.get(id).copied();
+        };
+        let dense = usize::try_from(id).ok().and_then(|id| self.dense.get(id));
+        let dense = dense.copied().filter(|n| *n != u32::MAX);
+        dense.or_else(|| self.plain.get(&id).copied())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -214,10 +294,9 @@ impl<'a> Document<'a> {
         builder: &mut Builder,
         mut known: impl FnMut((&str, i64)) -> Result<Option<u32>, ReadError>,
     ) -> Result<(), ReadError> {
-        let mut numbers: FxHashMap<&str, u32> = FxHashMap::default();
-        numbers.reserve(self.graph.nodes.len());
+        let mut numbers = Numbers::default();
         let mut fresh = vec![false; builder.len()];
-        for node in &self.graph.nodes {
+        each(self.graph.nodes, |node: Node| {
             let path = node.metadata.paths.contained.as_deref().unwrap_or("");
             let number = match known((path, node.metadata.rank.unwrap_or(-1)))? {
                 Some(number) => number,
@@ -226,20 +305,22 @@ impl<'a> Document<'a> {
                     node.add_to(builder)?
                 }
             };
-            if numbers.insert(&node.id, number).is_some() {
+            if numbers.get(&node.id).is_some() {
                 return Err(content(node.place(), "there is another vertex of this id"));
             }
-        }
+            numbers.insert(node.id, number);
+            Ok(())
+        })?;
         let end = |id: &str, edge: &Edge| {
             let place = || format!("edge {} to {}", edge.source, edge.target);
             let missing = || content(place(), format!("there is no vertex {id}"));
-            numbers.get(id).copied().ok_or_else(missing)
+            numbers.get(id).ok_or_else(missing)
         };
         let contained = builder.subsystem(CONTAINMENT)?;
-        for edge in &self.graph.edges {
-            let (from, to) = (end(&edge.source, edge)?, end(&edge.target, edge)?);
+        each(self.graph.edges, |edge: Edge| {
+            let (from, to) = (end(&edge.source, &edge)?, end(&edge.target, &edge)?);
             if !fresh.get(to as usize).copied().unwrap_or(true) {
-                continue;
+                return Ok(());
             }
             let data = edge.metadata.as_ref();
             let older = || data?.name.as_ref()?.keys().next().map(String::as_str);
@@ -250,8 +331,8 @@ impl<'a> Document<'a> {
                     builder.edge(other, from, to);
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The ranks that a job has given back already.
@@ -271,13 +352,13 @@ impl<'a> Document<'a> {
     pub fn chosen(&self, graph: &Graph) -> Result<Vec<Selected>, ReadError> {
         let short = self.writer.as_deref() == Some(crate::write::SHORTHAND);
         let back = self.given_back()?;
-        let mut chosen = Vec::with_capacity(self.graph.nodes.len());
-        for node in &self.graph.nodes {
+        let mut chosen = Vec::new();
+        each(self.graph.nodes, |node: Node| {
             let data = &node.metadata;
             let vertex = node.find(graph)?;
             let rank = data.rank.unwrap_or(-1);
             if u32::try_from(rank).is_ok_and(|rank| back.contains(rank)) {
-                continue;
+                return Ok(());
             }
             let exclusive = data.exclusive.unwrap_or(false);
             chosen.push(Selected {
@@ -287,7 +368,8 @@ impl<'a> Document<'a> {
                 whole: exclusive && short,
                 label: None,
             });
-        }
+            Ok(())
+        })?;
         Ok(chosen)
     }
 }
