@@ -454,10 +454,10 @@ impl Context {
         )
     }
 
-    /// What is in use below a vertex, by anybody or by a job: (type, used, total) of what it was
+    /// What is in use below a vertex at a moment, by anybody or by a job: (type, used, total) of what it was
     /// asked to count.
-    pub fn usage(&self, v: Vertex, job: Option<JobId>) -> Vec<(String, i64, i64)> {
-        let all = self.ledger.usage(&self.graph, v, 0);
+    pub fn usage(&self, v: Vertex, job: Option<JobId>, at: Time) -> Vec<(String, i64, i64)> {
+        let all = self.ledger.usage(&self.graph, v, at);
         let name = |kind| self.graph.words().text(kind).to_owned();
         let Some(job) = job else {
             return all
