@@ -433,14 +433,16 @@ impl Machine {
         let selection = self.context.find(&criteria);
         let graph = self.context.graph();
         let job = criteria.job();
+        let now = now();
         let mut extra = |v: Vertex, out: &mut String| {
             if !criteria.shows_usage() {
                 return;
             }
-            let shown = self.context.usage(v, job).into_iter();
-            let lines: Vec<(String, String)> = shown
+            let shown = self.context.usage(v, job, now).into_iter();
+            let mut lines: Vec<(String, String)> = shown
                 .map(|(kind, used, all)| (kind, format!("used:{used}, total:{all}")))
                 .collect();
+            lines.sort_unstable();
             write::push_map(
                 out,
                 "agfilter",

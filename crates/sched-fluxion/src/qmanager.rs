@@ -185,7 +185,10 @@ impl Scheduler {
     /// Learns which jobs hold resources and has the graph know it, then says that allocations can be asked for.
     async fn hello(&mut self) -> Result<Presence, Unready> {
         let (manager, holders) = manager::hello(&self.handle).await?;
-        self.running = holders.iter().map(|h| (h.id, String::new())).collect();
+        self.running = holders
+            .iter()
+            .map(|h| (h.id, self.queue_of_r(&h.r)))
+            .collect();
         let running = holders.into_iter().map(|h| Running {
             id: h.id,
             r: h.r,
@@ -209,8 +212,20 @@ impl Scheduler {
                 json!({ "id": id, "type": "scheduler-restart", "severity": 0, "note": note });
             self.handle.notify("job-manager.raise", Node::Any, &raise);
         }
+        for (id, queue) in &self.running {
+            let text = format!("requeue success (queue={queue} id={})", id.0);
+            self.handle.say(NAME, 7, &text);
+        }
         manager::ready(&self.handle, &json!({ "mode": "unlimited" })).await?;
         Ok(manager)
+    }
+
+    /// The queue of a job that runs, if its R says which that was.
+    fn queue_of_r(&self, r: &Value) -> String {
+        let queue = r.pointer("/attributes/system/scheduler/queue");
+        self.queues
+            .resolve(queue.and_then(Value::as_str))
+            .to_owned()
     }
 
     /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells.
@@ -462,7 +477,7 @@ impl Scheduler {
     fn stats(&self) -> Value {
         let mut queues = serde_json::Map::new();
         for (name, table) in self.queues.tables().unwrap_or_default() {
-            let of = |id: &JobId| id.to_string();
+            let of = |id: &JobId| id.f58_ascii();
             let pending: Vec<_> = self
                 .pending
                 .iter()

@@ -359,13 +359,14 @@ impl Server {
         let Request {
             sp_resource_path,
             sp_keyval,
-        } = msg.json()?;
+        } = unpacked(msg)?;
         let paths = paths(&sp_resource_path)?;
         let parts = sp_keyval
             .split_once('=')
             .filter(|(k, v)| !k.is_empty() && !v.is_empty());
         let (name, value) = parts.ok_or_else(|| {
-            let why = format!("{sp_keyval:?}: a property is set with PROPERTY=VALUE");
+            let why =
+                format!("Incorrect format {sp_keyval:?}: a property is set with PROPERTY=VALUE");
             RpcError::new(libc::EINVAL, why)
         })?;
         self.machine.set_property(&paths, name, value)?;
@@ -379,7 +380,7 @@ impl Server {
             resource_path: Value,
             key: String,
         }
-        let Request { resource_path, key } = msg.json()?;
+        let Request { resource_path, key } = unpacked(msg)?;
         self.machine
             .remove_property(&paths(&resource_path)?, &key)?;
         self.queues.resources_changed();
@@ -395,7 +396,7 @@ impl Server {
         let Request {
             gp_resource_path,
             gp_key,
-        } = msg.json()?;
+        } = unpacked(msg)?;
         Ok(json!({ "values": self.machine.property(&gp_resource_path, &gp_key)? }))
     }
 
@@ -471,6 +472,11 @@ struct Part {
     jobid: i64,
     #[serde(rename = "R")]
     r: String,
+}
+
+fn unpacked<T: serde::de::DeserializeOwned>(msg: &Message) -> Result<T, RpcError> {
+    msg.json()
+        .map_err(|e| RpcError::new(e.errno, format!("could not unpack payload: {e}")))
 }
 
 fn parsed(r: &str) -> Result<Value, RpcError> {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use fluxion::Match;
 use fluxion::plan::Time;
 use fluxion::queue::{Change, Queue, Settings};
 use fluxion::request::Request;
@@ -146,10 +147,16 @@ struct Waiting {
     reserved: bool,
 }
 
+struct Opened {
+    queue: Queue<Machine>,
+    /// How many jobs a run looks at.
+    depth: usize,
+}
+
 /// The queues of a queue manager.
 #[derive(Default)]
 pub struct Queues {
-    queues: BTreeMap<String, Queue<Machine>>,
+    queues: BTreeMap<String, Opened>,
     waiting: HashMap<i64, Waiting>,
     /// Jobs that got what they have in a round, or were opened with it.
     holding: HashSet<i64>,
@@ -171,13 +178,15 @@ fn rank(priority: i64) -> u32 {
 impl Queues {
     /// Says that resources changed.
     pub fn resources_changed(&mut self) {
-        self.queues.values_mut().for_each(Queue::resources_changed);
+        self.queues
+            .values_mut()
+            .for_each(|q| q.queue.resources_changed());
     }
 
     /// Gives up all reservations. What jobs have they keep.
     pub fn close(&mut self, machine: &mut Machine) {
         for (job, waiting) in self.waiting.drain() {
-            if let Some(queue) = self.queues.get_mut(&waiting.queue) {
+            if let Some(Opened { queue, .. }) = self.queues.get_mut(&waiting.queue) {
                 queue.dequeue(machine, job);
             }
         }
@@ -200,7 +209,7 @@ impl Queues {
         }
         for job in round.drop {
             if let Some(waiting) = self.waiting.remove(&key(job)) {
-                if let Some(queue) = self.queues.get_mut(&waiting.queue) {
+                if let Some(Opened { queue, .. }) = self.queues.get_mut(&waiting.queue) {
                     queue.dequeue(machine, key(job));
                 }
                 outcome.dropped.push(job);
@@ -215,7 +224,7 @@ impl Queues {
         for (job, priority) in round.prioritize {
             if let Some(waiting) = self.waiting.get_mut(&key(job)) {
                 waiting.place.0 = std::cmp::Reverse(rank(priority));
-                if let Some(queue) = self.queues.get_mut(&waiting.queue) {
+                if let Some(Opened { queue, .. }) = self.queues.get_mut(&waiting.queue) {
                     queue.prioritize(key(job), rank(priority));
                 }
             }
@@ -238,7 +247,14 @@ impl Queues {
         for (name, table) in open.queues {
             let settings =
                 Settings::from_value(&table).map_err(|e| format!("queue {name}: {e}"))?;
-            self.queues.insert(name, Queue::new(settings));
+            let depth = settings.depths.queue;
+            self.queues.insert(
+                name,
+                Opened {
+                    queue: Queue::new(settings),
+                    depth,
+                },
+            );
         }
         for running in open.running {
             let job = key(running.id);
@@ -266,7 +282,9 @@ impl Queues {
 
     fn add(&mut self, machine: &mut Machine, add: Add) -> Result<(), String> {
         let queue = self.queues.get_mut(&add.queue);
-        let queue = queue.ok_or_else(|| format!("queue ({}) doesn't exist", add.queue))?;
+        let queue = &mut queue
+            .ok_or_else(|| format!("queue ({}) doesn't exist", add.queue))?
+            .queue;
         let jobspec: Value = serde_json::from_str(add.jobspec.get()).map_err(|e| e.to_string())?;
         let jobspec = Jobspec::from_value(jobspec).map_err(|e| e.to_string())?;
         let request = machine.request(&jobspec).map_err(|e| e.to_string())?;
@@ -290,7 +308,7 @@ impl Queues {
             return;
         }
         for (job, waiting) in self.waiting.iter().filter(|w| w.1.reserved) {
-            if let Some(queue) = self.queues.get_mut(&waiting.queue) {
+            if let Some(Opened { queue, .. }) = self.queues.get_mut(&waiting.queue) {
                 queue.dequeue(machine, *job);
                 queue.enqueue(
                     *job,
@@ -308,60 +326,90 @@ impl Queues {
     }
 
     fn schedule(&mut self, machine: &mut Machine, now: Time, outcome: &mut Outcome) {
-        for queue in self.queues.values_mut() {
-            let changes = queue.run(machine, now);
-            let first = queue
-                .jobs()
-                .next()
-                .and_then(|(job, _)| self.waiting.get(&job));
-            let first = first.map(|w| w.place);
-            for change in changes {
-                match change {
-                    Change::Start(job, found) => {
-                        let Some(waiting) = self.waiting.remove(&job) else {
-                            continue;
-                        };
-                        let passes = first.is_some_and(|first| first < waiting.place);
-                        let turn = match (waiting.reserved, passes) {
-                            (true, _) => Turn::Reserved,
-                            (_, true) => Turn::Backfill,
-                            _ => Turn::Immediate,
-                        };
-                        match RawValue::from_string(machine.written(&found, &waiting.request)) {
-                            Ok(r) => {
-                                self.holding.insert(job);
-                                outcome.started.push(Started {
-                                    id: id(job),
-                                    r,
-                                    turn,
-                                });
-                            }
-                            // A match without node and core, which nothing can run on.
-                            Err(_) => {
-                                machine.cancel(job);
-                                let why = "what the job asks for has no place to run on: no node with cores or gpus";
-                                outcome.denied.push((id(job), why.into()));
-                            }
-                        }
-                    }
-                    Change::Deny(job) => {
-                        self.waiting.remove(&job);
-                        let why =
-                            "unsatisfiable: there will never be enough resources for this job";
-                        outcome.denied.push((id(job), why.into()));
-                    }
-                    Change::Outlook(job, known) => {
-                        if let Some(waiting) = self.waiting.get_mut(&job) {
-                            waiting.reserved = known.estimate.is_some();
-                        }
-                        let reason = known.reason.text().to_owned();
-                        outcome.outlook.push(Outlook {
+        let names: Vec<String> = self.queues.keys().cloned().collect();
+        for name in names {
+            while self.schedule_queue(&name, machine, now, outcome) {}
+        }
+    }
+
+    /// Whether jobs have left the queue, so that those are to be looked at which were too far behind.
+    fn schedule_queue(
+        &mut self,
+        name: &str,
+        machine: &mut Machine,
+        now: Time,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let Some(Opened { queue, depth }) = self.queues.get_mut(name) else {
+            return false;
+        };
+        let before = queue.len();
+        let changes = queue.run(machine, now);
+        let first = queue
+            .jobs()
+            .next()
+            .and_then(|(job, _)| self.waiting.get(&job));
+        let first = first.map(|w| w.place);
+        let again = queue.len() < before && before > *depth && !queue.is_empty();
+        if again {
+            queue.resources_changed();
+        }
+        for change in changes {
+            self.changed(machine, change, first, outcome);
+        }
+        again
+    }
+
+    fn changed(
+        &mut self,
+        machine: &mut Machine,
+        change: Change<Match>,
+        first: Option<Place>,
+        outcome: &mut Outcome,
+    ) {
+        match change {
+            Change::Start(job, found) => {
+                let Some(waiting) = self.waiting.remove(&job) else {
+                    return;
+                };
+                let passes = first.is_some_and(|first| first < waiting.place);
+                let turn = match (waiting.reserved, passes) {
+                    (true, _) => Turn::Reserved,
+                    (_, true) => Turn::Backfill,
+                    _ => Turn::Immediate,
+                };
+                match RawValue::from_string(machine.written(&found, &waiting.request)) {
+                    Ok(r) => {
+                        self.holding.insert(job);
+                        outcome.started.push(Started {
                             id: id(job),
-                            at: known.estimate,
-                            reason,
+                            r,
+                            turn,
                         });
                     }
+                    // A match without node and core, which nothing can run on.
+                    Err(_) => {
+                        machine.cancel(job);
+                        let why = "what the job asks for has no place to run on: no node with cores or gpus";
+                        outcome.denied.push((id(job), why.into()));
+                    }
                 }
+            }
+            Change::Deny(job) => {
+                self.waiting.remove(&job);
+                let why = "unsatisfiable: there will never be enough resources for this job";
+                outcome.denied.push((id(job), why.into()));
+            }
+            Change::Outlook(job, known) => {
+                if let Some(waiting) = self.waiting.get_mut(&job) {
+                    waiting.reserved = known.estimate.is_some();
+                }
+                let reason = known.reason.text().to_owned();
+                outcome.outlook.push(Outlook {
+                    id: id(job),
+                    at: known.estimate,
+                    reason,
+                });
             }
         }
     }
@@ -464,6 +512,22 @@ mod tests {
             )
             .unwrap();
         assert_eq!(started(&outcome), [(2, Turn::Reserved)]);
+    }
+
+    #[test]
+    fn jobs_behind_the_depth_come_up() {
+        let (mut machine, mut queues) = (machine(), Queues::default());
+        let mut open = opened("fcfs", vec![]);
+        let table = json!({"queue-policy": "fcfs", "queue-params": {"queue-depth": 2}});
+        open.open
+            .as_mut()
+            .unwrap()
+            .queues
+            .insert("default".into(), table);
+        queues.run(&mut machine, open, 0).unwrap();
+        let jobs = (1..=10).map(|n| job(n, 1, 1, 0)).collect();
+        let outcome = queues.run(&mut machine, add(jobs), 0).unwrap();
+        assert_eq!(started(&outcome).len(), 8);
     }
 
     #[test]

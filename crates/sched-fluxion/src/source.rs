@@ -44,7 +44,7 @@ impl Source {
             })?;
             let machine = Machine::from_text(&text, options).map_err(|e| {
                 ModuleError::new(
-                    &format!("error in reading {} {path}", options.load_format),
+                    &format!("error in reading {} string of {path}", options.load_format),
                     e,
                 )
             })?;
