@@ -4,7 +4,7 @@
 //! - [`qmanager`], `sched-fluxion-qmanager`: the job manager's scheduler (RFC 27).
 //! - [`feasibility`], `sched-fluxion-feasibility`: says whether a job could ever run.
 //!
-//! What decides is where the graph is: the queues live beside the [`machine`]. The queue manager gathers what the job manager
+//! What decides is where the graph is: the queues ([`waiting`]) live beside the [`machine`]. The queue manager gathers what the job manager
 //! tells it and sends it as one request ([`round`]); the answer has everything that came of it. While one is under way the
 //! next is gathered, so under load a message carries many jobs, and no match waits for a message. Modules share nothing:
 //! each may be reloaded, and what jobs hold is told again by the job manager. Clients may match, too, with one request a
@@ -16,6 +16,8 @@ pub mod options;
 mod perf;
 pub mod qmanager;
 pub mod queues;
+mod r;
 pub mod resource;
 pub mod round;
 mod source;
+pub mod waiting;

@@ -1,6 +1,6 @@
 //! The graph, what matches cost, and what is said about both. No messages.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fluxion::find::Criteria;
@@ -16,6 +16,7 @@ use wire::RpcError;
 
 use crate::options::Options;
 use crate::perf::Tally;
+use crate::r::{is_complete, moment, renumber, term};
 
 /// This second.
 pub fn now() -> Time {
@@ -49,57 +50,6 @@ fn invalid(why: impl std::fmt::Display) -> RpcError {
     RpcError::new(libc::EINVAL, why.to_string())
 }
 
-/// A moment of R. Those before 1970 are the first.
-fn moment(seconds: f64) -> Time {
-    seconds.clamp(0.0, HORIZON as f64) as Time
-}
-
-/// The numbers of R's `starttime` and `expiration`.
-fn term(r: &Value) -> Result<(f64, f64), RpcError> {
-    let number = |key: &str| match &r["execution"][key] {
-        Value::Null => Ok(0.0),
-        value => value
-            .as_f64()
-            .ok_or_else(|| invalid(format!("R.execution.{key}: must be a number"))),
-    };
-    let (start, end) = (number("starttime")?, number("expiration")?);
-    if start < 0.0 || (end != 0.0 && end < start) {
-        return Err(RpcError::new(
-            libc::EPROTO,
-            format!("R: ends at {end}, before it starts at {start}"),
-        ));
-    }
-    Ok((start, end))
-}
-
-/// Whether a graph in R has all its vertices.
-fn is_complete(scheduling: &Value) -> bool {
-    let writer = scheduling.get("writer").and_then(Value::as_str);
-    !writer.is_some_and(|w| w.contains("shorthand"))
-}
-
-/// The ranks of a JSON graph become those of the R it came with, in order; returns the pairs.
-fn renumber(scheduling: &mut Value, ranks: &Idset) -> Vec<(i64, i64)> {
-    let nodes = scheduling["graph"]["nodes"].as_array_mut();
-    let Some(nodes) = nodes else {
-        return Vec::new();
-    };
-    let of = |node: &Value| node["metadata"]["rank"].as_i64().filter(|r| *r >= 0);
-    let mut known: Vec<i64> = nodes.iter().filter_map(of).collect();
-    known.sort_unstable();
-    known.dedup();
-    let pairs: Vec<(i64, i64)> = known.into_iter().zip(ranks.iter().map(i64::from)).collect();
-    if pairs.iter().any(|(was, is)| was != is) {
-        for node in nodes {
-            let new = of(node).and_then(|r| pairs.iter().find(|p| p.0 == r));
-            if let Some((_, new)) = new {
-                node["metadata"]["rank"] = json!(new);
-            }
-        }
-    }
-    pairs
-}
-
 /// What a match found, for whoever asked.
 pub struct Found {
     /// The resources and when.
@@ -123,7 +73,7 @@ pub struct Machine {
     /// Ranks as they were read, and as they are here.
     ranks: Vec<(i64, i64)>,
     /// Jobs that could not start now but might later: they fit.
-    fit: std::collections::HashSet<JobId>,
+    fit: HashSet<JobId>,
     loaded: (Instant, Duration),
     reset: Instant,
 }
@@ -141,7 +91,7 @@ impl Machine {
             failed: Tally::default(),
             overhead: HashMap::new(),
             ranks: Vec::new(),
-            fit: Default::default(),
+            fit: HashSet::new(),
             loaded: (now, now - begin),
             reset: now,
         }
@@ -480,7 +430,7 @@ impl Machine {
     /// Figures of the graph and of matches.
     pub fn stats(&self) -> Value {
         let graph = self.context.graph();
-        let mut by_size: std::collections::BTreeMap<usize, Idset> = Default::default();
+        let mut by_size: BTreeMap<usize, Idset> = BTreeMap::new();
         for rank in graph.ranks() {
             if let Ok(id) = u32::try_from(rank) {
                 let size = graph

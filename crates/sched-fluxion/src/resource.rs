@@ -19,8 +19,9 @@ use wire::{Message, RpcError};
 
 use crate::machine::{Found, Machine, match_fault, now};
 use crate::options::{Options, configuration};
-use crate::round::{Queues, Round};
+use crate::round::Round;
 use crate::source::{Source, Start, apply};
+use crate::waiting::Queues;
 
 /// Its name.
 pub const NAME: &str = "sched-fluxion-resource";
