@@ -164,22 +164,22 @@ fn the_graph_is_asked() {
         flux run --dry-run -n1 -c4 -t 1m true >spec
         flux ion-resource match allocate spec | sed -n 2p | tr -s ' ' | cut -d' ' -f1,2
         flux ion-resource match allocate spec >/dev/null
-        flux ion-resource match allocate spec 2>/dev/null || echo busy: $?
+        flux ion-resource match allocate spec >/dev/null || echo busy: $?
         flux ion-resource match allocate_orelse_reserve spec | sed -n 2p | tr -s ' ' | cut -d' ' -f1,2
         flux ion-resource match without_allocating_future spec | grep -c R_lite
         flux ion-resource info 2 | sed -n 2p | tr -s ' ' | cut -d' ' -f1,2
         flux ion-resource find -q 'jobid-alloc=0' | grep -o '\"rank\": \"[0-9]*\"'
         flux ion-resource cancel 0
-        flux ion-resource info 0 2>/dev/null || echo gone: $?
+        flux ion-resource info 0 >/dev/null || echo gone: $?
         flux ion-resource match satisfiability spec | grep Satis
         flux run --dry-run -N9 -n9 true >large
-        flux ion-resource match satisfiability large 2>/dev/null || echo never: $?
+        flux ion-resource match satisfiability large >/dev/null || echo never: $?
         flux ion-resource set-property /cluster0/n0 colour=red
         flux ion-resource get-property /cluster0/n0 colour
         flux ion-resource set-status /cluster0/n1 down
         flux ion-resource find -q status=down | grep -o 'n1'
         flux ion-resource stats | grep Vertices:
-        flux ion-resource match allocate nothing 2>/dev/null || echo no file: $?
+        flux ion-resource match allocate nothing >/dev/null || echo no file: $?
         rm spec large
         ",
     );

@@ -116,11 +116,9 @@ impl Machine {
     pub fn from_r(mut r: Value, options: &Options) -> Result<Machine, Error> {
         let begin = Instant::now();
         let mut scheduling = r.get_mut("scheduling").map(Value::take).unwrap_or_default();
-        let execution = rv1::Execution::of(&r)?;
         let use_graph = options.load_format != "rv1exec_force" && is_complete(&scheduling);
         let (text, format, ranks) = if scheduling.get("graph").is_some() && use_graph {
-            let ranks = execution.ranks().collect();
-            let ranks = renumber(&mut scheduling, &ranks);
+            let ranks = renumber(&r, &mut scheduling);
             (scheduling.to_string(), Format::Jgf, ranks)
         } else {
             (r.to_string(), Format::Rv1, Vec::new())
@@ -388,9 +386,14 @@ impl Machine {
             if !criteria.shows_usage() {
                 return;
             }
+            // Of what is held as a whole nothing is counted below.
+            let held = job.is_none() && self.is_held(v);
             let shown = self.context.usage(v, job, now).into_iter();
             let mut lines: Vec<(String, String)> = shown
-                .map(|(kind, used, all)| (kind, format!("used:{used}, total:{all}")))
+                .map(|(kind, used, all)| {
+                    let used = if held { all } else { used };
+                    (kind, format!("used:{used}, total:{all}"))
+                })
                 .collect();
             lines.sort_unstable();
             write::push_map(
@@ -404,6 +407,12 @@ impl Machine {
             return Ok(Value::Null);
         }
         Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Whether a job has all of a vertex and what is below it.
+    fn is_held(&self, v: Vertex) -> bool {
+        let whole = |v| self.context.ledger().holders(v, false).any(|h| h.1);
+        whole(v) || self.context.graph().ancestors(v).any(whole)
     }
 
     /// What there is, what may not be used, and what jobs have.

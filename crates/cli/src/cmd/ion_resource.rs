@@ -112,7 +112,11 @@ enum Operation {
 
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse_or(1)?;
-    block_on(ask(options.command))
+    block_on(ask(options.command)).or_else(|failure| {
+        // Scripts read what went wrong on standard output.
+        outln!("{}", failure.message);
+        Ok(failure.code)
+    })
 }
 
 fn failed(error: RpcError) -> Failure {
@@ -122,7 +126,17 @@ fn failed(error: RpcError) -> Failure {
         libc::ENODEV => 19,
         _ => 1,
     };
-    Failure::new(rpc_text(&error)).code(code)
+    let kind = if code == 3 {
+        "FileNotFoundError"
+    } else {
+        "OSError"
+    };
+    Failure::new(format!(
+        "{kind}: error({}): {}",
+        error.errno,
+        rpc_text(&error)
+    ))
+    .code(code)
 }
 
 fn read(path: &str) -> Result<String, Failure> {
