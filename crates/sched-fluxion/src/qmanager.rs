@@ -81,6 +81,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
         ..
     } = ctx;
     let queues = Configured::read(&configuration(&handle).await?, &args)?;
+    for warning in queues.warnings() {
+        handle.say(NAME, 4, warning);
+    }
     let mut resources = handle.stream(NOTIFY, Node::Any, &json!({}));
     let mut early = Vec::new();
     let known = tokio::select! {

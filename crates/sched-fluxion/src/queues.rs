@@ -78,6 +78,8 @@ pub struct Configured {
     queues: BTreeMap<String, Said>,
     /// Virtual queues (RFC 33), and whose jobs theirs are.
     parents: BTreeMap<String, String>,
+    /// What was left as it was.
+    warnings: Vec<String>,
 }
 
 impl Configured {
@@ -146,7 +148,6 @@ impl Configured {
     }
 
     fn set(&mut self, key: &str, value: String) -> Result<(), ModuleError> {
-        let is_known = |policy: &str| Policy::from_name(policy).is_some();
         if let Some(general) = key.strip_suffix("-per-queue") {
             for one in value.split_whitespace() {
                 let (name, value) = one.split_once(':').ok_or_else(|| {
@@ -158,16 +159,17 @@ impl Configured {
                     text: format!("{key}: there is no queue {name}"),
                 })?;
                 let slot = said.slot(general).ok_or_else(|| unknown(key))?;
-                if general != "queue-policy" || is_known(value) {
-                    *slot = Some(value.to_owned());
+                match general == "queue-policy" && Policy::from_name(value).is_none() {
+                    true => self.warnings.push(unknown_policy(value)),
+                    false => *slot = Some(value.to_owned()),
                 }
             }
             return Ok(());
         }
         let slot = self.general.slot(key).ok_or_else(|| unknown(key))?;
-        // A policy nobody knows leaves the default.
-        if key != "queue-policy" || is_known(&value) {
-            *slot = Some(value);
+        match key == "queue-policy" && Policy::from_name(&value).is_none() {
+            true => self.warnings.push(unknown_policy(&value)),
+            false => *slot = Some(value),
         }
         Ok(())
     }
@@ -184,6 +186,11 @@ impl Configured {
         Ok(tables)
     }
 
+    /// What was left as it was, and should be told.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The queue a job that names one, or none, waits in.
     pub fn resolve<'a>(&'a self, name: Option<&'a str>) -> &'a str {
         let name = name.unwrap_or(DEFAULT);
@@ -198,6 +205,11 @@ impl Configured {
         }
         Value::Object(value)
     }
+}
+
+/// What is said of a policy that leaves the default.
+fn unknown_policy(name: &str) -> String {
+    format!("Unknown queuing policy ({name}): the default is used")
 }
 
 fn unknown(key: &str) -> ModuleError {
@@ -246,6 +258,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
+        let odd = read(json!({}), &["queue-policy=foo"]).unwrap();
+        assert_eq!(odd.warnings().len(), 1);
         assert_eq!(
             read(json!({}), &["queue-policy=foo"]).unwrap().to_value()["queue-policy"],
             "fcfs"
