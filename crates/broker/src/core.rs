@@ -338,7 +338,13 @@ impl Core {
                 };
                 module::load(&mut self.host, around, msg)
             }
-            "module.remove" => module::remove(&mut self.host, msg),
+            "module.remove" => match module::remove(&mut self.host, msg) {
+                Ok(name) => {
+                    self.say(libc::LOG_DEBUG, &format!("rmmod {name}"));
+                    None
+                }
+                Err(e) => Some(Err(e)),
+            },
             "module.status" => Some(module::status(&mut self.host, msg)),
             "module.debug" => Some(module::debug(&self.host, msg)),
             "module.trace" => module::trace(&self.router, msg),

@@ -38,6 +38,8 @@ pub enum Ranks {
         /// Also if it is not set.
         default: bool,
     },
+    /// Nowhere: whoever wants it loads it.
+    Asked,
 }
 
 /// A module that is linked into the program.
@@ -163,7 +165,7 @@ fn name_of(path: &str) -> &str {
 }
 
 fn missing(name: &str) -> RpcError {
-    RpcError::new(libc::ENOENT, format!("module {name} is not loaded"))
+    RpcError::explained(libc::ENOENT, format!("module {name} is not loaded"))
 }
 
 impl Host {
@@ -208,7 +210,7 @@ impl Host {
                     .get(by)
                     .map_or(default, |name| name == spec.name)
             }
-            Ranks::Base => false,
+            Ranks::Base | Ranks::Asked => false,
         })
     }
 
@@ -257,7 +259,10 @@ impl Host {
                     "built-in modules cannot execute in a separate process",
                 ));
             }
-            Some(spec) => self.start_task(&spec, name, request.args, msg),
+            Some(spec) => {
+                self.check_services(&spec)?;
+                self.start_task(&spec, name, request.args, msg);
+            }
             None if request.loader.is_some() && !path.contains('/') => {
                 return Err(invalid(
                     "module loader may only be specified with module path",
@@ -266,6 +271,18 @@ impl Host {
             None => {
                 let program = process::find(path, request.loader.as_deref())?;
                 self.start_process(program, name, request.args, msg, around)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what a module would answer for is free.
+    fn check_services(&self, spec: &ModuleSpec) -> Result<(), RpcError> {
+        for (other, loaded) in &self.loaded {
+            let taken = loaded.card.services();
+            if let Some(service) = spec.services.iter().find(|s| taken.iter().any(|t| t == *s)) {
+                let why = format!("module {other} has the service {service}");
+                return Err(RpcError::explained(libc::EEXIST, why));
             }
         }
         Ok(())

@@ -5,11 +5,12 @@
 //! done in this process, which is much faster. `broker.rc1_path` and `broker.rc3_path` are command lines for the
 //! user's shell instead; an empty one stands for nothing at all. What they print goes to the broker's log, line by
 //! line. Restoring (`content.restore`) and dumping (`content.dump`) the key-value store is work for the default scripts
-//! proper, which are run then.
+//! proper, which are run then, and so are the changes of a table `modules` in the configuration.
 
 use std::process::Stdio;
 use std::time::Instant;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
@@ -63,9 +64,10 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    /// As the attributes and the environment say.
-    pub(crate) fn new(attrs: &mut Attrs) -> Self {
-        let custom = CUSTOM.iter().any(|name| std::env::var_os(name).is_some());
+    /// As attributes, environment and configuration say.
+    pub(crate) fn new(attrs: &mut Attrs, config: &Value) -> Self {
+        let custom = CUSTOM.iter().any(|name| std::env::var_os(name).is_some())
+            || config.get("modules").is_some();
         let restores = attrs.get("content.restore").is_some();
         let [rc1, rc3] = DEFAULTS.map(|(name, default)| {
             attrs.set_default(name, default);

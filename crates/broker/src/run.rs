@@ -266,7 +266,7 @@ pub async fn run(options: Options, modules: Vec<ModuleSpec>, hooks: Hooks) -> an
     let mut program_env = vec![("FLUX_URI".to_owned(), Some(local_uri))];
     program_env.push(("FLUX_URI_PARENT".to_owned(), None));
     program_env.push(("FLUX_ENCLOSING_ID".to_owned(), enclosing.jobid.clone()));
-    let scripts = Scripts::new(&mut attrs);
+    let scripts = Scripts::new(&mut attrs, &config);
     let patience = Patience::read(&mut attrs, size)?;
     let hooks = match scripts.rc1 {
         Script::Builtin => hooks,

@@ -134,6 +134,18 @@ impl Context {
         &self.jobs
     }
 
+    /// Changes until when resources may be had. What jobs have already stays.
+    pub fn set_horizon(&mut self, horizon: Time) {
+        self.options.horizon = horizon;
+    }
+
+    /// How many nodes there are, and how many of them may be used.
+    pub fn nodes(&self) -> (i64, i64) {
+        let node = self.graph.words().find("node");
+        let all = node.map_or(0, |node| self.graph.of_kind(node).len());
+        (all as i64, self.nodes_up)
+    }
+
     /// How many vertices the last operation looked at, and how many of them would do.
     pub fn visits(&self) -> Visits {
         self.visits
@@ -344,6 +356,14 @@ impl Context {
         Ok(known)
     }
 
+    /// Has a job have what it has until another time. Nothing else may be promised for that time: reservations are
+    /// given up before, and made again after.
+    pub fn reschedule(&mut self, job: JobId, end: Time) -> Result<(), Error> {
+        let Job { term, holds } = self.cancel(job)?;
+        self.keep(Term { end, ..term }, holds);
+        Ok(())
+    }
+
     /// Takes from a job what it has of ranks; whether nothing is left.
     pub fn release_ranks(&mut self, job: JobId, ranks: &Idset) -> Result<bool, Error> {
         let mut tops = Vec::new();
@@ -434,10 +454,10 @@ impl Context {
         )
     }
 
-    /// What is in use below a vertex, by anybody or by a job: (type, used, total) of what it was
+    /// What is in use below a vertex at a moment, by anybody or by a job: (type, used, total) of what it was
     /// asked to count.
-    pub fn usage(&self, v: Vertex, job: Option<JobId>) -> Vec<(String, i64, i64)> {
-        let all = self.ledger.usage(&self.graph, v, 0);
+    pub fn usage(&self, v: Vertex, job: Option<JobId>, at: Time) -> Vec<(String, i64, i64)> {
+        let all = self.ledger.usage(&self.graph, v, at);
         let name = |kind| self.graph.words().text(kind).to_owned();
         let Some(job) = job else {
             return all

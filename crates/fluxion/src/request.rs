@@ -74,7 +74,7 @@ pub enum RequestError {
     Duration(f64),
     #[error("Value of \"type\" must be a resource type known to fluxion")]
     Kind(String),
-    #[error("jobspec.attributes.system.constraints: '{0}' is no property")]
+    #[error("jobspec.attributes.system.constraints: property {0} is invalid")]
     Property(String),
     #[error("jobspec.resources: xor_slots expand to more than {VARIANTS} variants")]
     Variants,

@@ -18,7 +18,7 @@ macro_rules! module {
 /// All modules, in the order they are loaded. They are unloaded in the opposite order, so each may
 /// use those above it to the end.
 pub(crate) fn table() -> Vec<ModuleSpec> {
-    use Ranks::{All, Base, Root};
+    use Ranks::{All, Asked, Base, Root};
     let store = |default| Ranks::Chosen {
         by: "content.backing-module",
         default,
@@ -52,6 +52,23 @@ pub(crate) fn table() -> Vec<ModuleSpec> {
             sched::simple::main,
             "sched",
             "feasibility"
+        ),
+        module!(
+            "sched-fluxion-resource",
+            Asked,
+            sched_fluxion::resource::main
+        ),
+        module!(
+            "sched-fluxion-feasibility",
+            Asked,
+            sched_fluxion::feasibility::main,
+            "feasibility"
+        ),
+        module!(
+            "sched-fluxion-qmanager",
+            Asked,
+            sched_fluxion::qmanager::main,
+            "sched"
         ),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use client::module::{Context, ModuleError, ModuleResult};
 use client::services::job_manager::Presence;
@@ -10,7 +10,6 @@ use client::{Handle, Inbox, Node, RpcStream};
 use formats::constraint::Constraint;
 use formats::eventlog;
 use formats::idset::Idset;
-use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use formats::jobspec::{Jobspec, ResourceCounts};
 use formats::resource_set::ResourceSet;
@@ -18,15 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
+use crate::acquire::{Update, ranks};
+use crate::manager::{self, kind};
 use crate::pool::{NoFit, Pool};
-
-/// Kinds of answers to `sched.alloc`.
-mod kind {
-    pub(super) const SUCCESS: u32 = 0;
-    pub(super) const ANNOTATE: u32 = 1;
-    pub(super) const DENY: u32 = 2;
-    pub(super) const CANCEL: u32 = 3;
-}
 
 type Key = (Reverse<i64>, JobId);
 
@@ -88,9 +81,6 @@ impl Mode {
     }
 }
 
-/// Wait before a job manager that is not there is asked again.
-const AGAIN: Duration = Duration::from_millis(100);
-
 /// Entry point.
 pub async fn main(ctx: Context) -> ModuleResult {
     let Context {
@@ -105,7 +95,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let mut sched = tokio::select! {
         started = start(&handle, mode, &mut resources) => started?,
         // An instance may end before its resources are known.
-        () = collect(&mut inbox, &mut early) => return Ok(()),
+        () = manager::collect(&mut inbox, &mut early) => return Ok(()),
     };
     early.iter().for_each(|msg| sched.message(msg));
     sched.schedule();
@@ -113,13 +103,12 @@ pub async fn main(ctx: Context) -> ModuleResult {
         if sched.manager.is_none() {
             match hello(&mut sched).await {
                 Ok(manager) => sched.manager = Some(manager),
-                // There is none, or another one than a moment ago.
-                Err(e) if matches!(e.errno, libc::ENOSYS | libc::EAGAIN) => {}
+                Err(e) if manager::is_absence(&e) => {}
                 Err(e) => return Err(e),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(AGAIN), if sched.manager.is_none() => {}
+            () = tokio::time::sleep(manager::AGAIN), if sched.manager.is_none() => {}
             () = Presence::gone(&mut sched.manager) => sched.orphan(&mut inbox),
             msg = inbox.recv() => match msg {
                 Some(msg) => {
@@ -140,45 +129,20 @@ pub async fn main(ctx: Context) -> ModuleResult {
     }
 }
 
-/// Keep what arrives; returns when the inbox ends.
-async fn collect(inbox: &mut Inbox, into: &mut Vec<Message>) {
-    while let Some(msg) = inbox.recv().await {
-        into.push(msg);
-    }
-}
-
-#[derive(Deserialize)]
-struct Acquired {
-    resources: Option<Value>,
-    up: Option<String>,
-    down: Option<String>,
-    shrink: Option<String>,
-    expiration: Option<f64>,
-}
-
-/// Ranks in an acquisition message; "all" means those of `all`.
-fn ranks(text: &str, all: &ResourceSet) -> Result<Idset, ModuleError> {
-    if text == "all" {
-        return Ok(all.ranks());
-    }
-    text.parse()
-        .map_err(|e| ModuleError::new("resource.acquire: ranks", e))
-}
-
 async fn start(
     handle: &Handle,
     mode: Mode,
     resources: &mut RpcStream,
 ) -> Result<Scheduler, ModuleError> {
     let first = match resources.next().await {
-        Some(Ok(msg)) => msg.json::<Acquired>()?,
+        Some(Ok(msg)) => msg.json::<Update>()?,
         Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
         None => return Err(ModuleError::invalid("resource.acquire gave nothing")),
     };
     let all = first.resources.unwrap_or(Value::Null);
     let all = ResourceSet::try_from(all).map_err(|e| ModuleError::new("resource.acquire", e))?;
     let up = match first.up.as_deref() {
-        Some(text) => ranks(text, &all)?,
+        Some(text) => ranks(text, || all.ranks())?,
         None => Idset::new(),
     };
     Ok(Scheduler {
@@ -192,42 +156,20 @@ async fn start(
     })
 }
 
-/// Learn which jobs hold resources, then say that allocations can be asked for. The manager is looked at before it is
-/// spoken to: should it go in between, that is noticed.
+/// Learn which jobs hold resources, then say that allocations can be asked for.
 async fn hello(sched: &mut Scheduler) -> Result<Presence, ModuleError> {
-    #[derive(Deserialize)]
-    struct Holder {
-        id: JobId,
-        #[serde(rename = "R")]
-        r: Option<Value>,
-        free: Option<String>,
-    }
-    let manager = Presence::watch(&sched.handle);
+    let (manager, holders) = manager::hello(&sched.handle).await?;
     sched.pool.release_all();
-    let request = json!({ "partial-ok": true });
-    let mut stream = sched
-        .handle
-        .stream("job-manager.sched-hello", Node::Any, &request);
-    while let Some(answer) = stream.next().await {
-        let holder: Holder = answer?.json()?;
-        let r = match holder.r {
-            Some(r) => r,
-            None => {
-                let key = holder.id.key(JobKey::R);
-                let bytes = kvs::client::get(&sched.handle, Some(kvs::PRIMARY), &key).await?;
-                serde_json::from_slice(&bytes).map_err(|e| ModuleError::new(&key, e))?
-            }
-        };
-        let mut set = ResourceSet::try_from(r).map_err(|e| ModuleError::new("sched-hello", e))?;
+    for holder in holders {
+        let set = ResourceSet::try_from(holder.r);
+        let mut set = set.map_err(|e| ModuleError::new("sched-hello", e))?;
         if let Some(freed) = holder.free {
-            set.remove_ranks(&ranks(&freed, &set)?);
+            let all = set.ranks();
+            set.remove_ranks(&ranks(&freed, || all)?);
         }
         sched.pool.take(&set);
     }
-    sched
-        .handle
-        .rpc("job-manager.sched-ready", Node::Any, &sched.mode.to_value())
-        .await?;
+    manager::ready(&sched.handle, &sched.mode.to_value()).await?;
     Ok(manager)
 }
 
@@ -237,16 +179,16 @@ fn now() -> f64 {
 
 impl Scheduler {
     fn update(&mut self, msg: &Message) -> ModuleResult {
-        let update: Acquired = msg.json()?;
-        let empty = ResourceSet::new();
+        let update: Update = msg.json()?;
+        let ranks = |text: &str| ranks(text, Idset::new);
         if let Some(text) = update.up {
-            self.pool.set_up(&ranks(&text, &empty)?);
+            self.pool.set_up(&ranks(&text)?);
         }
         if let Some(text) = update.down {
-            self.pool.set_down(&ranks(&text, &empty)?);
+            self.pool.set_down(&ranks(&text)?);
         }
         if let Some(text) = update.shrink {
-            self.pool.shrink(&ranks(&text, &empty)?);
+            self.pool.shrink(&ranks(&text)?);
         }
         if let Some(expiration) = update.expiration {
             self.expiration = expiration;
@@ -290,14 +232,10 @@ impl Scheduler {
         }
     }
 
-    /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells. All it has
-    /// asked is in the inbox by now, since messages keep their order.
+    /// Without the job manager that asked, nothing that was asked counts; what is held, its next life tells.
     fn orphan(&mut self, inbox: &mut Inbox) {
-        while let Some(msg) = inbox.try_recv() {
-            let is_managers = matches!(msg.method(), "alloc" | "free" | "cancel" | "prioritize");
-            if !(msg.service() == "sched" && is_managers) {
-                self.message(&msg);
-            }
+        for msg in manager::without_managers(inbox) {
+            self.message(&msg);
         }
         self.queue.clear();
         self.keys.clear();
@@ -305,11 +243,7 @@ impl Scheduler {
     }
 
     fn answer(&self, request: &Message, id: JobId, kind: u32, key: &str, value: Value) {
-        let mut answer = json!({ "id": id, "type": kind });
-        if !value.is_null() {
-            answer[key] = value;
-        }
-        self.handle.respond(request, &answer);
+        manager::answer(&self.handle, request, id, kind, (key, value));
     }
 
     fn enqueue(&mut self, msg: &Message) -> Result<(), RpcError> {

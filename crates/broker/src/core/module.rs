@@ -21,18 +21,17 @@ pub(super) fn load(
 }
 
 /// Answered when the module has ended.
-pub(super) fn remove(host: &mut Host, msg: &Message) -> Option<Result<Value, RpcError>> {
+pub(super) fn remove(host: &mut Host, msg: &Message) -> Result<String, RpcError> {
     #[derive(Deserialize)]
     struct Request {
         name: String,
         #[serde(default)]
         cancel: bool,
     }
-    let result = msg
-        .require_owner()
-        .and_then(|()| msg.json::<Request>())
-        .and_then(|req| host.unload(&req.name, Some(msg.clone()), req.cancel));
-    result.err().map(Err)
+    msg.require_owner()?;
+    let Request { name, cancel } = msg.json()?;
+    host.unload(&name, Some(msg.clone()), cancel)?;
+    Ok(name)
 }
 
 /// What a module in a process reports of itself. From anybody else it means nothing.

@@ -67,12 +67,17 @@ impl Broker {
             args: &[],
             main: |ctx| Box::pin(echo(ctx)),
         };
+        let plain = ModuleSpec {
+            name: "plain",
+            services: &[],
+            ..spec.clone()
+        };
         let (tx, news) = unbounded_channel();
         let mut attrs = Attrs::default();
         attrs.fix("rank", "0");
         attrs.fix("size", "1");
         Self {
-            host: Host::new(vec![spec], router, OWNER, (0, 1), tx),
+            host: Host::new(vec![spec, plain], router, OWNER, (0, 1), tx),
             news,
             inbox: handle.inbox().unwrap(),
             handle,
@@ -137,8 +142,13 @@ impl Broker {
 async fn tasks_are_modules_under_any_name() {
     let mut b = Broker::new();
     b.load("echo", None, &[]).unwrap();
-    b.load("echo", Some("two"), &["a=1"]).unwrap();
+    b.load("plain", Some("two"), &["a=1"]).unwrap();
     assert_eq!(b.load("echo", None, &[]).unwrap_err().errno, libc::EEXIST);
+    let taken = b.load("echo", Some("three"), &[]).unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "File exists: module echo has the service other"
+    );
     assert_eq!(b.load("none", None, &[]).unwrap_err().errno, libc::ENOENT);
     assert_eq!(
         b.load("echo", Some("a.b"), &[]).unwrap_err().errno,

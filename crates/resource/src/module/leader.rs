@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use liveness::{Group, Liveness};
 
+use super::reload;
 use super::reslog::{Reslog, now};
 use super::source::{self, Parent, Start};
 use super::{Reduce, ReduceAnswer, answer_topology, look};
@@ -518,12 +519,6 @@ impl Leader {
             force: bool,
         }
         let req: Request = msg.json()?;
-        if req.xml {
-            return Err(RpcError::new(
-                libc::ENOTSUP,
-                "reload from hwloc XML is not supported: give R as a file",
-            ));
-        }
         if self.acquired.is_some() {
             return Err(RpcError::new(
                 libc::EBUSY,
@@ -532,7 +527,7 @@ impl Leader {
         }
         let (msg, size) = (msg.clone(), self.handle.size());
         self.work.push(Box::pin(async move {
-            let result = read_set(&req.path, size, req.force).await;
+            let result = reload::read(&req.path, req.xml, size, req.force).await;
             Done::Reloaded(msg, result)
         }));
         Ok(())
@@ -725,20 +720,4 @@ struct DrainRequest {
 
 fn drain_error(e: DrainError) -> RpcError {
     RpcError::new(e.errno(), e.to_string())
-}
-
-async fn read_set(path: &PathBuf, size: u32, force: bool) -> Result<ResourceSet, RpcError> {
-    let named =
-        |errno, e: &dyn std::fmt::Display| RpcError::new(errno, format!("{}: {e}", path.display()));
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|e| named(e.raw_os_error().unwrap_or(libc::EIO), &e))?;
-    let set: ResourceSet = text.parse().map_err(|e| named(libc::EINVAL, &e))?;
-    match set.ranks().last() {
-        Some(last) if last >= size && !force => Err(RpcError::new(
-            libc::EINVAL,
-            format!("resource object contains ranks exceeding size={size} (override with -f)"),
-        )),
-        _ => Ok(set),
-    }
 }

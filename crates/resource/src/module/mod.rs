@@ -9,6 +9,7 @@
 
 mod follower;
 mod leader;
+mod reload;
 mod reslog;
 mod source;
 

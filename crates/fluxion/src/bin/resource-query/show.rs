@@ -50,7 +50,7 @@ impl Session {
             if !criteria.shows_usage() {
                 return;
             }
-            let shown = context.usage(v, criteria.job());
+            let shown = context.usage(v, criteria.job(), 0);
             let lines: Vec<(String, String)> = shown
                 .into_iter()
                 .map(|(kind, used, total)| (kind, format!("used:{used}, total:{total}")))
