@@ -60,7 +60,7 @@ impl Plot {
             let _ = write!(path, "{x:.1},{y:.1} ");
         }
         self.add(format_args!(
-            "<polyline points='{}' stroke='{colour}' stroke-width='{width}'/>\n",
+            "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='{width}'/>\n",
             path.trim_end()
         ));
     }
@@ -162,8 +162,7 @@ pub(crate) fn svg(runs: &[Run]) -> String {
         out: format!(
             "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' \
              font-family='sans-serif' font-size='12' fill='#333'>\n\
-             <rect width='{width}' height='{height}' fill='white'/>\n\
-             <style>polyline {{ fill: none; stroke-linejoin: round }}</style>\n"
+             <rect width='{width}' height='{height}' fill='white'/>\n"
         ),
         top: TOP + 20.,
     };

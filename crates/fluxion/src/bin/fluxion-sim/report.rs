@@ -47,6 +47,9 @@ fn per_decision(run: &Run) -> Duration {
     run.took.div_f64(run.summary.decisions.max(1) as f64)
 }
 
+/// Room for any span of time, so that tables of the same numbers look the same.
+const CELL: usize = 9;
+
 /// A column for each policy.
 pub(crate) fn table(runs: &[Run]) -> String {
     let mut lines: Vec<Vec<String>> = Vec::new();
@@ -70,8 +73,7 @@ pub(crate) fn table(runs: &[Run]) -> String {
         lines
             .iter()
             .map(|l| l[c].chars().count())
-            .max()
-            .unwrap_or(0)
+            .fold(CELL, usize::max)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
