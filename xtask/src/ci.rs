@@ -45,7 +45,13 @@ fn skipped(what: &str, tool: &str, instead: &str) {
 fn nix_files(root: &Path) -> anyhow::Result<()> {
     eprintln!("==> nix-instantiate --parse");
     let listed = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.nix"])
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "*.nix",
+        ])
         .current_dir(root)
         .output()
         .context("git ls-files")?;

@@ -11,7 +11,14 @@ const NOT_RUN: i32 = 77;
 /// Build, then run the scenario; said loudly, but no error, where machines cannot be started.
 pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
     let status = Command::new("cargo")
-        .args(["build", "--workspace", "--bins", "--lib", "--profile", "fast"])
+        .args([
+            "build",
+            "--workspace",
+            "--bins",
+            "--lib",
+            "--profile",
+            "fast",
+        ])
         .current_dir(root)
         .status()
         .context("cargo build")?;

@@ -35,6 +35,7 @@ pub mod plan;
 pub mod queue;
 pub mod read;
 pub mod request;
+pub mod simulate;
 pub mod write;
 
 pub use context::{Context, Error, HORIZON, Options};

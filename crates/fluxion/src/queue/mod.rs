@@ -158,6 +158,18 @@ struct Waiting<R> {
     outlook: Option<Outlook>,
 }
 
+impl<R> Waiting<R> {
+    /// Takes note of what is known of a job: the change, if that is new.
+    fn tell<G>(&mut self, job: JobId, estimate: Option<Time>, reason: Reason) -> Option<Change<G>> {
+        let outlook = Some(Outlook { estimate, reason });
+        if self.outlook == outlook {
+            return None;
+        }
+        self.outlook = outlook;
+        outlook.map(|outlook| Change::Outlook(job, outlook))
+    }
+}
+
 /// Jobs that wait.
 #[derive(Debug)]
 pub struct Queue<M: Matcher> {
@@ -165,6 +177,10 @@ pub struct Queue<M: Matcher> {
     order: BTreeMap<Rank, Waiting<M::Request>>,
     ranks: HashMap<JobId, Rank>,
     reserved: BTreeSet<JobId>,
+    /// Since the last run new in their places.
+    fresh: BTreeSet<Rank>,
+    /// From where on jobs, but for fresh ones, know that they were not looked at, and why.
+    passed_over: Option<(Rank, Reason)>,
     /// Whether something happened since the last run.
     stale: bool,
 }
@@ -177,6 +193,8 @@ impl<M: Matcher> Queue<M> {
             order: BTreeMap::new(),
             ranks: HashMap::new(),
             reserved: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            passed_over: None,
             stale: false,
         }
     }
@@ -206,6 +224,7 @@ impl<M: Matcher> Queue<M> {
             outlook: None,
         };
         self.order.insert(rank, waiting);
+        self.fresh.insert(rank);
         self.stale = true;
     }
 
@@ -234,6 +253,7 @@ impl<M: Matcher> Queue<M> {
         let rank = (Reverse(priority), order, job);
         self.ranks.insert(job, rank);
         self.order.insert(rank, waiting);
+        self.fresh.insert(rank);
         self.stale = true;
         true
     }
@@ -258,24 +278,18 @@ impl<M: Matcher> Queue<M> {
         // Requests that could not start in this run: the same again cannot either.
         let mut failed: Vec<&M::Request> = Vec::new();
         let mut blocked = false;
+        let mut passed_over = None;
         let depth = self.settings.depths.queue;
         for (i, (rank, waiting)) in self.order.iter_mut().enumerate() {
             let job = rank.2;
-            let mut tell = |slot: &mut Option<Outlook>, estimate, reason| {
-                let outlook = Outlook { estimate, reason };
-                if *slot != Some(outlook) {
-                    *slot = Some(outlook);
-                    changes.push(Change::Outlook(job, outlook));
-                }
-            };
             if i >= depth || blocked {
                 let reason = if blocked {
                     Reason::Priority
                 } else {
                     Reason::Depth
                 };
-                tell(&mut waiting.outlook, None, reason);
-                continue;
+                passed_over = Some((*rank, reason));
+                break;
             }
             let may_reserve = reserved.len() < plan;
             let result = if may_reserve {
@@ -294,14 +308,14 @@ impl<M: Matcher> Queue<M> {
                 }
                 Ok(Reserved::At(time)) => {
                     reserved.insert(job);
-                    tell(&mut waiting.outlook, Some(time), Reason::Resources);
+                    changes.extend(waiting.tell(job, Some(time), Reason::Resources));
                 }
                 Err(Refusal::Never) => {
                     changes.push(Change::Deny(job));
                     gone.push(job);
                 }
                 Err(Refusal::Busy) => {
-                    tell(&mut waiting.outlook, None, Reason::Resources);
+                    changes.extend(waiting.tell(job, None, Reason::Resources));
                     if failed.len() < FAILED {
                         failed.push(&waiting.request);
                     }
@@ -310,10 +324,33 @@ impl<M: Matcher> Queue<M> {
             }
         }
         self.reserved = reserved;
+        self.pass_over(passed_over, &mut changes);
         for job in gone {
             self.take(job);
         }
         changes
+    }
+
+    /// Tells the jobs from a place on why they were not looked at, unless they know.
+    fn pass_over(&mut self, from: Option<(Rank, Reason)>, changes: &mut Vec<Change<M::Grant>>) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let known = std::mem::replace(&mut self.passed_over, from);
+        let Some((first, reason)) = from else {
+            return;
+        };
+        let told = known.filter(|k| k.1 == reason).map(|k| k.0.max(first));
+        let mut tell = |(rank, waiting): (&Rank, &mut Waiting<M::Request>)| {
+            changes.extend(waiting.tell(rank.2, None, reason));
+        };
+        match told {
+            None => self.order.range_mut(first..).for_each(tell),
+            Some(told) => {
+                self.order.range_mut(first..told).for_each(&mut tell);
+                for rank in fresh.range(told..) {
+                    self.order.get_mut(rank).map(|w| (rank, w)).map(&mut tell);
+                }
+            }
+        }
     }
 }
 

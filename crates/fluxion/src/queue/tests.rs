@@ -125,6 +125,43 @@ fn priority_goes_before_time() {
     assert_eq!(queue.run(&mut context, 0), [], "nothing has changed");
 }
 
+/// Jobs beyond what a run looks at are told so once, wherever they come or go.
+#[test]
+fn jobs_beyond_the_depth_are_told_so_once() {
+    let mut context = machine(2);
+    let mut easy = settings(Policy::Easy);
+    easy.depths.queue = 2;
+    let mut queue = Queue::new(easy);
+    let mut told = |queue: &mut Queue<Context>| -> Vec<JobId> {
+        let beyond = |c: &Change<Match>| match c {
+            Change::Outlook(job, outlook) if outlook.reason == Reason::Depth => Some(*job),
+            _ => None,
+        };
+        queue
+            .run(&mut context, 0)
+            .iter()
+            .filter_map(beyond)
+            .collect()
+    };
+    let request = nodes(&machine(2), 2, 10);
+    for job in 1..=5 {
+        queue.enqueue(job, 16, job as u64, request.clone());
+    }
+    assert_eq!(told(&mut queue), [3, 4, 5]);
+    queue.enqueue(6, 16, 6, request.clone());
+    assert_eq!(told(&mut queue), [6], "1 runs, and 2 and 3 are looked at");
+    queue.enqueue(7, 17, 7, request);
+    assert_eq!(told(&mut queue), [3], "7 is now the first");
+    assert!(queue.prioritize(5, 18));
+    assert_eq!(told(&mut queue), [2]);
+    assert!(queue.prioritize(5, 16));
+    assert_eq!(told(&mut queue), [5]);
+    for (job, outlook) in queue.jobs() {
+        let depth = outlook.map(|o| o.reason) == Some(Reason::Depth);
+        assert_eq!(depth, ![7, 2].contains(&job), "{job}");
+    }
+}
+
 proptest! {
     /// Whatever comes after a job, conservative backfilling never gives it a later estimate, and
     /// easy never the first.
