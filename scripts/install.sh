@@ -17,12 +17,9 @@ program() {
     [ -z "$strip" ] || "$strip" --strip-unneeded "$2/$1"
 }
 
-for name in flux flux-broker flux-shell flux-keygen flux-jobtap-exec; do
+for name in flux flux-broker flux-shell flux-keygen flux-jobtap-exec resource-query fluxion-sim; do
     program "$name" "$root/bin"
 done
-if [ -x "$bin/resource-query" ]; then
-    program resource-query "$root/bin"
-fi
 for name in libpmi.so libpmi2.so; do
     program "$name" "$root/lib/flux"
 done

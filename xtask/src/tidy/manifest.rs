@@ -39,6 +39,7 @@ impl Manifest {
             }
             collect(text, part, "dev-dependencies", &mut dev_deps);
         }
+        deps.sort_by_key(|dep| dep.line);
         Ok(Self {
             path: path.to_owned(),
             name: name.to_owned(),
@@ -112,9 +113,9 @@ testbed = { workspace = true }
         assert_eq!(
             manifest.deps,
             [
-                dependency("overlay", 10),
-                dependency("client", 7),
                 dependency("wire", 6),
+                dependency("client", 7),
+                dependency("overlay", 10),
             ]
         );
         assert_eq!(manifest.dev_deps, [dependency("testbed", 13)]);

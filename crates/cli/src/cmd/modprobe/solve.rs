@@ -308,7 +308,7 @@ mod tests {
                     .is_disjoint(&set(&["sched-simple"]))
             );
             assert!(
-                s.wanted(&names(&["sched"]), true)
+                s.wanted(&names(&["sched-simple"]), true)
                     .unwrap()
                     .contains("sched-simple")
             );
