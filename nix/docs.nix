@@ -1,6 +1,6 @@
 # The API's documentation, as `cargo doc` makes it.
-{ ferroflux, src }:
-ferroflux.overrideAttrs (old: {
+{ ferroflux }:
+ferroflux.overrideAttrs (_: {
   pname = "ferroflux-docs";
   buildPhase = ''
     runHook preBuild

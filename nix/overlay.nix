@@ -1,8 +1,8 @@
 # What this repository adds to nixpkgs.
 { src }:
 final: _prev: {
-  ferroflux = final.callPackage ./package.nix { inherit src; };
-  ferroflux-docs = final.callPackage ./docs.nix { inherit src; };
+  ferroflux = final.callPackage ./package.nix { };
+  ferroflux-docs = final.callPackage ./docs.nix { };
   ferroflux-image = final.callPackage ./image.nix { };
   ferroflux-paper = final.callPackage ./paper.nix { inherit src; };
 }

@@ -10,7 +10,6 @@
   mpich,
   patchelf,
   pmix,
-  src,
   doCheck ? false,
 }:
 let

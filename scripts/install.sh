@@ -22,8 +22,6 @@ for name in flux flux-broker flux-shell flux-keygen flux-jobtap-exec resource-qu
 done
 for name in libpmi.so libpmi2.so; do
     program "$name" "$root/lib/flux"
-done
-for name in libpmi.so libpmi2.so; do
     ln -sf "$name" "$root/lib/flux/$name.0"
 done
 

@@ -40,7 +40,7 @@ class Machine:
             (self.place / name).unlink(missing_ok=True)
         words = [
             "qemu-system-x86_64", "-accel", self.image.accel, "-cpu", self.image.cpu, "-m", str(self.image.memory), "-smp", "1",
-            "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot" if self.image.once else "-no-fd-bootchk",
+            "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd),
             "-append", f"console=ttyS0 quiet panic=-1 systemd.hostname={self.name} net.ifnames=0 mitigations=off no_timer_check systemd.show_status=0",
             "-drive", f"file={self.disk},if=virtio,cache=unsafe",

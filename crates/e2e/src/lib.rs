@@ -103,6 +103,16 @@ impl Site {
         path
     }
 
+    /// Options of an instance whose state and run directories stay, so that another can go on from there.
+    #[must_use]
+    pub fn lasting(&self) -> [String; 2] {
+        ["state", "run"].map(|name| {
+            let dir = self.path().join(name);
+            std::fs::create_dir(&dir).expect("the directory of the test can be written");
+            format!("-S{name}dir={}", dir.display())
+        })
+    }
+
     /// Run a program with `flux` in its PATH, and check that it leaves nothing behind.
     pub fn run<S: AsRef<OsStr>>(
         &self,

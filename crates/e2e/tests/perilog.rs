@@ -179,11 +179,7 @@ fn nodes_stay_in_housekeeping_when_the_job_manager_is_replaced() {
 fn across_a_crash(site: &Site, config: &str, first: &str, second: &str) -> Outcome {
     let config = site.write("config.toml", config);
     let config = format!("--config-path={}", config.display());
-    let [state, run] = ["state", "run"].map(|name| {
-        let dir = site.path().join(name);
-        std::fs::create_dir(&dir).unwrap();
-        format!("-S{name}dir={}", dir.display())
-    });
+    let [state, run] = site.lasting();
     let first = site.write(
         "first",
         &format!("{first}\nkill -9 $(flux getattr broker.pid)"),

@@ -37,11 +37,7 @@ fn running_jobs_outlive_the_modules_that_look_after_them() {
 #[test]
 fn jobs_are_there_after_a_crash() {
     let site = Site::new();
-    let [state, run] = ["state", "run"].map(|name| {
-        let dir = site.path().join(name);
-        std::fs::create_dir(&dir).unwrap();
-        format!("-S{name}dir={}", dir.display())
-    });
+    let [state, run] = site.lasting();
     let first = "
         flux run true
         held=$(flux submit --urgency=hold -n1 echo held)
@@ -113,11 +109,7 @@ fn what_a_job_has_written_outlives_its_instance() {
 #[test]
 fn inactive_jobs_are_listed_from_the_archive() {
     let site = Site::new();
-    let [state, run] = ["state", "run"].map(|name| {
-        let dir = site.path().join(name);
-        std::fs::create_dir(&dir).unwrap();
-        format!("-S{name}dir={}", dir.display())
-    });
+    let [state, run] = site.lasting();
     let first = "
         flux module reload job-list block=4
         flux submit --quiet --cc=1-12 --setattr=exec.test.run_duration=0.001s true

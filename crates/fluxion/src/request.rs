@@ -4,12 +4,12 @@
 //! demands at least summed up below it, so that a subtree that cannot have it is not searched.
 
 use crate::graph::{Graph, SLOT, UNKNOWN, Word, XOR_SLOT};
+use formats::yaml::{self, YamlError};
 use formats::{
     Constraint, Count, Jobspec, constraint::ConstraintError, jobspec::JobspecError,
     jobspec::Resource,
 };
-use serde_json::{Map, Value, json};
-use yaml_rust2::{Yaml, YamlLoader};
+use serde_json::{Value, json};
 
 /// How many variants `xor_slot`s may expand to.
 const VARIANTS: usize = 1000;
@@ -63,7 +63,7 @@ pub struct Request {
 #[allow(missing_docs)] // their messages say it
 pub enum RequestError {
     #[error("jobspec: {0}")]
-    Yaml(#[from] yaml_rust2::ScanError),
+    Yaml(#[from] YamlError),
     #[error("jobspec: {0}")]
     Text(&'static str),
     #[error(transparent)]
@@ -82,9 +82,7 @@ pub enum RequestError {
 
 /// Reads a jobspec from YAML, of which JSON is a part. `attributes` may be empty.
 pub fn parse(text: &str) -> Result<Jobspec, RequestError> {
-    let documents = YamlLoader::load_from_str(text)?;
-    let first = documents.first().ok_or(RequestError::Text("empty"))?;
-    let mut value = to_json(first);
+    let mut value = yaml::first(text)?.ok_or(RequestError::Text("empty"))?;
     if let Some(top) = value.as_object_mut() {
         let attributes = top.entry("attributes").or_insert(Value::Null);
         if attributes.is_null() {
@@ -98,26 +96,6 @@ pub fn parse(text: &str) -> Result<Jobspec, RequestError> {
         }
     }
     Ok(Jobspec::from_value(value)?)
-}
-
-fn to_json(yaml: &Yaml) -> Value {
-    match yaml {
-        Yaml::Real(text) => text
-            .parse::<f64>()
-            .map_or_else(|_| json!(text), |n| json!(n)),
-        Yaml::Integer(n) => json!(n),
-        Yaml::String(text) => json!(text),
-        Yaml::Boolean(b) => json!(b),
-        Yaml::Array(list) => Value::Array(list.iter().map(to_json).collect()),
-        Yaml::Hash(map) => {
-            let entry = |(k, v): (&Yaml, &Yaml)| match to_json(k) {
-                Value::String(key) => (key, to_json(v)),
-                other => (other.to_string(), to_json(v)),
-            };
-            Value::Object(map.iter().map(entry).collect::<Map<_, _>>())
-        }
-        Yaml::Alias(_) | Yaml::Null | Yaml::BadValue => Value::Null,
-    }
 }
 
 impl Request {

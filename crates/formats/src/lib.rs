@@ -34,6 +34,7 @@ pub mod subprocess;
 pub mod survivor;
 pub mod taskmap;
 pub mod urgency;
+pub mod yaml;
 
 pub use constraint::Constraint;
 pub use count::Count;

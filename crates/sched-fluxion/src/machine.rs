@@ -567,8 +567,7 @@ impl Matcher for Machine {
         now: Time,
     ) -> Result<Reserved<Match>, Refusal> {
         match self.submit(Op::AllocateOrElseReserve, job, request, now) {
-            Ok(found) if found.reserved => Ok(Reserved::At(found.start)),
-            Ok(found) => Ok(Reserved::Started(found)),
+            Ok(found) => Ok(found.into()),
             Err(MatchError::Busy) if !self.fit.contains(&job) => match self.is_feasible(request) {
                 true => {
                     self.fit.insert(job);

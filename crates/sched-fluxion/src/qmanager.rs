@@ -279,9 +279,6 @@ impl Scheduler {
     }
 
     fn count(&mut self, queue: &str) -> &mut Counts {
-        if !self.counts.contains_key(queue) {
-            self.counts.insert(queue.to_owned(), Counts::default());
-        }
         self.counts.entry(queue.to_owned()).or_default()
     }
 
@@ -340,11 +337,7 @@ impl Scheduler {
     }
 
     fn cancel(&mut self, msg: &Message) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            id: JobId,
-        }
-        let Request { id } = msg.json()?;
+        let id = manager::cancelled(msg)?;
         // One that is not there has been answered.
         if self.pending.contains_key(&id) {
             match self.next.add.iter().position(|add| add.id == id) {
@@ -363,11 +356,7 @@ impl Scheduler {
     }
 
     fn prioritize(&mut self, msg: &Message) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            jobs: Vec<(JobId, i64)>,
-        }
-        for (id, priority) in msg.json::<Request>()?.jobs {
+        for (id, priority) in manager::prioritized(msg)? {
             if let Some(pending) = self.pending.get(&id) {
                 let queue = pending.queue.clone();
                 self.count(&queue).reprioritized += 1;

@@ -9,7 +9,7 @@ use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wire::Message;
+use wire::{Message, RpcError};
 
 /// Kinds of answers to `sched.alloc`.
 pub mod kind {
@@ -39,6 +39,24 @@ pub fn answer(
         answer[key] = value;
     }
     handle.respond(request, &answer);
+}
+
+/// The job that `sched.cancel` takes back.
+pub fn cancelled(msg: &Message) -> Result<JobId, RpcError> {
+    #[derive(Deserialize)]
+    struct Request {
+        id: JobId,
+    }
+    Ok(msg.json::<Request>()?.id)
+}
+
+/// Jobs and their priorities from now on, as `sched.prioritize` tells them.
+pub fn prioritized(msg: &Message) -> Result<Vec<(JobId, i64)>, RpcError> {
+    #[derive(Deserialize)]
+    struct Request {
+        jobs: Vec<(JobId, i64)>,
+    }
+    Ok(msg.json::<Request>()?.jobs)
 }
 
 /// A job that holds resources.

@@ -289,11 +289,7 @@ impl Scheduler {
     }
 
     fn cancel(&mut self, msg: &Message) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            id: JobId,
-        }
-        let Request { id } = msg.json()?;
+        let id = manager::cancelled(msg)?;
         let pending = self
             .keys
             .remove(&id)
@@ -305,12 +301,7 @@ impl Scheduler {
     }
 
     fn prioritize(&mut self, msg: &Message) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        struct Request {
-            jobs: Vec<(JobId, i64)>,
-        }
-        let Request { jobs } = msg.json()?;
-        for (id, priority) in jobs {
+        for (id, priority) in manager::prioritized(msg)? {
             let Some(key) = self.keys.get_mut(&id) else {
                 continue;
             };

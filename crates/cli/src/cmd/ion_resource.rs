@@ -5,10 +5,9 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use client::{Handle, Node};
-use formats::JobId;
-use serde_json::{Map, Value, json};
+use formats::{JobId, yaml};
+use serde_json::{Value, json};
 use wire::RpcError;
-use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::args::Args;
 use crate::environment::block_on;
@@ -158,30 +157,9 @@ fn read_json(path: &str) -> Result<String, Failure> {
 
 /// A jobspec, in YAML, as JSON.
 fn read_jobspec(path: &str) -> Result<Value, Failure> {
-    let documents = YamlLoader::load_from_str(&read(path)?)
-        .map_err(|e| Failure::new(format!("{path}: {e}")).code(2))?;
-    Ok(documents.first().map_or(Value::Null, to_json))
-}
-
-fn to_json(yaml: &Yaml) -> Value {
-    match yaml {
-        Yaml::Real(text) => text
-            .parse::<f64>()
-            .map_or_else(|_| json!(text), |n| json!(n)),
-        Yaml::Integer(n) => json!(n),
-        Yaml::String(text) => json!(text),
-        Yaml::Boolean(b) => json!(b),
-        Yaml::Array(list) => Value::Array(list.iter().map(to_json).collect()),
-        Yaml::Hash(map) => {
-            let key = |key: &Yaml| match to_json(key) {
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            let map = map.iter().map(|(k, v)| (key(k), to_json(v)));
-            Value::Object(map.collect::<Map<_, _>>())
-        }
-        Yaml::Alias(_) | Yaml::Null | Yaml::BadValue => Value::Null,
-    }
+    let value = yaml::first(&read(path)?);
+    let value = value.map_err(|e| Failure::new(format!("{path}: {e}")).code(2))?;
+    Ok(value.unwrap_or(Value::Null))
 }
 
 const WIDTH: usize = 80;
@@ -417,22 +395,5 @@ fn show_stats(stats: &Value) {
         {
             outln!("{title}:  {} {unit}", pyjson::dumps(&of["stats"][key]));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jobspecs_are_yaml() {
-        let yaml = "version: 9999\nresources:\n  - {type: core, count: 2, exclusive: true}\nx: [1.5, ~, a]\n";
-        let documents = YamlLoader::load_from_str(yaml).unwrap();
-        let expected = json!({
-            "version": 9999,
-            "resources": [{"type": "core", "count": 2, "exclusive": true}],
-            "x": [1.5, null, "a"],
-        });
-        assert_eq!(to_json(&documents[0]), expected);
     }
 }

@@ -70,6 +70,15 @@ pub enum Reserved<Grant> {
     At(Time),
 }
 
+impl From<Match> for Reserved<Match> {
+    fn from(found: Match) -> Self {
+        match found.reserved {
+            true => Self::At(found.start),
+            false => Self::Started(found),
+        }
+    }
+}
+
 impl Matcher for Context {
     type Request = Request;
     type Grant = Match;
@@ -85,11 +94,9 @@ impl Matcher for Context {
         request: &Request,
         now: Time,
     ) -> Result<Reserved<Match>, Refusal> {
-        let found = self.submit(Op::AllocateOrElseReserve, job, request, now)?;
-        Ok(match found.reserved {
-            true => Reserved::At(found.start),
-            false => Reserved::Started(found),
-        })
+        Ok(self
+            .submit(Op::AllocateOrElseReserve, job, request, now)?
+            .into())
     }
 
     fn forget(&mut self, job: JobId) {
