@@ -19,6 +19,7 @@ pub mod host;
 mod log;
 mod program;
 mod rc;
+mod resident;
 mod router;
 pub mod run;
 mod state;

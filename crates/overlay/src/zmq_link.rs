@@ -6,6 +6,7 @@
 //! apart before they have said a word. Socket monitors say when a connection breaks.
 
 mod driver;
+mod ready;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::keys::{KeyPair, PublicKey};
 use crate::transport::{Control, Incoming, Peer, Session, Transport};
 use crate::tree::{Facts, Limits, Tree};
 use driver::Driver;
+use ready::Ready;
 
 const ZAP_ENDPOINT: &str = "inproc://zeromq.zap.01";
 const MONITOR_CHILDREN: &str = "inproc://monitor-children";
@@ -227,9 +229,10 @@ impl Bound {
             parent_monitor,
             _context: self.context,
         };
+        let ready = Ready::new(&sockets, &wake).map_err(failed("watch a socket"))?;
         let tree = Tree::new(facts, limits);
         let signals = (wake.clone(), pending.clone());
-        let driver = Driver::new(sockets, tree, keys, backlog.clone(), rx, signals, sink);
+        let driver = Driver::new((sockets, ready), tree, keys, backlog.clone(), rx, signals, sink);
         let thread = std::thread::Builder::new()
             .name("overlay".into())
             .spawn(move || driver.run())?;

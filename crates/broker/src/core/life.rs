@@ -22,6 +22,7 @@ use crate::child::{Abort, abort};
 use crate::log::entry;
 use crate::program::{Program, has_terminal, leads_job};
 use crate::rc::{self, Script};
+use crate::resident;
 use crate::router::Input;
 use crate::state::{Event, State};
 
@@ -406,6 +407,7 @@ impl Core {
     fn enter_run(&mut self) {
         if !self.is_root() {
             self.look_up();
+            resident::release_code();
             return;
         }
         let running = (self.setup.hooks.running)(self.handle.clone());

@@ -4,7 +4,6 @@
 //! [`crate::backlog`] for its bounds.
 
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
+use super::ready::{Ready, Source};
 use super::{Command, identity, session};
 use crate::backlog::{Backlog, Queue};
 use crate::frame::Frame;
@@ -45,6 +45,7 @@ pub(super) struct Sockets {
 
 pub(super) struct Driver<F> {
     sockets: Sockets,
+    ready: Ready,
     tree: Tree,
     origin: Instant,
     /// Public keys of brokers that may connect, with the rank they belong to.
@@ -70,7 +71,7 @@ enum Sent {
 
 impl<F: FnMut(Incoming)> Driver<F> {
     pub(super) fn new(
-        sockets: Sockets,
+        (sockets, ready): (Sockets, Ready),
         tree: Tree,
         keys: HashMap<PublicKey, Option<u32>>,
         backlog: Backlog,
@@ -80,6 +81,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
     ) -> Self {
         Self {
             sockets,
+            ready,
             tree,
             origin: Instant::now(),
             keys: keys.into_iter().map(|(key, rank)| (key.0, rank)).collect(),
@@ -101,31 +103,16 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     pub(super) fn run(mut self) {
-        let wake_fd = self.wake.as_raw_fd();
-        loop {
-            let sockets = &self.sockets;
-            let mut items = vec![zmq::PollItem::from_fd(wake_fd, zmq::POLLIN)];
-            items.push(sockets.zap.as_poll_item(zmq::POLLIN));
-            let others = [
-                &sockets.router,
-                &sockets.dealer,
-                &sockets.child_monitor,
-                &sockets.parent_monitor,
-            ];
-            let others = others.into_iter().flatten();
-            items.extend(others.map(|s| s.as_poll_item(zmq::POLLIN)));
-            match zmq::poll(&mut items, self.patience()) {
-                Ok(_) | Err(zmq::Error::EINTR) => {}
-                Err(_) => return,
-            }
-            drop(items);
+        while self.ready.wait(self.patience()).is_ok() {
             self.authenticate();
             self.watch();
+            let open = self.commands();
+            self.flush();
+            // After sending, which may take in the news of a socket.
             self.read_children();
             self.read_parent();
-            let open = self.commands();
+            // After reading: who has been heard is not taken for silent.
             self.pass_time();
-            self.flush();
             self.work();
             if !open {
                 return;
@@ -133,8 +120,8 @@ impl<F: FnMut(Incoming)> Driver<F> {
         }
     }
 
-    /// Milliseconds until something is due.
-    fn patience(&self) -> i64 {
+    /// Time until something is due.
+    fn patience(&self) -> Duration {
         let now = self.now();
         let mut until = self.ticked + TICK;
         if let Some(probe) = self.probes.first() {
@@ -144,8 +131,8 @@ impl<F: FnMut(Incoming)> Driver<F> {
         if full(&self.up) || self.down.values().any(full) {
             until = until.min(now + RETRY);
         }
-        // One more, for a rest of less than a millisecond would be no rest.
-        until.saturating_sub(now).as_millis() as i64 + 1
+        // More, for a rest of less than a millisecond would be no rest.
+        until.saturating_sub(now) + Duration::from_millis(1)
     }
 
     fn pass_time(&mut self) {
@@ -163,6 +150,9 @@ impl<F: FnMut(Incoming)> Driver<F> {
 
     /// Answer ZAP requests: CURVE keys of brokers that may connect, and no others.
     fn authenticate(&mut self) {
+        if !self.ready.take(Source::Authentication) {
+            return;
+        }
         while let Ok(parts) = self.sockets.zap.recv_multipart(zmq::DONTWAIT) {
             // version, request id, domain, address, identity, mechanism, credentials (RFC 27/ZAP)
             let key = match parts.as_slice() {
@@ -193,7 +183,9 @@ impl<F: FnMut(Incoming)> Driver<F> {
     /// What the socket monitors say.
     fn watch(&mut self) {
         let now = self.now();
-        if let Some(monitor) = &self.sockets.child_monitor {
+        if self.ready.take(Source::ChildMonitor)
+            && let Some(monitor) = &self.sockets.child_monitor
+        {
             let mut broken = false;
             while monitor.recv_multipart(zmq::DONTWAIT).is_ok() {
                 broken = true;
@@ -205,6 +197,9 @@ impl<F: FnMut(Incoming)> Driver<F> {
                 self.probes.dedup_by(|b, a| *b < *a + PROBES[1] / 2);
             }
         }
+        if !self.ready.take(Source::ParentMonitor) {
+            return;
+        }
         while let Some(monitor) = &self.sockets.parent_monitor {
             let Ok(parts) = monitor.recv_multipart(zmq::DONTWAIT) else {
                 break;
@@ -214,6 +209,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
                 Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED) => self.tree.parent_connected(now),
                 Some(zmq::SocketEvent::DISCONNECTED) => {
                     // What arrived before comes first: it may be a farewell.
+                    self.ready.mark(Source::Parent);
                     self.read_parent();
                     self.tree.parent_disconnected();
                 }
@@ -224,6 +220,9 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     fn read_children(&mut self) {
+        if !self.ready.take(Source::Children) {
+            return;
+        }
         for _ in 0..TURN {
             let Some(router) = &self.sockets.router else {
                 return;
@@ -244,10 +243,13 @@ impl<F: FnMut(Incoming)> Driver<F> {
                 }
             }
         }
-        // More may be waiting; poll reports level-triggered readiness for it.
+        self.ready.mark(Source::Children);
     }
 
     fn read_parent(&mut self) {
+        if !self.ready.take(Source::Parent) {
+            return;
+        }
         for _ in 0..TURN {
             let Some(dealer) = &self.sockets.dealer else {
                 return;
@@ -260,10 +262,14 @@ impl<F: FnMut(Incoming)> Driver<F> {
                 self.work();
             }
         }
+        self.ready.mark(Source::Parent);
     }
 
     /// Do what the broker has asked for; false when it has dropped its end.
     fn commands(&mut self) -> bool {
+        if !self.ready.take(Source::Commands) {
+            return true;
+        }
         let _ = self.wake.read();
         // A swap, not a store: who finds it set before this must have its command seen below.
         self.pending.swap(false, Ordering::AcqRel);
@@ -341,6 +347,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     fn send_up(&mut self, bytes: Vec<u8>) {
+        self.ready.mark(Source::Parent);
         if self.up.is_empty() && matches!(self.try_up(&bytes), Sent::Done) {
             return;
         }
@@ -354,6 +361,7 @@ impl<F: FnMut(Incoming)> Driver<F> {
     }
 
     fn send_down(&mut self, session: Session, bytes: Vec<u8>) {
+        self.ready.mark(Source::Children);
         if self.down.get(&session).is_none_or(Queue::is_empty) {
             match self.try_down(session, &bytes) {
                 Sent::Done => return,
@@ -377,6 +385,12 @@ impl<F: FnMut(Incoming)> Driver<F> {
 
     /// Offer what waits to the sockets again.
     fn flush(&mut self) {
+        if !self.up.is_empty() {
+            self.ready.mark(Source::Parent);
+        }
+        if !self.down.is_empty() {
+            self.ready.mark(Source::Children);
+        }
         while let Some(bytes) = self.up.front() {
             if matches!(self.try_up(bytes), Sent::Full) {
                 break;
