@@ -145,12 +145,12 @@ async fn after_restart(store: &dyn Backing, kept: usize) {
     namespaces(store).await;
 }
 
-fn run(f: impl Future<Output = ()>) {
+fn run<T>(f: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap()
-        .block_on(f);
+        .block_on(f)
 }
 
 /// Megabytes come in several answers, each with something in it.
@@ -206,6 +206,63 @@ fn sqlite() {
         let store = Sqlite::open(&path, Durability::Off).await.unwrap();
         assert_eq!(store.count().await.unwrap(), 0);
         store.close().await;
+    });
+}
+
+async fn journaled(dir: &Path, turn: usize, durability: Durability) -> Journaled<Sqlite> {
+    let sqlite = Sqlite::open(&dir.join("content.sqlite"), durability).await;
+    let settings = journal::Settings { turn, syncs: true };
+    let journal = dir.join("content.journal");
+    Journaled::open(sqlite.unwrap(), &journal, settings)
+        .await
+        .unwrap()
+}
+
+#[test]
+fn sqlite_behind_a_journal() {
+    for turn in [1, 1000, 16 << 20] {
+        run(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = journaled(dir.path(), turn, Durability::Full).await;
+            suite(&store, 5).await;
+            much_at_once(&store).await;
+            store.close().await;
+            assert!(!journal::is_there(&dir.path().join("content.journal")));
+            let store = journaled(dir.path(), turn, Durability::Full).await;
+            after_restart(&store, 5).await;
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn a_journal_that_was_left_is_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let batch = |n: u64| vec![blob(&format!("of {n}")), blob(&"x".repeat(n as usize % 90))];
+    let root = |n: u64| Roots::of(PRIMARY, json!({ "sequence": n }));
+    let sequence = |kept: Vec<Value>| kept.first().map_or(0, |c| c["sequence"].as_u64().unwrap());
+    let mut last = 0;
+    // Each time it ends as in a crash, before the files have changed turns or after.
+    for batches in [3, 1, 0, 200, 40] {
+        last = run(async {
+            let store = journaled(dir.path(), 1000, Durability::Full).await;
+            assert_eq!(sequence(store.checkpoints().await.unwrap()), last);
+            for n in 1..=last {
+                for (blobref, data) in batch(n) {
+                    assert_eq!(load(&store, blobref).await.unwrap(), Some(data), "{n}");
+                }
+            }
+            for n in last + 1..=last + batches {
+                store.store_batch(batch(n), root(n)).await.unwrap();
+            }
+            last + batches
+        });
+    }
+    // Without the journal, what only that held is not there.
+    journal::remove(&dir.path().join("content.journal")).unwrap();
+    run(async {
+        let store = journaled(dir.path(), 1000, Durability::Full).await;
+        assert!(sequence(store.checkpoints().await.unwrap()) < last);
     });
 }
 

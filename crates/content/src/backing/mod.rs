@@ -12,6 +12,7 @@ pub mod collector;
 #[cfg(test)]
 mod contract;
 mod files;
+pub mod journal;
 pub mod module;
 mod server;
 mod sqlite;
@@ -29,6 +30,7 @@ use crate::BlobRef;
 use crate::roots::Roots;
 
 pub use files::Files;
+pub use journal::Journaled;
 pub use sqlite::{Durability, Sqlite};
 
 /// Why a backing store failed.

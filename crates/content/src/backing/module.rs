@@ -9,6 +9,7 @@ use client::module::{Context, ModuleError};
 use client::{Handle, Node, RpcError};
 use serde_json::{Value, json};
 
+use super::journal::{self, Journaled, Settings};
 use super::server::serve;
 use super::sqlite::Options;
 use super::{Backing as _, BackingError, Durability, Files, Sqlite};
@@ -43,8 +44,13 @@ async fn place(handle: &Handle) -> Result<(PathBuf, Durability), ModuleError> {
 
 /// The module `content-sqlite`. Arguments, also in the table of its name: `truncate`, `journal_mode=`, `synchronous=`.
 pub async fn sqlite(ctx: Context) -> Result<(), ModuleError> {
-    let (dir, durability) = place(&ctx.handle).await?;
+    let (dir, mut durability) = place(&ctx.handle).await?;
     let path = dir.join("content.sqlite");
+    let before = dir.join("content.journal");
+    if journal::is_there(&before) {
+        // It holds what was acknowledged when the file was to stay.
+        durability = Durability::Full;
+    }
     let mut options = Options::new(durability);
     let config: Value = match ctx.handle.call("config.get", Node::Any, &json!({})).await {
         Ok(config) => config,
@@ -64,22 +70,35 @@ pub async fn sqlite(ctx: Context) -> Result<(), ModuleError> {
     }
     for arg in &ctx.args {
         match arg.split_once('=') {
-            None if arg == "truncate" => Sqlite::remove(&path)?,
+            None if arg == "truncate" => {
+                Sqlite::remove(&path)?;
+                journal::remove(&before)?;
+            }
             Some(("journal_mode", mode)) => options.set_journal_mode(mode)?,
             Some(("synchronous", mode)) => options.set_synchronous(mode)?,
             _ => return Err(ModuleError::unknown_argument(arg)),
         }
     }
+    let syncs = options.syncs();
     let store = Sqlite::open_with(&path, options).await?;
     let config = &store.describe()["config"];
     let word = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
-    let (journal, synchronous) = (word("journal_mode"), word("synchronous"));
+    let (mode, synchronous) = (word("journal_mode"), word("synchronous"));
     let text = format!(
-        "{} ({} bytes) journal_mode={journal} synchronous={synchronous}",
+        "{} ({} bytes) journal_mode={mode} synchronous={synchronous}",
         path.display(),
         store.used().await?
     );
     ctx.handle.say(&ctx.name, libc::LOG_DEBUG as u8, &text);
+    // A file that goes away with the instance is written behind anyway.
+    if durability == Durability::Off {
+        return serve(ctx, store, true).await;
+    }
+    let settings = Settings {
+        syncs,
+        ..Settings::default()
+    };
+    let store = Journaled::open(store, &before, settings).await?;
     serve(ctx, store, true).await
 }
 

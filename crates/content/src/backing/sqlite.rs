@@ -123,6 +123,12 @@ impl Options {
         Ok(())
     }
 
+    /// Whether a transaction is synced before it is acknowledged.
+    pub fn syncs(&self) -> bool {
+        use SqliteSynchronous::{Extra, Full};
+        matches!(self.synchronous, Extra | Full)
+    }
+
     fn describe(&self) -> Value {
         let text = |debug: String| debug.to_uppercase();
         json!({
