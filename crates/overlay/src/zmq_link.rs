@@ -232,7 +232,15 @@ impl Bound {
         let ready = Ready::new(&sockets, &wake).map_err(failed("watch a socket"))?;
         let tree = Tree::new(facts, limits);
         let signals = (wake.clone(), pending.clone());
-        let driver = Driver::new((sockets, ready), tree, keys, backlog.clone(), rx, signals, sink);
+        let driver = Driver::new(
+            (sockets, ready),
+            tree,
+            keys,
+            backlog.clone(),
+            rx,
+            signals,
+            sink,
+        );
         let thread = std::thread::Builder::new()
             .name("overlay".into())
             .spawn(move || driver.run())?;

@@ -36,7 +36,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         .request(&options.common, &options.command, &[])?;
     if attach::debugger::is_there() {
         let option = "system.shell.options.stop-tasks-in-exec";
-        request.jobspec.set_attribute(option, 1.into());
+        request.jobspec.attributes.set(option, 1.into());
     }
     if options.common.dry_run {
         outln!("{}", request.text());

@@ -69,8 +69,7 @@ pub struct PerResource {
 pub struct JobspecBuilder {
     command: Vec<String>,
     shape: Shape,
-    system: Map<String, Value>,
-    user: Option<Map<String, Value>>,
+    attributes: Attributes,
     script: Option<(String, String)>,
 }
 
@@ -88,8 +87,10 @@ impl JobspecBuilder {
                 nodes: None,
                 exclusive: false,
             },
-            system,
-            user: None,
+            attributes: Attributes {
+                system,
+                ..Attributes::default()
+            },
             script: None,
         }
     }
@@ -180,7 +181,9 @@ impl JobspecBuilder {
 
     /// The time limit in seconds.
     pub fn duration(mut self, seconds: f64) -> JobspecBuilder {
-        self.system.insert("duration".into(), json!(seconds));
+        self.attributes
+            .system
+            .insert("duration".into(), json!(seconds));
         self
     }
 
@@ -193,13 +196,15 @@ impl JobspecBuilder {
             .into_iter()
             .map(|(k, v)| (k.into(), Value::String(v.into())))
             .collect();
-        self.system.insert("environment".into(), map.into());
+        self.attributes
+            .system
+            .insert("environment".into(), map.into());
         self
     }
 
     /// Sets the working directory of tasks.
     pub fn cwd(mut self, path: &str) -> JobspecBuilder {
-        self.system.insert("cwd".into(), json!(path));
+        self.attributes.system.insert("cwd".into(), json!(path));
         self
     }
 
@@ -290,24 +295,17 @@ impl JobspecBuilder {
 
     /// A shell option by dotted path.
     pub fn shell_option(mut self, path: &str, value: Value) -> JobspecBuilder {
-        set_path(&mut self.system, &format!("shell.options.{path}"), value);
+        set_path(
+            &mut self.attributes.system,
+            &format!("shell.options.{path}"),
+            value,
+        );
         self
     }
 
-    /// An attribute by dotted path, with the prefixes of `--setattr`: `user.`, `system.`,
-    /// `attributes.` or a leading dot; otherwise below `system`.
+    /// An attribute by dotted path; see [`Attributes::set`].
     pub fn attribute(mut self, path: &str, value: Value) -> JobspecBuilder {
-        let path = path
-            .strip_prefix("attributes.")
-            .or(path.strip_prefix('.'))
-            .unwrap_or(path);
-        match path.strip_prefix("user.") {
-            Some(rest) => set_path(self.user.get_or_insert_default(), rest, value),
-            None => {
-                let path = path.strip_prefix("system.").unwrap_or(path);
-                set_path(&mut self.system, path, value);
-            }
-        }
+        self.attributes.set(path, value);
         self
     }
 
@@ -322,7 +320,11 @@ impl JobspecBuilder {
             entry.insert("encoding".into(), json!("utf-8"));
         }
         // A file name may hold dots, so it is not set by path.
-        let files = self.system.entry("files").or_insert_with(|| json!({}));
+        let files = self
+            .attributes
+            .system
+            .entry("files")
+            .or_insert_with(|| json!({}));
         if let Value::Object(files) = files {
             files.insert(path.to_owned(), entry.into());
         }
@@ -350,10 +352,7 @@ impl JobspecBuilder {
                 count,
                 extra: Map::new(),
             }],
-            attributes: Attributes {
-                system: self.system,
-                user: self.user,
-            },
+            attributes: self.attributes,
             version: 1,
         };
         if jobspec.check_v1().is_err() {

@@ -94,6 +94,26 @@ pub struct Attributes {
     pub system: Map<String, Value>,
     /// What users keep.
     pub user: Option<Map<String, Value>>,
+    /// What was set besides: nothing in a jobspec that was parsed, for RFC 14 knows no more.
+    pub other: Map<String, Value>,
+}
+
+impl Attributes {
+    /// Sets an attribute by dotted path. `system.` and `user.` lead the path as they are, and so does anything behind
+    /// `attributes.` or a leading dot; any other path is below `system` (flux-submit(1), `--setattr`).
+    pub fn set(&mut self, path: &str, value: Value) {
+        let absolute = path.strip_prefix("attributes.").or(path.strip_prefix('.'));
+        let path = absolute.unwrap_or(path);
+        if let Some(rest) = path.strip_prefix("user.") {
+            set_path(self.user.get_or_insert_default(), rest, value);
+        } else if let Some(rest) = path.strip_prefix("system.") {
+            set_path(&mut self.system, rest, value);
+        } else if absolute.is_some() {
+            set_path(&mut self.other, path, value);
+        } else {
+            set_path(&mut self.system, path, value);
+        }
+    }
 }
 
 /// The resource request of a version 1 jobspec in numbers.
@@ -139,6 +159,9 @@ impl Serialize for Attributes {
         map.serialize_entry("system", &self.system)?;
         if let Some(user) = &self.user {
             map.serialize_entry("user", user)?;
+        }
+        for (key, value) in &self.other {
+            map.serialize_entry(key, value)?;
         }
         map.end()
     }
@@ -285,24 +308,6 @@ impl Jobspec {
             Some(TaskCount::PerResource { count, .. }) => count.saturating_mul(nslots),
             None => 0,
         }
-    }
-
-    /// Sets an attribute by dotted path. `attributes.`, `system.` and `user.` lead the path as
-    /// they are; any other path is below `system`.
-    pub fn set_attribute(&mut self, path: &str, value: Value) {
-        let path = path
-            .strip_prefix("attributes.")
-            .or(path.strip_prefix('.'))
-            .unwrap_or(path);
-        let (map, path) = if let Some(rest) = path.strip_prefix("user.") {
-            (self.attributes.user.get_or_insert_default(), rest)
-        } else {
-            (
-                &mut self.attributes.system,
-                path.strip_prefix("system.").unwrap_or(path),
-            )
-        };
-        set_path(map, path, value);
     }
 }
 

@@ -384,7 +384,11 @@ fn attributes(value: Value, version: u32) -> Result<Attributes, JobspecError> {
         },
     }
     check_system(&system, &at_system)?;
-    Ok(Attributes { system, user })
+    Ok(Attributes {
+        system,
+        user,
+        other: Map::new(),
+    })
 }
 
 /// The whole request must be one that version 1 can count.

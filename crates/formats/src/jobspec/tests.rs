@@ -207,10 +207,12 @@ fn built_like_the_submission_commands() {
             .bank("bank")
             .shell_option("x", json!(1))
             .attribute("foo", json!(2))
-            .attribute("user.x", json!(1)),
+            .attribute("attributes.system.bar.baz", json!(3))
+            .attribute(".user.x", json!(1))
+            .attribute("user.y", json!(2)),
         r#"{"resources": [{"type": "node", "count": 2, "with": [{"type": "slot", "count": 2, "with": [{"type": "core", "count": 2}, {"type": "gpu", "count": 1}], "label": "task"}]}],
             "tasks": [{"command": ["hostname"], "slot": "task", "count": {"per_slot": 1}}],
-            "attributes": {"system": {"duration": 5400.0, "environment": {"A": "b"}, "cwd": "/tmp/wa", "job": {"name": "foo"}, "queue": "batch", "bank": "bank", "shell": {"options": {"x": 1}}, "foo": 2}, "user": {"x": 1}}, "version": 1}"#,
+            "attributes": {"system": {"duration": 5400.0, "environment": {"A": "b"}, "cwd": "/tmp/wa", "job": {"name": "foo"}, "queue": "batch", "bank": "bank", "shell": {"options": {"x": 1}}, "foo": 2, "bar": {"baz": 3}}, "user": {"x": 1, "y": 2}}, "version": 1}"#,
     );
     same(
         base(&["hostname"]).slots(5, 1, 0, Some(2), false),
@@ -330,4 +332,16 @@ proptest! {
             prop_assert_eq!((counts.slot_size, counts.slot_gpus, counts.exclusive), (cores, gpus, exclusive));
         }
     }
+}
+
+#[test]
+fn attributes_besides_system_and_user_are_written_and_refused() {
+    let built = JobspecBuilder::new(["true"])
+        .attribute(".z.y", json!(1))
+        .build()
+        .unwrap();
+    let value = serde_json::to_value(&built).unwrap();
+    assert_eq!(value["attributes"]["z"], json!({"y": 1}));
+    let e = Jobspec::from_value(value).unwrap_err();
+    assert!(e.to_string().contains("unknown key 'z'"), "{e}");
 }

@@ -153,10 +153,13 @@ impl Job {
                 if let Some(options) = jobspec.shell_options().cloned() {
                     let kept = options.into_iter().filter(|(key, _)| key != path);
                     jobspec
-                        .set_attribute("system.shell.options", kept.collect::<Map<_, _>>().into());
+                        .attributes
+                        .set("system.shell.options", kept.collect::<Map<_, _>>().into());
                 }
             }
-            (value, _) => jobspec.set_attribute(&format!("system.shell.options.{path}"), value),
+            (value, _) => jobspec
+                .attributes
+                .set(&format!("system.shell.options.{path}"), value),
         }
     }
 
