@@ -13,7 +13,7 @@ use nix::libc::c_void;
 use nix::sys::mman::{MmapAdvise, madvise};
 
 /// Let go of all mapped code. What is used again is mapped again from the page cache.
-pub fn release_code() {
+pub(crate) fn release_code() {
     // Without /proc nothing is released, and nothing else is lost.
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else {
         return;

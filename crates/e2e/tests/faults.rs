@@ -146,7 +146,7 @@ fn a_full_run_directory_does_not_end_an_instance() {
     let inner = "
         head -c $((4194304 - 262144)) /dev/zero >small/ballast
         flux kvs put before=1
-        flux kvs put --raw big=- <big 2>&1 | grep -o 'is full' || flux kvs get --raw big | cmp - big
+        flux kvs put --raw big=- <big 2>&1 | grep -o 'No space left' || flux kvs get --raw big | cmp - big
         flux kvs get before
         flux exec -r 1 flux getattr rank
         rm small/ballast
@@ -163,7 +163,7 @@ fn a_full_run_directory_does_not_end_an_instance() {
     let out = site.run("unshare", ["--mount", "sh", "-euc", &script]);
     let then = "1\n1\n2\nserved\n";
     out.success()
-        .expect_stdout(&format!("{then}is full\n{then}"));
+        .expect_stdout(&format!("{then}No space left\n{then}"));
 }
 
 /// Two network namespaces with a cable between them.
@@ -237,6 +237,7 @@ fn a_cut_cable_loses_the_broker_at_its_end_and_no_other() {
         first=$(flux exec -r 1 flux getattr broker.pid)
         flux exec -r 1 flux getattr hostname
         flux ping --count=1 --rank=1 broker >/dev/null
+        flux run -N2 true
         ip -n {b} link set cable down
         flux overlay status --timeout=0 --rank=1 --wait=lost 2>&1 | grep -o 'No route to host'
         wait_for degraded
