@@ -12,17 +12,19 @@ rustPlatform.buildRustPackage {
   cargoBuildFlags = [
     "--package"
     "fluxion"
+    "--package"
+    "cli"
     "--bins"
   ];
   dontCargoInstall = true;
   installPhase = ''
     runHook preInstall
-    for program in resource-query fluxion-sim; do
+    for program in flux resource-query fluxion-sim; do
       install -D -m 755 target/${stdenv.hostPlatform.rust.cargoShortTarget}/release/$program $out/bin/$program
     done
     runHook postInstall
   '';
   meta = ferroflux.meta // {
-    mainProgram = "resource-query";
+    mainProgram = "flux";
   };
 }
