@@ -5,11 +5,13 @@ let
   tests = [
     "cluster"
     "faults"
+    "users"
   ];
   checked =
-    name: command:
-    pkgs.ferroflux.overrideAttrs (_: {
+    name: tool: command:
+    pkgs.ferroflux.overrideAttrs (built: {
       pname = "ferroflux-${name}";
+      nativeBuildInputs = built.nativeBuildInputs ++ [ tool ];
       buildPhase = ''
         runHook preBuild
         ${command}
@@ -22,8 +24,8 @@ in
 {
   build = pkgs.ferroflux;
   tests = pkgs.ferroflux.override { doCheck = true; };
-  clippy = checked "clippy" "cargo clippy --workspace --all-targets --offline -- -D warnings";
-  fmt = checked "fmt" "cargo fmt --check";
+  clippy = checked "clippy" pkgs.clippy "cargo clippy --workspace --all-targets --offline -- -D warnings";
+  fmt = checked "fmt" pkgs.rustfmt "cargo fmt --check";
   module = import ./module-check.nix { inherit pkgs; };
 }
 // lib.genAttrs (map (name: "vm-${name}") tests) (

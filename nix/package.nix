@@ -1,6 +1,7 @@
 # The programs, the PMI libraries, headers, manual pages and completions.
 {
   lib,
+  stdenv,
   rustPlatform,
   pkg-config,
   zeromq,
@@ -32,6 +33,7 @@ rustPlatform.buildRustPackage {
       ../docs
       ../etc
       ../examples
+      ../fuzz/corpus
       ../scripts
       ../xtask
     ];
@@ -63,7 +65,7 @@ rustPlatform.buildRustPackage {
   installPhase = ''
     runHook preInstall
     patchShebangs scripts
-    BINDIR=target/$CARGO_BUILD_TARGET/release PREFIX=$out STRIP= scripts/install.sh
+    BINDIR=target/${stdenv.hostPlatform.rust.cargoShortTarget}/release PREFIX=$out STRIP= scripts/install.sh
     runHook postInstall
   '';
 

@@ -13,9 +13,9 @@ cd "$(dirname "$0")/.."
 #   python3          scripts of bench/
 PACKAGES="build-essential pkg-config libzmq3-dev libhwloc-dev mpich libmpich-dev python3"
 # What only some checks need; they say so where it is missing.
-#   nix-bin          reads the Nix files
+#   nix-bin, shellcheck, systemd  read the files of their kind
 #   the rest         starts virtual machines: vm-tests/README.md
-WANTED="nix-bin qemu-system-x86 qemu-utils mmdebstrap vde2 busybox-static e2fsprogs"
+WANTED="nix-bin shellcheck systemd qemu-system-x86 qemu-utils mmdebstrap vde2 busybox-static e2fsprogs"
 
 installed() {
     dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed

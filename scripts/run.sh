@@ -17,7 +17,7 @@ export PATH
 
 mkdir -p examples/build
 for name in ring allreduce; do
-    if [ ! "examples/build/$name" -nt "examples/$name.c" ]; then
+    if [ -z "$(find examples/build -name "$name" -newer "examples/$name.c")" ]; then
         mpicc -std=c11 -O2 -Wall -Wextra -o "examples/build/$name" "examples/$name.c"
     fi
 done

@@ -26,7 +26,6 @@ with subtest("what has run is remembered"):
     assert jobs.split() == ["COMPLETED"] * 2, jobs
 
 with subtest("an MPI program talks over the network"):
-    # Its output counts, not its end: over libfabric on machines as slow as these, MPICH 4.0 sometimes never leaves
-    # MPI_Finalize, with two ranks in the last PMI barrier and the third still on its way there.
+    # Its output counts, not its end: MPICH 4.0 over UCX sometimes never leaves MPI_Finalize (docs/testing.md).
     said = head.succeed(flux("flux run -t 60s -N3 -n3 flux-test-ring || true"), timeout=180)
     assert "ring: 3 hops, sum of ranks 3" in said, said

@@ -6,7 +6,6 @@
 }:
 let
   cfg = config.services.flux;
-  isLeader = cfg.role == "leader";
   attributes = {
     "cron.directory" = "/etc/flux/system/cron.d";
     rundir = "/run/flux";
@@ -38,7 +37,10 @@ in
       description = "Flux resource manager";
       documentation = [ "man:flux-broker(1)" ];
       wantedBy = [ "multi-user.target" ];
-      wants = [ "network-online.target" ];
+      wants = [
+        "network-online.target"
+        "munge.service"
+      ];
       after = [
         "network-online.target"
         "munge.service"
@@ -50,7 +52,6 @@ in
       ];
       # A new configuration is taken over without a restart, which other nodes would notice.
       reloadTriggers = [ config.environment.etc."flux/system/conf.d/flux.toml".source ];
-      unitConfig.RequiresMountsFor = lib.optional isLeader "/var/lib/flux";
 
       serviceConfig = {
         Type = "notify";
@@ -65,6 +66,8 @@ in
         StateDirectory = "flux";
         StateDirectoryMode = "0700";
         SyslogIdentifier = "flux";
+        # Lingering gives the user of the instance a systemd of its own, for jobs run under it.
+        ExecStartPre = "+-${config.systemd.package}/bin/loginctl enable-linger flux";
         ExecStart = lib.escapeShellArgs (
           [
             "${cfg.package}/bin/flux"
@@ -84,15 +87,18 @@ in
         KillMode = "process";
         # The broker makes cgroups for what it runs.
         Delegate = true;
-
-        # What jobs of the owner do not need either.
-        NoNewPrivileges = !cfg.multiUser.enable;
+        # Fabrics pin memory.
+        LimitMEMLOCK = "infinity";
+      }
+      # What jobs of the owner do not need either. Each of these implies NoNewPrivileges for a user other than root, and
+      # those who run jobs of others need privileges.
+      // lib.optionalAttrs (!cfg.multiUser.enable) {
+        NoNewPrivileges = true;
         ProtectKernelModules = true;
         ProtectKernelLogs = true;
         ProtectClock = true;
-        RestrictSUIDSGID = !cfg.multiUser.enable;
+        RestrictSUIDSGID = true;
         LockPersonality = true;
-        LimitMEMLOCK = "infinity";
       };
     };
   };

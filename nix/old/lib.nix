@@ -14,6 +14,14 @@ final: prev: {
     unions = files: files;
     toSource = { root, ... }: root;
   };
+  systems = prev.systems // {
+    elaborate =
+      args:
+      let
+        platform = prev.systems.elaborate args;
+      in
+      platform // { rust.cargoShortTarget = platform.config; };
+  };
   mkPackageOption =
     pkgs: name: _:
     prev.mkOption {

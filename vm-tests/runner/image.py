@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-UNITS = REPOSITORY / "vm-tests" / "units"
 CACHE = Path(os.environ.get("FERROFLUX_VM_CACHE", Path.home() / ".cache" / "ferroflux-vm"))
 PACKAGES = [
     "systemd", "systemd-sysv", "udev", "dbus", "iproute2", "iputils-ping", "procps",
@@ -165,22 +164,3 @@ def root():
             filesystem(tree, path, 1024, "root")
 
     return cached(f"root-{RECIPE}.ext4", make)
-
-
-def payload(programs, extra, path):
-    """The disk with the programs, where the generated unit has them. `extra` are further programs for tests."""
-    store = (UNITS / "package").read_text().strip()
-    with tempfile.TemporaryDirectory() as work:
-        tree = Path(work)
-        env = dict(os.environ, PREFIX=store.replace("/nix/store", "/store"), DESTDIR=str(tree), BINDIR=str(programs), UNITDIR="/none")
-        run(REPOSITORY / "scripts" / "install.sh", env=env)
-        shutil.rmtree(tree / "none", ignore_errors=True)
-        (tree / "units").mkdir()
-        for unit in UNITS.iterdir():
-            shutil.copy(unit, tree / "units")
-        # All machines of a test share one certificate.
-        run(programs / "flux", "keygen", tree / "units" / "curve.cert")
-        (tree / "bin").mkdir()
-        for program in extra:
-            shutil.copy(program, tree / "bin")
-        filesystem(tree, path, 256, "payload")

@@ -20,8 +20,9 @@ class Failed(Exception):
 class Machine:
     """One virtual machine: its disk stays when it crashes."""
 
-    def __init__(self, name, number, network, place, image, say):
-        self.name, self.number, self.network, self.image = name, number, network, image
+    def __init__(self, name, names, network, place, image, say):
+        self.name, self.names, self.network, self.image = name, names, network, image
+        self.number = names.index(name) + 1
         self.place = place / name
         self.place.mkdir()
         self.say = lambda text: say(f"{name}: {text}")
@@ -57,7 +58,7 @@ class Machine:
         self._meet(began)
 
     def _meet(self, began):
-        """Wait for the root shell, then give the machine its address and its part in the cluster."""
+        """Wait for the root shell, then run what gives the machine its address and, maybe, its part in a cluster."""
         self.shell = None
         while self.shell is None:
             if self.qemu.poll() is not None:
@@ -78,7 +79,7 @@ class Machine:
                 shell.close()
                 time.sleep(1)
         self.shell.settimeout(None)
-        self.succeed(f"/payload/units/join {self.number} {' '.join(self.image.names)}")
+        self.succeed(f"{self.image.setup} {self.number} {' '.join(self.names)}")
         self.say(f"is up after {time.monotonic() - began:.0f} s")
 
     def control(self, command, **arguments):

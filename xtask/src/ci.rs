@@ -41,47 +41,12 @@ fn skipped(what: &str, tool: &str, instead: &str) {
     eprintln!("==> !!! {what}: {tool} is not installed; {instead}");
 }
 
-/// Every .nix file is one; what they mean is for `nix flake check`.
-fn nix_files(root: &Path) -> anyhow::Result<()> {
-    eprintln!("==> nix-instantiate --parse");
-    let listed = Command::new("git")
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.nix",
-        ])
-        .current_dir(root)
-        .output()
-        .context("git ls-files")?;
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let files: Vec<&str> = listed.lines().filter(|f| root.join(f).exists()).collect();
-    let parsed = Command::new("nix-instantiate")
-        .arg("--parse")
-        .args(&files)
-        .current_dir(root)
-        .stdout(Stdio::null())
-        .status();
-    match parsed {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => bail!("failed ({status}): nix-instantiate --parse"),
-        Err(_) => {
-            skipped(
-                "Nix files are NOT READ",
-                "nix-instantiate",
-                "apt-get install nix-bin",
-            );
-            Ok(())
-        }
-    }
-}
-
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let start = Instant::now();
     step(root, &["fmt", "--all", "--check"])?;
     eprintln!("==> tidy");
     crate::tidy::run(root)?;
+    crate::foreign::check(root)?;
     step(
         root,
         &[
@@ -129,7 +94,6 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     }
     step(root, &["test", "--workspace", "--doc"])?;
     step(root, &["doc", "--workspace", "--no-deps"])?;
-    nix_files(root)?;
     eprintln!("==> vm cluster");
     crate::vm::scenario(root, "dev", "cluster")?;
     eprintln!("==> all good in {:.0} s", start.elapsed().as_secs_f64());

@@ -179,6 +179,45 @@ allow-guests = true' 2>&1 | grep -o 'unknown field .allow-guests.'
 }
 
 #[test]
+fn other_users_cannot_have_the_owner_run_their_programs() {
+    if !nix::unistd::getuid().is_root() || !e2e::installed("setpriv") {
+        return e2e::skipped("other users need root and setpriv");
+    }
+    let site = Site::new();
+    site.run("chmod", ["755", "."]).success();
+    let script = "
+        guest() { setpriv --reuid=65534 --regid=65534 --clear-groups $(command -v flux) \"$@\" 2>&1; }
+        flux config load <<< '[access]
+allow-guest-user = true'
+        guest run id -u || echo refused
+        guest jobs -A -a -n
+        guest job kill $(flux submit sleep inf) || true
+        guest cancel --all || true
+        flux jobs -n -o {state}
+    ";
+    let outcome = site
+        .flux([
+            "broker",
+            &format!("-Srundir={}", site.path().display()),
+            "bash",
+            "-c",
+            script,
+        ])
+        .success();
+    let lines = outcome.lines();
+    assert!(
+        lines[0].contains("only the instance owner can use sign-type=none"),
+        "{outcome}"
+    );
+    assert_eq!(lines[1], "refused", "{outcome}");
+    assert!(
+        lines[2].contains("guests may only send signals to their own jobs"),
+        "{outcome}"
+    );
+    assert_eq!(lines.last(), Some(&"RUN"), "{outcome}");
+}
+
+#[test]
 fn an_instance_whose_store_is_damaged_ends_at_once() {
     let site = Site::new();
     let state = site.path().join("state");

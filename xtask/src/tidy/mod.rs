@@ -7,6 +7,7 @@ mod edges;
 mod manifest;
 mod rules;
 mod source;
+mod units;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -118,6 +119,11 @@ fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     findings.extend(docs::check(ARCHITECTURE, &architecture, &crates, |path| {
         root.join(path).exists()
     }));
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).context(path.to_owned());
+    findings.extend(units::check(
+        &text(units::PACKAGED)?,
+        &text(units::GENERATED)?,
+    ));
     for path in &files {
         if rules::concerns(path) {
             let bytes = std::fs::read(root.join(path))?;

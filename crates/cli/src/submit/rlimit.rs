@@ -1,28 +1,30 @@
 //! Resource limits a job gets: the submitter's soft limits, changed by the rules of `--rlimit`.
 
+use nix::libc::RLIM_INFINITY;
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
 use crate::error::Failure;
 use crate::submit::pattern::Pattern;
 
 /// All limits by the names the job shell knows, in the order of their numbers.
-const LIMITS: [(&str, libc::__rlimit_resource_t); 16] = [
-    ("cpu", libc::RLIMIT_CPU),
-    ("fsize", libc::RLIMIT_FSIZE),
-    ("data", libc::RLIMIT_DATA),
-    ("stack", libc::RLIMIT_STACK),
-    ("core", libc::RLIMIT_CORE),
-    ("rss", libc::RLIMIT_RSS),
-    ("nproc", libc::RLIMIT_NPROC),
-    ("nofile", libc::RLIMIT_NOFILE),
-    ("memlock", libc::RLIMIT_MEMLOCK),
-    ("as", libc::RLIMIT_AS),
-    ("locks", libc::RLIMIT_LOCKS),
-    ("sigpending", libc::RLIMIT_SIGPENDING),
-    ("msgqueue", libc::RLIMIT_MSGQUEUE),
-    ("nice", libc::RLIMIT_NICE),
-    ("rtprio", libc::RLIMIT_RTPRIO),
-    ("rttime", libc::RLIMIT_RTTIME),
+const LIMITS: [(&str, Resource); 16] = [
+    ("cpu", Resource::RLIMIT_CPU),
+    ("fsize", Resource::RLIMIT_FSIZE),
+    ("data", Resource::RLIMIT_DATA),
+    ("stack", Resource::RLIMIT_STACK),
+    ("core", Resource::RLIMIT_CORE),
+    ("rss", Resource::RLIMIT_RSS),
+    ("nproc", Resource::RLIMIT_NPROC),
+    ("nofile", Resource::RLIMIT_NOFILE),
+    ("memlock", Resource::RLIMIT_MEMLOCK),
+    ("as", Resource::RLIMIT_AS),
+    ("locks", Resource::RLIMIT_LOCKS),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
+    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
+    ("nice", Resource::RLIMIT_NICE),
+    ("rtprio", Resource::RLIMIT_RTPRIO),
+    ("rttime", Resource::RLIMIT_RTTIME),
 ];
 
 /// Limits that are not passed on unless asked for: they belong to a host, not to a user's wish.
@@ -37,17 +39,11 @@ const LOCAL: [&str; 7] = [
 ];
 
 /// A soft limit of this process; -1 is unlimited.
-fn current(resource: libc::__rlimit_resource_t) -> i64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: plain system call that fills the struct it is given.
-    let failed = unsafe { libc::getrlimit(resource, &mut limit) } != 0;
-    if failed || limit.rlim_cur == libc::RLIM_INFINITY {
-        return -1;
+fn current(resource: Resource) -> i64 {
+    match getrlimit(resource) {
+        Ok((soft, _)) if soft != RLIM_INFINITY => i64::try_from(soft).unwrap_or(-1),
+        _ => -1,
     }
-    i64::try_from(limit.rlim_cur).unwrap_or(-1)
 }
 
 /// The limits after applying the rules of all `--rlimit` options.
@@ -57,7 +53,7 @@ pub(super) fn filter(options: &[String]) -> Result<Map<String, Value>, Failure> 
 
 fn filter_from(
     options: &[String],
-    current: impl Fn(libc::__rlimit_resource_t) -> i64,
+    current: impl Fn(Resource) -> i64,
 ) -> Result<Map<String, Value>, Failure> {
     let mut limits = Map::new();
     for (name, resource) in LIMITS {
@@ -110,7 +106,7 @@ mod tests {
     fn rules() {
         let run = |rules: &[&str]| {
             let rules: Vec<String> = rules.iter().map(|r| (*r).to_owned()).collect();
-            filter_from(&rules, i64::from)
+            filter_from(&rules, |resource| resource as i64)
                 .map(Value::Object)
                 .map_err(|e| e.message)
         };

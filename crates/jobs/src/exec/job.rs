@@ -48,6 +48,9 @@ impl Start {
     }
 }
 
+/// Why jobs of others than the owner do not run: privileges are needed to start programs as another user.
+const NO_IMP: &str = "only the owner of the instance can run programs here: there is no IMP";
+
 /// State of one shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shell {
@@ -90,6 +93,12 @@ pub(super) async fn run(
     let report = Reporter::new(site.handle.clone(), request, start.id);
     if mock::options(&start.jobspec).is_some() {
         mock::run(&site, &report, &start, &mut control).await;
+        return;
+    }
+    if start.userid != site.owner {
+        // Its programs would do as the owner what another user wants.
+        report.exception("exec", NO_IMP);
+        report.released();
         return;
     }
     let guest = Guest::new(site.handle.clone(), start.id);

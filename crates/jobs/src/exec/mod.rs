@@ -60,6 +60,8 @@ pub(crate) struct Site {
     handle: Handle,
     /// The job shell.
     shell: String,
+    /// Whose instance this is, and whose programs jobs are.
+    owner: u32,
     config: Arc<Config>,
     /// The instance is kept when it ends, so that it may come back.
     is_kept: bool,
@@ -123,9 +125,14 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let config = Config::parse(&config, &args).map_err(ModuleError::invalid)?;
     let is_kept = handle.getattr("statedir-cleanup").await.as_deref() == Ok("0");
     let shell = handle.getattr("conf.shell_path").await?;
+    let owner = handle.getattr("security.owner").await?;
+    let owner = owner
+        .parse()
+        .map_err(|e| ModuleError::invalid(format!("security.owner={owner}: {e}")))?;
     let site = Site {
         handle,
         shell,
+        owner,
         config: Arc::new(config),
         is_kept,
     };

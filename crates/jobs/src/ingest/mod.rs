@@ -338,7 +338,7 @@ fn candidate(msg: &Message) -> Result<Candidate, RpcError> {
         let text = "only the instance owner can submit with flags waitable or novalidate";
         return Err(RpcError::new(libc::EINVAL, text));
     }
-    let text = sign::unwrap(&signed, msg.userid())?;
+    let text = sign::unwrap(&signed, msg.userid(), msg.is_owner())?;
     let jobspec = serde_json::from_str(&text)
         .map_err(|e| RpcError::new(libc::EINVAL, format!("jobspec: {e}")))?;
     Ok(Candidate {

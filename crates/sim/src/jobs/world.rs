@@ -224,6 +224,8 @@ impl World {
         self.note(|| "the broker starts".to_owned());
         self.exchange.set_attr("statedir-cleanup", "0");
         self.exchange.set_attr("conf.shell_path", "/flux-shell");
+        self.exchange
+            .set_attr("security.owner", &super::clients::OWNER.to_string());
         self.module("content", &["await-backing"], content::cache::main);
         let (_, handle) = self.exchange.attach(0, None);
         self.spawn(async move {
