@@ -73,6 +73,40 @@ fn what_can_never_run_is_denied() {
 }
 
 #[test]
+fn the_scheduler_says_what_becomes_of_jobs_whose_queue_is_gone() {
+    let site = Site::new();
+    let outcome = script(
+        &site,
+        "",
+        "",
+        "
+        flux module remove sched-fluxion-qmanager
+        nowhere=$(flux submit true)
+        printf '[queues.batch]\\n' >queues.toml
+        flux config load queues.toml
+        flux queue start --quiet --all
+        batch=$(flux submit -q batch true)
+        stopped=$(flux submit -q batch --urgency=hold true)
+        flux job wait-event $batch priority >/dev/null
+        flux module load sched-fluxion-qmanager
+        flux job wait-event $nowhere clean >/dev/null
+        flux job wait-event $batch clean >/dev/null
+        flux module remove sched-fluxion-qmanager
+        flux job urgency $stopped default
+        flux job wait-event $stopped priority >/dev/null
+        flux config load </dev/null
+        flux module load sched-fluxion-qmanager
+        flux job wait-event $stopped clean >/dev/null
+        for id in $nowhere $batch $stopped; do flux job eventlog $id | grep -oE 'note=.*|status=0'; done
+        rm queues.toml
+        ",
+    );
+    outcome.expect_stdout(
+        "note=\"queue (default) doesn't exist\"\nstatus=0\nnote=\"queue (batch) doesn't exist\"\n",
+    );
+}
+
+#[test]
 fn each_module_is_reloaded_under_jobs() {
     for format in ["rv1", "rv1_nosched"] {
         let site = Site::new();
@@ -86,6 +120,7 @@ fn each_module_is_reloaded_under_jobs() {
             ids=$(flux submit --cc=1-30 -n1 --setattr=exec.test.run_duration=0.01s true)
             flux module remove sched-fluxion-qmanager
             flux module load sched-fluxion-qmanager queue-policy=easy
+            flux dmesg | grep -c 'scheduler: hello +partial-ok'
             flux module reload job-manager
             flux module remove sched-fluxion-qmanager
             flux module reload sched-fluxion-resource $RESOURCE
@@ -103,7 +138,7 @@ fn each_module_is_reloaded_under_jobs() {
             ",
         );
         outcome.expect_stdout(
-            " 30 COMPLETED\nR_lite\": [{\"rank\": \"0-1\", \"children\": {\"core\": \"1-3\"}}], \"nodelist\n\
+            "3\n 30 COMPLETED\nR_lite\": [{\"rank\": \"0-1\", \"children\": {\"core\": \"1-3\"}}], \"nodelist\n\
             1 pending\nnull\n",
         );
     }

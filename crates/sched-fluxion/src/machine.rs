@@ -16,7 +16,7 @@ use wire::RpcError;
 
 use crate::options::Options;
 use crate::perf::Tally;
-use crate::r::{is_complete, moment, renumber, term};
+use crate::r::{moment, promises_graph, renumber, term};
 
 /// This second.
 pub fn now() -> Time {
@@ -116,8 +116,8 @@ impl Machine {
     pub fn from_r(mut r: Value, options: &Options) -> Result<Machine, Error> {
         let begin = Instant::now();
         let mut scheduling = r.get_mut("scheduling").map(Value::take).unwrap_or_default();
-        let use_graph = options.load_format != "rv1exec_force" && is_complete(&scheduling);
-        let (text, format, ranks) = if scheduling.get("graph").is_some() && use_graph {
+        let use_graph = options.load_format != "rv1exec_force" && promises_graph(&scheduling);
+        let (text, format, ranks) = if use_graph {
             let ranks = renumber(&r, &mut scheduling);
             (scheduling.to_string(), Format::Jgf, ranks)
         } else {
@@ -584,5 +584,32 @@ impl Matcher for Machine {
         self.overhead.remove(&job);
         // A job that has nothing is what is wanted.
         let _ = self.context.cancel(job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_a_graph_must_be_one() {
+        let nonsense = [
+            json!("nonsense"),
+            json!(7),
+            json!({}),
+            json!({"graph": "x"}),
+            json!({"graph": {"nodes": [1], "edges": []}}),
+        ];
+        for scheduling in nonsense {
+            let r = json!({"version": 1, "scheduling": scheduling, "execution": {"nodelist": ["n0"],
+                "R_lite": [{"rank": "0", "children": {"core": "0"}}], "starttime": 0, "expiration": 0}});
+            let as_read = Machine::from_r(r.clone(), &Options::default());
+            assert!(as_read.is_err(), "{scheduling}");
+            let forced = Options {
+                load_format: "rv1exec_force".into(),
+                ..Options::default()
+            };
+            assert!(Machine::from_r(r, &forced).is_ok());
+        }
     }
 }
