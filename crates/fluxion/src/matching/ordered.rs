@@ -325,6 +325,7 @@ mod tests {
     use crate::request;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     /// Racks of nodes, nodes of cores; ids of nodes are unique and as mixed as `seed` says.
     fn machine(policy: &str, seed: u64) -> Context {
@@ -421,6 +422,31 @@ mod tests {
                 context.cancel(job).expect("it is there");
             }
             prop_assert_eq!(context.ledger().busy(), 0);
+        }
+
+        /// A reservation begins at the first moment a job ends at which a walk finds what is asked for.
+        #[test]
+        fn reservations_are_as_early_as_can_be(
+            jobs in proptest::collection::vec((resources(), 1..40i64), 1..24),
+            policy in prop::sample::select(vec!["first", "firstnodex", "high", "lonode", "hinodex"]),
+        ) {
+            let mut context = machine(policy, 0);
+            let (mut ends, mut now) = (BTreeSet::new(), 0);
+            for (job, (resources, duration)) in (1i64..).zip(jobs) {
+                now += i64::from(job % 7 == 0);
+                let text = jobspec(resources, duration);
+                let request = context.request(&request::parse(&text).expect("right")).expect("right");
+                let walk = Field { indices: &[], ..context.field(None) };
+                let fits = |start: i64, now: bool| {
+                    let window = Window { start, end: start + duration, now };
+                    walk.find(&request, window, &mut (0, 0)).is_ok()
+                };
+                let moments = || ends.range(now + 1..).copied().find(|at| fits(*at, false));
+                let expected = if fits(now, true) { Some(now) } else { moments() };
+                let found = context.submit(Op::AllocateOrElseReserve, job, &request, now).ok();
+                prop_assert_eq!(found.as_ref().map(|f| f.start), expected, "{}", text);
+                ends.extend(found.map(|f| f.end));
+            }
         }
     }
 }

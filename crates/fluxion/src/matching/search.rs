@@ -379,14 +379,19 @@ impl<'a> Search<'a> {
         out: &mut Evals,
     ) {
         let graph = self.graph;
-        // Of many children a few are looked at: a heap costs less than sorting them.
+        // Of many children a few are looked at: a heap costs less than sorting them. Leaves all weigh the same.
         let weighed = |c| (self.ledger.weight(c), graph.uniq(c), c);
-        let mut children: BinaryHeap<(u32, u64, Vertex)> = graph.children(v).map(weighed).collect();
+        let row = graph.row_below(v);
+        let mut heap: BinaryHeap<(u32, u64, Vertex)> = match row {
+            Some(_) => BinaryHeap::new(),
+            None => graph.children(v).map(weighed).collect(),
+        };
+        let mut row = row.into_iter().flatten().rev().map(Vertex);
         let mut shares: Vec<(Word, u64, Share)> = level
             .iter()
             .map(|e| (e.kind, 0, Share::of(e.most())))
             .collect();
-        while let Some((_, _, child)) = children.pop() {
+        while let Some(child) = row.next().or_else(|| heap.pop().map(|c| c.2)) {
             let kind = graph.kind(child);
             let has_enough = |s: &(Word, u64, Share)| s.0 == kind && s.2.shares() >= slots;
             if shares.iter().any(has_enough) {
