@@ -73,6 +73,41 @@ fn what_can_never_run_is_denied() {
 }
 
 #[test]
+fn the_scheduler_says_what_becomes_of_jobs_whose_queue_is_gone() {
+    let site = Site::new();
+    let outcome = script(
+        &site,
+        "",
+        "",
+        "
+        flux module remove sched-fluxion-qmanager
+        nowhere=$(flux submit true)
+        printf '[queues.batch]\\n' >queues.toml
+        flux config load queues.toml
+        flux queue start --quiet --all
+        batch=$(flux submit -q batch true)
+        stopped=$(flux submit -q batch --urgency=hold true)
+        flux job wait-event $batch priority >/dev/null
+        flux module load sched-fluxion-qmanager
+        flux job wait-event $nowhere clean >/dev/null
+        flux job wait-event $batch clean >/dev/null
+        flux module remove sched-fluxion-qmanager
+        flux job urgency $stopped default
+        flux job wait-event $stopped priority >/dev/null
+        flux config load </dev/null
+        flux module load sched-fluxion-qmanager
+        flux job wait-event $stopped clean >/dev/null
+        for id in $nowhere $batch $stopped; do flux job eventlog $id | grep -oE 'note=\"[^\"]*|status=0'; done
+        flux dmesg | grep -q 'scheduler: hello +partial-ok' && echo greeted
+        rm queues.toml
+        ",
+    );
+    outcome.expect_stdout(
+        "note=\"queue (default) doesn't exist\nstatus=0\nnote=\"queue (batch) doesn't exist\ngreeted\n",
+    );
+}
+
+#[test]
 fn each_module_is_reloaded_under_jobs() {
     for format in ["rv1", "rv1_nosched"] {
         let site = Site::new();

@@ -339,7 +339,7 @@ impl Context {
 
     /// What a JSON graph lists.
     pub fn listed_in_jgf(&self, text: &str) -> Result<Vec<Selected>, Error> {
-        Ok(jgf::Document::parse(text)?.chosen(&self.graph)?)
+        Ok(jgf::Document::new(text).chosen(&self.graph)?)
     }
 
     /// What the execution section of an R lists.
@@ -478,7 +478,7 @@ impl Context {
 
     /// Adds what a JSON graph lists and this graph has not. Jobs keep what they have.
     pub fn grow(&mut self, text: &str) -> Result<(), Error> {
-        let document = jgf::Document::parse(text)?;
+        let document = jgf::Document::new(text);
         let graph = &self.graph;
         let mut failed = None;
         let edited = graph.edit(

@@ -1,6 +1,6 @@
 //! Looking for what a request may have, and when.
 
-use crate::matching::{Field, Selection, Visits};
+use crate::matching::{Field, Lack, Selection, Visits};
 use crate::plan::{JobId, Time, Window};
 use crate::request::Request;
 
@@ -95,7 +95,7 @@ impl Look<'_> {
         }
     }
 
-    fn at(&self, start: Time, now: bool, visits: &mut Visits) -> Result<Selection, u64> {
+    fn at(&self, start: Time, now: bool, visits: &mut Visits) -> Result<Selection, Lack> {
         let window = Window {
             start,
             end: start.saturating_add(self.duration),
@@ -117,13 +117,13 @@ impl Look<'_> {
         while let Some(start) = ledger.first_fit(graph, from, self.duration, &self.request.demand) {
             // What is missing has to come from jobs that end: a vertex that does not do is held in
             // the window, and goes on being in the way until that hold ends.
-            let missing = match self.at(start, false, visits) {
+            let lack = match self.at(start, false, visits) {
                 Ok(selection) => return self.made(selection, start, true),
-                Err(missing) => missing,
+                Err(lack) => lack,
             };
-            match ledger.next_end(start, missing) {
-                Some(next) => from = next,
-                None => break,
+            match ledger.next_end(start, lack.nodes) {
+                Some(next) if lack.until < Time::MAX => from = next.max(lack.until),
+                _ => break,
             }
         }
         self.ever(visits).and(Err(MatchError::Busy))

@@ -5,6 +5,7 @@
 //!
 //! A target panics when something does not hold; refusing input is always fine.
 
+mod graphs;
 mod stored;
 mod text;
 mod trees;
@@ -25,12 +26,17 @@ pub const TARGETS: &[Target] = &[
     ("frame", wire_bytes::frame),
     ("fsd", text::fsd),
     ("glob", wire_bytes::glob),
+    ("graph_grug", graphs::grug),
+    ("graph_hwloc", graphs::hwloc),
+    ("graph_jgf", graphs::jgf),
+    ("graph_rv1", graphs::rv1),
     ("hostlist", text::hostlist),
     ("hwloc", text::hwloc),
     ("idset", text::idset),
     ("iodata", trees::iodata),
     ("jobid", text::jobid),
     ("jobspec", trees::jobspec),
+    ("matching", graphs::matching),
     ("message", wire_bytes::message),
     ("query", text::query),
     ("queues", trees::queues),

@@ -16,7 +16,7 @@ use wire::RpcError;
 
 use crate::options::Options;
 use crate::perf::Tally;
-use crate::r::{is_complete, moment, renumber, term};
+use crate::r::{moment, promises_graph, renumber, term};
 
 /// This second.
 pub fn now() -> Time {
@@ -116,8 +116,8 @@ impl Machine {
     pub fn from_r(mut r: Value, options: &Options) -> Result<Machine, Error> {
         let begin = Instant::now();
         let mut scheduling = r.get_mut("scheduling").map(Value::take).unwrap_or_default();
-        let use_graph = options.load_format != "rv1exec_force" && is_complete(&scheduling);
-        let (text, format, ranks) = if scheduling.get("graph").is_some() && use_graph {
+        let use_graph = options.load_format != "rv1exec_force" && promises_graph(&scheduling);
+        let (text, format, ranks) = if use_graph {
             let ranks = renumber(&r, &mut scheduling);
             (scheduling.to_string(), Format::Jgf, ranks)
         } else {
@@ -586,3 +586,6 @@ impl Matcher for Machine {
         let _ = self.context.cancel(job);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,18 +35,21 @@ pub(crate) fn term(r: &Value) -> Result<(f64, f64), RpcError> {
     Ok((start, end))
 }
 
-/// Whether a graph in R has all its vertices.
-pub(crate) fn is_complete(scheduling: &Value) -> bool {
-    let writer = scheduling.get("writer").and_then(Value::as_str);
-    !writer.is_some_and(|w| w.contains("shorthand"))
+/// Whether an R's `scheduling` has to be a graph with all its vertices: unless there is none, its writer left some out, or
+/// its writer writes something else.
+pub(crate) fn promises_graph(scheduling: &Value) -> bool {
+    match scheduling.get("writer").and_then(Value::as_str) {
+        None => !scheduling.is_null(),
+        Some(writer) => !writer.contains("shorthand") && scheduling.get("graph").is_some(),
+    }
 }
 
 /// A JSON graph gets the ranks, and the ids of cores, that its R has: those of the instance, which differ from the
 /// enclosing one's. Each in its order. Returns the pairs of ranks.
 pub(crate) fn renumber(r: &Value, scheduling: &mut Value) -> Vec<(i64, i64)> {
     let cores = cores_of(r);
-    let nodes = scheduling["graph"]["nodes"].as_array_mut();
-    let Some(nodes) = nodes else {
+    let nodes = scheduling.pointer_mut("/graph/nodes");
+    let Some(nodes) = nodes.and_then(Value::as_array_mut) else {
         return Vec::new();
     };
     let rank_of = |node: &Value| node["metadata"]["rank"].as_i64().filter(|r| *r >= 0);
@@ -148,6 +151,25 @@ mod tests {
         assert_eq!(renumber(&r, &mut graph), [(3, 0), (7, 1)]);
         let expected = json!([node(-1), node(1), core(1, 1), core(1, 0), core(0, 2)]);
         assert_eq!(graph["graph"]["nodes"], expected);
+    }
+
+    #[test]
+    fn graphs_in_r() {
+        let graph = json!({"nodes": []});
+        for (scheduling, promises) in [
+            (Value::Null, false),
+            (json!({"graph": graph}), true),
+            (json!({"graph": graph, "writer": "fluxion:jgf"}), true),
+            (
+                json!({"graph": graph, "writer": "fluxion:jgf_shorthand"}),
+                false,
+            ),
+            (json!({"writer": "fluxion:none", "trees": []}), false),
+            (json!({}), true),
+            (json!("nonsense"), true),
+        ] {
+            assert_eq!(promises_graph(&scheduling), promises, "{scheduling}");
+        }
     }
 
     #[test]

@@ -86,6 +86,10 @@ impl Queues {
         for free in round.free {
             self.free(machine, &free);
         }
+        if !round.drop.is_empty() {
+            // What was set aside for one queue's jobs is there for those of others.
+            self.resources_changed();
+        }
         for job in round.drop {
             if let Some(waiting) = self.waiting.remove(&key(job)) {
                 if let Some(Opened { queue, .. }) = self.queues.get_mut(&waiting.queue) {
@@ -230,9 +234,6 @@ impl Queues {
             .and_then(|(job, _)| self.waiting.get(&job));
         let first = first.map(|w| w.place);
         let again = queue.len() < before && before > *depth && !queue.is_empty();
-        if again {
-            queue.resources_changed();
-        }
         for change in changes {
             self.changed(machine, change, first, outcome);
         }

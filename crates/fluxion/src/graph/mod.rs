@@ -165,6 +165,14 @@ impl Graph {
             .map(Vertex)
     }
 
+    /// The numbers of a vertex's children if nothing is below these and their numbers in files ascend, as is usual.
+    pub(crate) fn row_below(&self, v: Vertex) -> Option<Range<u32>> {
+        let below = v.0 + 1..self.end[v.at()];
+        let range = below.start as usize..below.end as usize;
+        let is_row = self.parent[range.clone()].iter().all(|p| *p == v.0);
+        (is_row && self.uniq[range].is_sorted()).then_some(below)
+    }
+
     /// What contains it, what contains that, up to the root.
     pub fn ancestors(&self, v: Vertex) -> impl Iterator<Item = Vertex> + '_ {
         std::iter::successors(self.parent(v), |p| self.parent(*p))

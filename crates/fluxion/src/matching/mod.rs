@@ -14,6 +14,7 @@ mod share;
 pub use index::Index;
 pub use nodes::{NodeIndex, NodeSet};
 pub use policy::{Order, Policy, PolicyError, Score};
+pub use search::Lack;
 pub use selection::{Selected, Selection, Step};
 
 use crate::graph::{Graph, Word};
@@ -51,13 +52,13 @@ pub fn wanted_index(request: &Request, graph: &Graph, policy: Policy) -> Option<
 pub type Visits = (u64, u64);
 
 impl Field<'_> {
-    /// What a request may have in a window; or how many nodes were missing, as far as is known.
+    /// What a request may have in a window; or what was lacking, as far as is known.
     pub fn find(
         &self,
         request: &Request,
         window: Window,
         visits: &mut Visits,
-    ) -> Result<Selection, u64> {
+    ) -> Result<Selection, Lack> {
         self.select(request, Mode::At(window), visits)
     }
 
@@ -66,7 +67,12 @@ impl Field<'_> {
         self.select(request, Mode::Ever, visits).ok()
     }
 
-    fn select(&self, request: &Request, mode: Mode, visits: &mut Visits) -> Result<Selection, u64> {
+    fn select(
+        &self,
+        request: &Request,
+        mode: Mode,
+        visits: &mut Visits,
+    ) -> Result<Selection, Lack> {
         let node = self.graph.words().find("node");
         let mut search = Search {
             graph: self.graph,
@@ -80,12 +86,14 @@ impl Field<'_> {
             ordered: false,
             inside: 0,
             labels: Vec::new(),
-            missing: 1,
+            lack: Lack::UNKNOWN,
             visits: (0, 0),
         };
         let mut whole: Vec<Word> = request.whole.clone();
         whole.extend(node.filter(|_| self.policy.node_exclusive));
+        let mut lack = Lack::HOPELESS;
         let found = request.variants.iter().find_map(|variant| {
+            search.lack = Lack::UNKNOWN;
             let way = Way::of(variant, self.graph, self.policy);
             let ordered = way.and_then(|way| {
                 let index = self.indices.iter().find(|i| i.kind() == way.kind())?;
@@ -100,12 +108,14 @@ impl Field<'_> {
                     search.run_ordered(variant, way, index)
                 }
                 _ => search.run(variant),
-            }?;
+            };
+            lack = lack.or(search.lack);
+            let top = top?;
             let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
             Some(selection).filter(|s| !s.is_empty())
         });
         visits.0 += search.visits.0;
         visits.1 += search.visits.1;
-        found.ok_or(search.missing)
+        found.ok_or(lack)
     }
 }

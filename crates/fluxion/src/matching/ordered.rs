@@ -6,9 +6,11 @@
 
 use super::evals::{Evals, Group};
 use super::index::{Index, UNTOUCHED, counted_first};
+use super::nodes::NodeSet;
 use super::policy::Policy;
-use super::search::{Mode, Search};
+use super::search::{Lack, Mode, Search};
 use crate::graph::{Graph, SLOT, Vertex, Word};
+use crate::plan::{Time, Window};
 use crate::request::Entry;
 
 /// Types with fewer vertices are walked.
@@ -125,7 +127,7 @@ impl Search<'_> {
             }
         }
         if matches!(way, Way::Direct(kind) if Some(kind) == self.node) {
-            self.missing = least.saturating_sub(evals.total(level[0].kind)).max(1);
+            self.lack.nodes = least.saturating_sub(evals.total(level[0].kind)).max(1);
         }
         // What comes from inside nodes has an order of its own.
         evals.sorted = !matches!(way, Way::Inside(_));
@@ -145,24 +147,96 @@ impl Search<'_> {
     /// inside them.
     pub(super) fn count(&mut self, level: &[Entry], way: Way, index: &Index) -> Option<()> {
         let (least, need) = (self.least(level), self.need(level, way, index));
+        let all = self.graph.of_kind(index.kind()).len();
+        let exclusive = level[0].exclusive == Some(true);
+        let mut above = None;
         let mut found = 0;
         let mut place = 0;
-        while found < least {
+        let mut times = Vec::new();
+        while found < least && place < all {
             let Some((at, v)) = index.next(place, need) else {
-                self.missing = least - found;
-                return None;
+                break;
             };
             place = at + 1;
-            let exclusive = level[0].exclusive == Some(true);
             let admitted =
-                self.admit(v, level, exclusive).is_some() && self.enter(v, level).is_some();
+                self.admit(v, level, exclusive).is_some() && self.lets_in(v, level, &mut above);
             found += u64::from(admitted);
-            if place >= self.graph.of_kind(index.kind()).len() && found < least {
-                self.missing = least - found;
-                return None;
+            let Mode::At(window) = self.mode else {
+                continue;
+            };
+            match admitted {
+                true => times.push((window.start, v)),
+                false => times.push((self.not_before(v, &level[0], window), v)),
             }
         }
-        Some(())
+        if found >= least {
+            return Some(());
+        }
+        self.lack = Lack {
+            nodes: least - found,
+            until: self.together(times, least, &level[0]),
+        };
+        None
+    }
+
+    /// The earliest moment since which so many vertices might do together; `times` says when each might at the earliest.
+    fn together(&self, mut times: Vec<(Time, Vertex)>, least: u64, entry: &Entry) -> Time {
+        let last = usize::try_from(least - 1).unwrap_or(usize::MAX);
+        let Mode::At(window) = self.mode else {
+            return Time::MAX;
+        };
+        while last < times.len() {
+            let start = times.select_nth_unstable_by_key(last, |t| t.0).1.0;
+            if start == Time::MAX {
+                break;
+            }
+            let moved = Window {
+                start,
+                end: start.saturating_add(window.end - window.start),
+                now: false,
+            };
+            let mut ready = 0;
+            for (time, v) in &mut times {
+                if *time < start {
+                    *time = self.not_before(*v, entry, moved);
+                }
+                ready += u64::from(*time == start);
+                if ready >= least {
+                    return start;
+                }
+            }
+        }
+        Time::MAX
+    }
+
+    /// The earliest moment, not before a window, since which a vertex that is looked for directly might do, for all that is
+    /// known of it alone; the greatest if it never will.
+    fn not_before(&self, v: Vertex, entry: &Entry, window: Window) -> Time {
+        let excluded = |set: &NodeSet| set.concerns(entry.kind) && !set.contains(self.graph, v);
+        if !self.graph.is_up(v) || self.allowed.is_some_and(excluded) {
+            return Time::MAX;
+        }
+        let whole = self.policy.node_exclusive && Some(entry.kind) == self.node;
+        let untouched = whole || entry.exclusive == Some(true);
+        self.ledger
+            .not_before(self.graph, v, window, untouched, &entry.demand)
+            .unwrap_or(Time::MAX)
+    }
+
+    /// Whether everything above a vertex lets a search pass. Neighbours are often inside the same: `known` is the last one's
+    /// parent, and what was said of it.
+    fn lets_in(&self, v: Vertex, level: &[Entry], known: &mut Option<(Vertex, bool)>) -> bool {
+        let Some(parent) = self.graph.parent(v) else {
+            return true;
+        };
+        match *known {
+            Some((of, lets)) if of == parent => lets,
+            _ => {
+                let lets = self.enter(v, level).is_some();
+                *known = Some((parent, lets));
+                lets
+            }
+        }
     }
 
     /// The vertices of an index that a constraint leaves, if they are few, best first.
@@ -201,7 +275,7 @@ impl Search<'_> {
     }
 
     /// Whether everything above a vertex lets a search pass, and what that weighs.
-    fn enter(&mut self, v: Vertex, level: &[Entry]) -> Option<i64> {
+    fn enter(&self, v: Vertex, level: &[Entry]) -> Option<i64> {
         let mut inside = 0;
         for a in self.graph.ancestors(v) {
             self.admit(a, level, false)?;
@@ -251,6 +325,7 @@ mod tests {
     use crate::request;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     /// Racks of nodes, nodes of cores; ids of nodes are unique and as mixed as `seed` says.
     fn machine(policy: &str, seed: u64) -> Context {
@@ -347,6 +422,31 @@ mod tests {
                 context.cancel(job).expect("it is there");
             }
             prop_assert_eq!(context.ledger().busy(), 0);
+        }
+
+        /// A reservation begins at the first moment a job ends at which a walk finds what is asked for.
+        #[test]
+        fn reservations_are_as_early_as_can_be(
+            jobs in proptest::collection::vec((resources(), 1..40i64), 1..24),
+            policy in prop::sample::select(vec!["first", "firstnodex", "high", "lonode", "hinodex"]),
+        ) {
+            let mut context = machine(policy, 0);
+            let (mut ends, mut now) = (BTreeSet::new(), 0);
+            for (job, (resources, duration)) in (1i64..).zip(jobs) {
+                now += i64::from(job % 7 == 0);
+                let text = jobspec(resources, duration);
+                let request = context.request(&request::parse(&text).expect("right")).expect("right");
+                let walk = Field { indices: &[], ..context.field(None) };
+                let fits = |start: i64, now: bool| {
+                    let window = Window { start, end: start + duration, now };
+                    walk.find(&request, window, &mut (0, 0)).is_ok()
+                };
+                let moments = || ends.range(now + 1..).copied().find(|at| fits(*at, false));
+                let expected = if fits(now, true) { Some(now) } else { moments() };
+                let found = context.submit(Op::AllocateOrElseReserve, job, &request, now).ok();
+                prop_assert_eq!(found.as_ref().map(|f| f.start), expected, "{}", text);
+                ends.extend(found.map(|f| f.end));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::nodes::NodeSet;
 use super::policy::{Order, Policy};
 use super::share::Share;
 use crate::graph::{Graph, SLOT, Vertex, Word};
-use crate::plan::{Ledger, Window};
+use crate::plan::{Ledger, Time, Window};
 use crate::request::Entry;
 use std::collections::BinaryHeap;
 
@@ -36,12 +36,42 @@ pub(super) struct Search<'a> {
     pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
-    /// After a search in vain, how many vertices of the type it followed it lacked.
-    pub(super) missing: u64,
+    /// What a search in vain lacked.
+    pub(super) lack: Lack,
     /// The labels that were met; picks have their numbers plus 1.
     pub(super) labels: Vec<Box<str>>,
     /// Vertices looked at, and those that would do.
     pub(super) visits: (u64, u64),
+}
+
+/// What a search in vain lacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// So many nodes at least have to become free.
+    pub nodes: u64,
+    /// It is in vain until then at least.
+    pub until: Time,
+}
+
+impl Lack {
+    /// Of a search of which nothing is known.
+    pub(super) const UNKNOWN: Lack = Lack {
+        nodes: 1,
+        until: Time::MIN,
+    };
+    /// Of a search in which nothing can succeed.
+    pub(super) const HOPELESS: Lack = Lack {
+        nodes: u64::MAX,
+        until: Time::MAX,
+    };
+
+    /// Of two searches of which one would do.
+    pub(super) fn or(self, other: Lack) -> Lack {
+        Lack {
+            nodes: self.nodes.min(other.nodes),
+            until: self.until.min(other.until),
+        }
+    }
 }
 
 /// What a level of the request means for a vertex.
@@ -349,14 +379,19 @@ impl<'a> Search<'a> {
         out: &mut Evals,
     ) {
         let graph = self.graph;
-        // Of many children a few are looked at: a heap costs less than sorting them.
+        // Of many children a few are looked at: a heap costs less than sorting them. Leaves all weigh the same.
         let weighed = |c| (self.ledger.weight(c), graph.uniq(c), c);
-        let mut children: BinaryHeap<(u32, u64, Vertex)> = graph.children(v).map(weighed).collect();
+        let row = graph.row_below(v);
+        let mut heap: BinaryHeap<(u32, u64, Vertex)> = match row {
+            Some(_) => BinaryHeap::new(),
+            None => graph.children(v).map(weighed).collect(),
+        };
+        let mut row = row.into_iter().flatten().rev().map(Vertex);
         let mut shares: Vec<(Word, u64, Share)> = level
             .iter()
             .map(|e| (e.kind, 0, Share::of(e.most())))
             .collect();
-        while let Some((_, _, child)) = children.pop() {
+        while let Some(child) = row.next().or_else(|| heap.pop().map(|c| c.2)) {
             let kind = graph.kind(child);
             let has_enough = |s: &(Word, u64, Share)| s.0 == kind && s.2.shares() >= slots;
             if shares.iter().any(has_enough) {

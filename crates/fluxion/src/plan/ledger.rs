@@ -70,6 +70,7 @@ struct Held {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
+    /// Who holds it; who begins first comes first.
     held: SmallVec<[Held; 1]>,
     /// How many jobs have something below.
     users: Timeline,
@@ -161,12 +162,14 @@ impl Ledger {
         self.ends
             .insert((term.end, term.job), holds.iter().map(nodes).sum());
         for hold in holds {
-            let (amount, whole) = (hold.amount, hold.whole);
-            self.state_mut(hold.vertex).held.push(Held {
+            let entry = Held {
                 term,
-                amount,
-                whole,
-            });
+                amount: hold.amount,
+                whole: hold.whole,
+            };
+            let held = &mut self.state_mut(hold.vertex).held;
+            let place = held.partition_point(|h| h.term.start <= term.start);
+            held.insert(place, entry);
         }
         self.count(graph, term, holds, 1);
         for hold in holds {
@@ -198,7 +201,7 @@ impl Ledger {
         for hold in holds {
             let held = &mut self.state_mut(hold.vertex).held;
             if let Some(i) = held.iter().position(|h| h.term.job == term.job) {
-                held.swap_remove(i);
+                held.remove(i);
             }
         }
         self.count(graph, term, holds, -1);
@@ -310,6 +313,45 @@ impl Ledger {
         }
         let overlaps = |h: &Held| h.term.start < window.end && window.start < h.term.end;
         !state.held.iter().any(overlaps) && state.users.max(window.start, window.end) == 0
+    }
+
+    /// The earliest moment, not before a window, since which a vertex may be had for as long as the window is, as far as
+    /// holds on all of it, users below it if it has to be untouched, and what is counted tell.
+    pub fn not_before(
+        &self,
+        graph: &Graph,
+        v: Vertex,
+        window: Window,
+        untouched: bool,
+        demand: &[(Word, i64)],
+    ) -> Option<Time> {
+        let Some(state) = self.state(v) else {
+            return Some(window.start);
+        };
+        let (size, duration) = (graph.size(v), window.end.saturating_sub(window.start));
+        let counted = self.filters.at(graph.kind(v));
+        let mut at = window.start;
+        loop {
+            let before = at;
+            for held in state.held.iter().filter(|h| untouched || h.amount >= size) {
+                if held.term.start >= at.saturating_add(duration) {
+                    break;
+                }
+                at = at.max(held.term.end);
+            }
+            if untouched {
+                at = state.users.first_fit(at, duration, 0)?;
+            }
+            for (kind, need) in demand {
+                let place = counted.iter().position(|c| c == kind);
+                if let Some(used) = place.and_then(|i| state.used.get(i)) {
+                    at = used.first_fit(at, duration, graph.total(v, *kind) - need)?;
+                }
+            }
+            if at == before {
+                return Some(at);
+            }
+        }
     }
 
     /// Whether what is below a vertex may have a demand in a window, as far as that is counted.

@@ -11,8 +11,10 @@
 //! | [`Policy::Hybrid`] | the first so many | it does not delay these |
 //! | [`Policy::Conservative`] | all that are looked at | it delays nobody |
 //!
-//! There is no clock: the moment comes in as an argument, and running twice without a change does
-//! nothing. Reservations are made anew in each run that has something to do.
+//! There is no clock: the moment comes in as an argument, and what was decided about
+//! a job stands until resources change or a reservation falls due: what could not start before cannot now. So jobs that
+//! come in cost what they and those behind them cost, and running twice without a change does nothing, but for jobs that
+//! come up to the depth behind those that left.
 
 mod config;
 
@@ -188,8 +190,10 @@ pub struct Queue<M: Matcher> {
     fresh: BTreeSet<Rank>,
     /// From where on jobs, but for fresh ones, know that they were not looked at, and why.
     passed_over: Option<(Rank, Reason)>,
-    /// Whether something happened since the last run.
+    /// Whether what was decided does not stand any more.
     stale: bool,
+    /// Whether jobs left in the last run, so that others come up that were too far behind.
+    advanced: bool,
 }
 
 impl<M: Matcher> Queue<M> {
@@ -203,6 +207,7 @@ impl<M: Matcher> Queue<M> {
             fresh: BTreeSet::new(),
             passed_over: None,
             stale: false,
+            advanced: false,
         }
     }
 
@@ -223,16 +228,18 @@ impl<M: Matcher> Queue<M> {
 
     /// Adds a job; `order` decides among those of a priority. A job that is there is replaced.
     pub fn enqueue(&mut self, job: JobId, priority: u32, order: u64, request: M::Request) {
-        self.take(job);
-        let rank = (Reverse(priority), order, job);
-        self.ranks.insert(job, rank);
+        self.stale |= self.take(job).is_some();
         let waiting = Waiting {
             request,
             outlook: None,
         };
+        self.put((Reverse(priority), order, job), waiting);
+    }
+
+    fn put(&mut self, rank: Rank, waiting: Waiting<M::Request>) {
+        self.ranks.insert(rank.2, rank);
         self.order.insert(rank, waiting);
         self.fresh.insert(rank);
-        self.stale = true;
     }
 
     fn take(&mut self, job: JobId) -> Option<Waiting<M::Request>> {
@@ -251,17 +258,17 @@ impl<M: Matcher> Queue<M> {
 
     /// Gives a job another priority; whether it was there.
     pub fn prioritize(&mut self, job: JobId, priority: u32) -> bool {
-        let Some((_, order, _)) = self.ranks.get(&job).copied() else {
+        let Some(old) = self.ranks.get(&job).copied() else {
             return false;
         };
         let Some(waiting) = self.take(job) else {
             return false;
         };
-        let rank = (Reverse(priority), order, job);
-        self.ranks.insert(job, rank);
-        self.order.insert(rank, waiting);
-        self.fresh.insert(rank);
-        self.stale = true;
+        let new = (Reverse(priority), old.1, job);
+        // Others come up to where it was looked at.
+        let was_seen = self.passed_over.is_none_or(|(rank, _)| old < rank);
+        self.stale |= was_seen && new > old;
+        self.put(new, waiting);
         true
     }
 
@@ -273,21 +280,29 @@ impl<M: Matcher> Queue<M> {
     /// Starts what can start at a moment, sets aside what policy says, and returns what has changed.
     pub fn run(&mut self, matcher: &mut M, now: Time) -> Vec<Change<M::Grant>> {
         let mut changes = Vec::new();
-        if !std::mem::take(&mut self.stale) {
+        let Some(begin) = self.undecided(now) else {
             return changes;
-        }
-        for job in std::mem::take(&mut self.reserved) {
-            matcher.forget(job);
-        }
+        };
+        self.stale = false;
+        let mut reserved = std::mem::take(&mut self.reserved);
+        reserved.retain(|job| {
+            let stands = self.ranks.get(job).is_some_and(|rank| *rank < begin);
+            if !stands {
+                matcher.forget(*job);
+            }
+            stands
+        });
         let plan = self.settings.reservations();
+        let depth = self.settings.depths.queue;
+        let before = self.order.range(..begin).take(depth).count();
         let mut gone = Vec::new();
-        let mut reserved = BTreeSet::new();
         // Requests that could not start in this run: the same again cannot either.
         let mut failed: Vec<&M::Request> = Vec::new();
-        let mut blocked = false;
-        let mut passed_over = None;
-        let depth = self.settings.depths.queue;
-        for (i, (rank, waiting)) in self.order.iter_mut().enumerate() {
+        // Who was looked at and is still here could not start.
+        let mut blocked = plan == 0 && before > 0;
+        let known = self.passed_over.filter(|_| blocked);
+        let mut passed_over = known;
+        for (i, (rank, waiting)) in (before..).zip(self.order.range_mut(begin..)) {
             let job = rank.2;
             if i >= depth || blocked {
                 let reason = if blocked {
@@ -295,7 +310,8 @@ impl<M: Matcher> Queue<M> {
                 } else {
                     Reason::Depth
                 };
-                passed_over = Some((*rank, reason));
+                let from = known.map_or(*rank, |known| known.0.min(*rank));
+                passed_over = Some((from, reason));
                 break;
             }
             let may_reserve = reserved.len() < plan;
@@ -332,10 +348,26 @@ impl<M: Matcher> Queue<M> {
         }
         self.reserved = reserved;
         self.pass_over(passed_over, &mut changes);
+        self.advanced = !gone.is_empty();
         for job in gone {
             self.take(job);
         }
         changes
+    }
+
+    /// Where the first job is of which something has to be decided; none if all stands.
+    fn undecided(&self, now: Time) -> Option<Rank> {
+        let estimate = |job| self.order.get(self.ranks.get(job)?)?.outlook?.estimate;
+        let is_due = |job| estimate(job).is_none_or(|at| at <= now);
+        if self.stale || self.reserved.iter().any(is_due) {
+            return self.order.first_key_value().map(|first| *first.0);
+        }
+        let fresh = self.fresh.first().copied();
+        let deeper = match self.passed_over {
+            Some((rank, Reason::Depth)) if self.advanced || fresh.is_some() => Some(rank),
+            _ => None,
+        };
+        fresh.into_iter().chain(deeper).min()
     }
 
     /// Tells the jobs from a place on why they were not looked at, unless they know.

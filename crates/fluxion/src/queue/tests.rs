@@ -219,4 +219,48 @@ proptest! {
         prop_assert!(queue.is_empty());
         prop_assert_eq!(context.ledger().busy(), 0);
     }
+
+    /// What stands is what deciding everything anew would find.
+    #[test]
+    fn what_was_decided_stands(
+        events in proptest::collection::vec((0..4u8, 1..5u32, 1..60i64, 0..3u32), 1..60),
+        which in 0..4usize,
+        depth in 1..6usize,
+    ) {
+        let policy = [Policy::Fcfs, Policy::Easy, Policy::Conservative, Policy::Hybrid][which];
+        let mut settings = settings(policy);
+        settings.depths.queue = depth;
+        settings.depths.reservation = 2;
+        let mut anew = (machine(4), Queue::new(settings));
+        let mut kept = (machine(4), Queue::new(settings));
+        let mut running: Vec<(Time, JobId)> = Vec::new();
+        let mut now = 0;
+        for (job, (event, count, duration, priority)) in (1i64..).zip(events) {
+            now += i64::from(event);
+            let over = running.iter().position(|r| r.0 <= now).filter(|_| event == 0);
+            let over = over.map(|i| running.swap_remove(i).1);
+            for (context, queue) in [&mut anew, &mut kept] {
+                match over {
+                    Some(over) => {
+                        context.cancel(over).expect("it runs");
+                        queue.resources_changed();
+                    }
+                    None if event == 1 => drop(queue.prioritize(job / 2, priority)),
+                    None => queue.enqueue(job, 1, job as u64, nodes(context, count, duration)),
+                }
+            }
+            anew.1.resources_changed();
+            loop {
+                let changes = anew.1.run(&mut anew.0, now);
+                let start = started(&changes);
+                prop_assert_eq!(&started(&kept.1.run(&mut kept.0, now)), &start);
+                if start.is_empty() {
+                    break;
+                }
+                running.extend(start.iter().map(|id| (anew.0.jobs()[id].term.end, *id)));
+                anew.1.resources_changed();
+            }
+            prop_assert_eq!(kept.1.jobs().collect::<Vec<_>>(), anew.1.jobs().collect::<Vec<_>>());
+        }
+    }
 }

@@ -166,7 +166,10 @@ fn parse(value: &Value, place: &str) -> Result<Constraint, ConstraintError> {
     if !known.contains(&operator.as_str()) {
         return Err(error(
             &place,
-            format!("unknown operator; use {}", known.join(", ")),
+            format!(
+                "unknown constraint operator: {operator}; use {}",
+                known.join(", ")
+            ),
         ));
     }
     let values = values
@@ -286,7 +289,7 @@ mod tests {
             (json!([]), "constraint: must be a mapping"),
             (
                 json!({"foo": []}),
-                "constraint.foo: unknown operator; use properties, hostlist, ranks, and, or, not",
+                "constraint.foo: unknown constraint operator: foo; use properties, hostlist, ranks, and, or, not",
             ),
             (
                 json!({"and": [{"ranks": ["x"]}]}),

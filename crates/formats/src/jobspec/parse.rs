@@ -317,7 +317,7 @@ fn check_constraint(value: &Value, at: &At) -> Result<(), JobspecError> {
         let known = ["and", "or", "not", "properties", "hostlist", "ranks"];
         if !known.contains(&operator.as_str()) {
             return Err(at_op.error(format!(
-                "unknown constraint operator; use {}",
+                "unknown constraint operator: {operator}; use {}",
                 known.join(", ")
             )));
         }

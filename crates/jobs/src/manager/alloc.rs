@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
-use super::Manager;
 use super::job::{Alloc, Job, update_annotations};
+use super::queues::Standing;
+use super::{LOG_DEBUG, Manager, log};
 use crate::ingest::FLAG_DEBUG;
 
 /// What the manager knows of the scheduler.
@@ -47,7 +48,15 @@ struct Response {
 impl Manager {
     /// Tell a scheduler about the jobs that hold resources.
     pub(super) fn sched_hello(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            #[serde(default, rename = "partial-ok")]
+            partial_ok: bool,
+        }
         msg.require_owner()?;
+        let Request { partial_ok } = msg.json()?;
+        let flag = if partial_ok { " +partial-ok" } else { "" };
+        log(&self.handle, LOG_DEBUG, &format!("scheduler: hello{flag}"));
         self.sched.ready = false;
         self.sched.greeted = Some(msg.clone());
         let holds = |job: &&Job| job.alloc == Alloc::Granted && !job.bypass;
@@ -142,19 +151,27 @@ impl Manager {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.alloc = Alloc::None;
         match job.state {
             JobState::Sched => self.wait_for_turn(id),
-            _ => self.act_cleanup(id),
+            _ => {
+                job.alloc = Alloc::None;
+                self.act_cleanup(id);
+            }
         }
     }
 
-    /// Put a job that the scheduler does not know into the queue, unless its queue is stopped.
+    /// Put a job that the scheduler does not know into the queue, unless its queue is stopped. If its queue is gone, it
+    /// stays where it was: the scheduler says what becomes of those it is asked for.
     pub(super) fn wait_for_turn(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if !self.queues.schedules(job.queue()) {
+        let is_held = match self.queues.standing(job.queue()) {
+            Standing::Started => false,
+            Standing::Stopped => true,
+            Standing::Gone => job.alloc == Alloc::None,
+        };
+        if is_held {
             job.alloc = Alloc::None;
             return;
         }

@@ -196,6 +196,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
 /// Severities of log entries (RFC 5424).
 const LOG_ERR: u8 = libc::LOG_ERR as u8;
 const LOG_INFO: u8 = libc::LOG_INFO as u8;
+const LOG_DEBUG: u8 = libc::LOG_DEBUG as u8;
 
 fn log(handle: &Handle, severity: u8, text: &str) {
     handle.say("job-manager", severity, text);

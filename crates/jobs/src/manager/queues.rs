@@ -76,6 +76,18 @@ pub(super) struct Saved {
 /// Why a queue that was started does not schedule after a restart (flux-config-job-manager(5)).
 const STOPPED_BY_RESTART: &str = "Automatically stopped due to restart";
 
+/// What a queue means for the jobs that wait in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// They are scheduled.
+    Started,
+    /// They are not.
+    Stopped,
+    /// It is not there any more, which neither holds back those of its jobs that the scheduler is or will be asked for nor
+    /// lets the others go.
+    Gone,
+}
+
 /// All queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -152,19 +164,23 @@ impl Queues {
         }
     }
 
-    /// Whether jobs of a queue are scheduled; those of a queue that is gone are not.
-    pub(super) fn schedules(&self, name: Option<&str>) -> bool {
-        let is_started = |name| self.get(name).is_ok_and(|entry| entry.now.started);
-        is_started(name)
-            && self
-                .parent(name)
-                .is_none_or(|parent| is_started(Some(parent)))
+    /// What a queue means for the jobs that wait in it.
+    pub(super) fn standing(&self, name: Option<&str>) -> Standing {
+        let Ok(entry) = self.get(name) else {
+            return Standing::Gone;
+        };
+        let parent = self.parent(name).map(|parent| self.get(Some(parent)));
+        let is_started = |entry: &Entry| entry.now.started;
+        match is_started(entry) && parent.is_none_or(|parent| parent.is_ok_and(is_started)) {
+            true => Standing::Started,
+            false => Standing::Stopped,
+        }
     }
 
     fn status(&self, name: Option<&str>, has_scheduler: bool) -> Result<Status, String> {
         let state = &self.get(name)?.now;
         let parent = self.parent(name);
-        let start = has_scheduler && self.schedules(name);
+        let start = has_scheduler && self.standing(name) == Standing::Started;
         let (blocked, stop_reason) = match (has_scheduler, parent) {
             _ if start => (None, None),
             (false, _) => (
@@ -321,13 +337,13 @@ impl Manager {
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
             };
-            match (self.queues.schedules(job.queue()), job.alloc) {
-                (true, Alloc::None) => self.wait_for_turn(id),
-                (false, Alloc::Queued) => {
+            match (self.queues.standing(job.queue()), job.alloc) {
+                (Standing::Started, Alloc::None) => self.wait_for_turn(id),
+                (Standing::Stopped, Alloc::Queued) => {
                     job.alloc = Alloc::None;
                     self.pending.remove(&job.queue_key());
                 }
-                (false, Alloc::Requested) => self.cancel_alloc(id),
+                (Standing::Stopped, Alloc::Requested) => self.cancel_alloc(id),
                 _ => {}
             }
         }
@@ -353,11 +369,15 @@ mod tests {
         meant.for_each(|entry| entry.start(started, Some("why"), true));
     }
 
+    fn schedules(queues: &Queues, name: Option<&str>) -> bool {
+        queues.standing(name) == Standing::Started
+    }
+
     #[test]
     fn one_queue_without_name() {
         let mut queues = Queues::new(queues::Queues::default());
-        assert!(queues.schedules(None) && queues.refusal(None).is_none());
-        assert!(!queues.schedules(Some("batch")));
+        assert!(schedules(&queues, None) && queues.refusal(None).is_none());
+        assert_eq!(queues.standing(Some("batch")), Standing::Gone);
         let why = queues.refusal(Some("batch")).unwrap();
         assert_eq!(why, "'batch' is not a valid queue");
         let meant = queues.select(None, false).unwrap();
@@ -371,10 +391,11 @@ mod tests {
     #[test]
     fn named_queues_are_started_one_by_one() {
         let mut queues = Queues::new(named());
-        assert!(!queues.schedules(Some("batch")) && !queues.schedules(None));
+        assert_eq!(queues.standing(Some("batch")), Standing::Stopped);
+        assert_eq!(queues.standing(None), Standing::Gone);
         assert!(queues.select(None, false).is_err() && queues.select(Some("x"), true).is_err());
         start(&mut queues, Some("batch"), true);
-        assert!(queues.schedules(Some("batch")) && !queues.schedules(Some("late")));
+        assert!(schedules(&queues, Some("batch")) && !schedules(&queues, Some("late")));
         assert_eq!(queues.refusal(None).unwrap(), "a named queue is required");
     }
 
@@ -382,14 +403,14 @@ mod tests {
     fn a_virtual_queue_waits_for_its_parent() {
         let mut queues = Queues::new(named());
         start(&mut queues, Some("late"), true);
-        assert!(!queues.schedules(Some("late")));
+        assert!(!schedules(&queues, Some("late")));
         let status = queues.status(Some("late"), true).unwrap();
         assert_eq!(
             (status.blocked.as_deref(), status.stop_reason.as_deref()),
             (Some("parent"), Some("parent queue 'batch' is stopped"))
         );
         start(&mut queues, None, true);
-        assert!(queues.schedules(Some("late")));
+        assert!(schedules(&queues, Some("late")));
         let offline = queues.status(Some("late"), false).unwrap();
         assert_eq!(
             (offline.start, offline.blocked.as_deref()),
@@ -402,10 +423,10 @@ mod tests {
         let mut queues = Queues::new(named());
         start(&mut queues, Some("batch"), true);
         queues.configure(config(json!({"queues": {"batch": {}, "new": {}}})));
-        assert!(queues.schedules(Some("batch")) && !queues.schedules(Some("new")));
+        assert!(schedules(&queues, Some("batch")) && !schedules(&queues, Some("new")));
         assert!(queues.get(Some("late")).is_err());
         queues.configure(queues::Queues::default());
-        assert!(queues.schedules(None) && !queues.schedules(Some("batch")));
+        assert!(schedules(&queues, None) && !schedules(&queues, Some("batch")));
     }
 
     #[test]
@@ -414,7 +435,7 @@ mod tests {
         start(&mut queues, None, true);
         let meant = queues.select(Some("late"), false).unwrap();
         meant.for_each(|entry| entry.start(false, None, false));
-        assert!(!queues.schedules(Some("late")));
+        assert!(!schedules(&queues, Some("late")));
         let saved = queues.save();
         assert_eq!(
             json!(saved[0]),
@@ -422,7 +443,7 @@ mod tests {
         );
         let mut again = Queues::new(named());
         again.restore(saved.clone(), false);
-        assert!(again.schedules(Some("late")));
+        assert!(schedules(&again, Some("late")));
         let mut stopped = Queues::new(named());
         stopped.restore(saved, true);
         let status = stopped.status(Some("batch"), true).unwrap();

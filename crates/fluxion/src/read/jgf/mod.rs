@@ -4,18 +4,19 @@
 //! of a graph is meant ([`Document::chosen`]). In the shorthand, what is below an exclusive vertex
 //! belongs to it without being listed.
 
+mod stream;
+
 use super::{ReadError, content};
-use crate::graph::{Builder, Graph, NewVertex, Vertex};
+use crate::graph::{Builder, Graph, NewVertex, Vertex, Word};
 use crate::matching::Selected;
 use formats::Idset;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use serde::Deserializer as _;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
+use std::ops::Range;
+use stream::{Reader, Text};
 
 /// The subsystem of edges that do not say theirs.
 const CONTAINMENT: &str = "containment";
@@ -23,55 +24,11 @@ const CONTAINMENT: &str = "containment";
 const DOWN: i64 = 1;
 
 /// A graph as it is written.
-#[derive(Debug, Deserialize)]
-pub struct Document<'a> {
-    #[serde(borrow)]
-    graph: Parts<'a>,
-    #[serde(borrow, default)]
-    writer: Option<Cow<'a, str>>,
-    #[serde(default)]
-    free_ranks: Option<Value>,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Document<'a>(&'a str);
 
-/// Lists that are read element by element, for they may be long.
-#[derive(Debug, Deserialize)]
-struct Parts<'a> {
-    #[serde(borrow)]
-    nodes: &'a RawValue,
-    #[serde(borrow)]
-    edges: &'a RawValue,
-}
-
-/// Calls `visit` with each element of a list.
-fn each<'a, T: Deserialize<'a>>(
-    list: &'a RawValue,
-    visit: impl FnMut(T) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    struct Elements<T, F>(F, Result<(), ReadError>, PhantomData<T>);
-    impl<'de, T, F> serde::de::Visitor<'de> for &mut Elements<T, F>
-    where
-        T: Deserialize<'de>,
-        F: FnMut(T) -> Result<(), ReadError>,
-    {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-            f.write_str("a list")
-        }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-            while let Some(element) = list.next_element()? {
-                self.1 = self.0(element);
-                if self.1.is_err() {
-                    return Err(serde::de::Error::custom("refused"));
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut elements = Elements(visit, Ok(()), PhantomData);
-    let read = serde_json::Deserializer::from_str(list.get()).deserialize_seq(&mut elements);
-    elements.1?;
-    Ok(read?)
-}
+/// Up to here ids that are numbers may begin, or leave out others, at the price of a table of that size.
+const ROOM: usize = 1 << 16;
 
 /// The numbers that ids of a file stand for.
 #[derive(Debug, Default)]
@@ -94,7 +51,7 @@ impl<'a> Numbers<'a> {
             self.others.insert(id, number);
             return;
         };
-        let room = self.dense.len() * 2 + 4096;
+        let room = self.dense.len() * 2 + ROOM;
         match usize::try_from(id).ok().filter(|id| *id < room) {
             Some(id) => {
                 if id >= self.dense.len() {
@@ -131,9 +88,9 @@ struct Metadata<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    basename: Option<Cow<'a, str>>,
+    basename: Option<Text<'a>>,
     #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+    name: Option<Text<'a>>,
     id: Option<i64>,
     uniq_id: Option<i64>,
     rank: Option<i64>,
@@ -141,7 +98,7 @@ struct Metadata<'a> {
     exclusive: Option<bool>,
     size: Option<i64>,
     #[serde(borrow, default)]
-    unit: Option<Cow<'a, str>>,
+    unit: Option<Text<'a>>,
     #[serde(borrow)]
     paths: Paths<'a>,
     #[serde(default)]
@@ -158,8 +115,6 @@ struct Paths<'a> {
 impl<'de: 'a, 'a> Deserialize<'de> for Paths<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Visitor;
-        #[derive(Deserialize)]
-        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
         impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = Paths<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -196,10 +151,24 @@ struct Edge<'a> {
 #[derive(Debug, Deserialize)]
 struct EdgeMetadata<'a> {
     #[serde(borrow, default)]
-    subsystem: Option<Cow<'a, str>>,
+    subsystem: Option<Text<'a>>,
     /// The older form: an object whose keys are subsystems.
     #[serde(default)]
     name: Option<BTreeMap<String, Value>>,
+}
+
+impl Edge<'_> {
+    fn subsystem(&self) -> Option<&str> {
+        let data = self.metadata.as_ref()?;
+        let older = || data.name.as_ref()?.keys().next().map(String::as_str);
+        data.subsystem.as_ref().map(|s| &*s.0).or_else(older)
+    }
+}
+
+impl Metadata<'_> {
+    fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| &*name.0)
+    }
 }
 
 impl Node<'_> {
@@ -218,8 +187,7 @@ impl Node<'_> {
         let suffix = || {
             let name = self
                 .metadata
-                .name
-                .as_deref()
+                .name()
                 .filter(|_| self.metadata.kind == "node")?;
             let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
             name[name.len() - digits..].parse().ok()
@@ -229,10 +197,8 @@ impl Node<'_> {
     }
 
     fn basename(&self) -> &str {
-        self.metadata
-            .basename
-            .as_deref()
-            .unwrap_or(&self.metadata.kind)
+        let given = self.metadata.basename.as_ref();
+        given.map_or(&self.metadata.kind, |base| &base.0)
     }
 
     fn is_usual_name(&self, name: &str, id: i64) -> bool {
@@ -250,14 +216,11 @@ impl Node<'_> {
         let number = builder.vertex(NewVertex {
             kind: &data.kind,
             base: self.basename(),
-            name: data
-                .name
-                .as_deref()
-                .filter(|name| !self.is_usual_name(name, id)),
+            name: data.name().filter(|name| !self.is_usual_name(name, id)),
             id,
             rank: data.rank.unwrap_or(-1),
             size: data.size.unwrap_or(1),
-            unit: data.unit.as_deref().unwrap_or(""),
+            unit: data.unit.as_ref().map_or("", |unit| &unit.0),
             uniq,
         })?;
         for (name, value) in data.properties.iter().flat_map(|p| p.iter()) {
@@ -275,16 +238,90 @@ impl Node<'_> {
 
 /// Reads a graph.
 pub fn read(text: &str) -> Result<Builder, ReadError> {
-    let document = Document::parse(text)?;
     let mut builder = Builder::default();
-    document.add_to(&mut builder, |_| Ok(None))?;
+    Document::new(text).add_to(&mut builder, |_| Ok(None))?;
     Ok(builder)
 }
 
+/// Adds what comes to a builder.
+struct Adding<'b, 'a, K> {
+    builder: &'b mut Builder,
+    /// Finds vertices that are there already by (path, rank).
+    known: K,
+    numbers: Numbers<'a>,
+    /// The numbers of vertices that were there before.
+    old: Range<u32>,
+    contained: Word,
+}
+
+impl<'a, K> Reader<'a> for Adding<'_, 'a, K>
+where
+    K: FnMut((&str, i64)) -> Result<Option<u32>, ReadError>,
+{
+    fn node(&mut self, node: Node<'a>) -> Result<(), ReadError> {
+        let path = node.metadata.paths.contained.as_deref().unwrap_or("");
+        let number = match (self.known)((path, node.metadata.rank.unwrap_or(-1)))? {
+            Some(number) => number,
+            None => node.add_to(self.builder)?,
+        };
+        if self.numbers.get(&node.id).is_some() {
+            return Err(content(node.place(), "there is another vertex of this id"));
+        }
+        self.numbers.insert(node.id, number);
+        Ok(())
+    }
+
+    fn edge(&mut self, edge: Edge<'a>) -> Result<(), ReadError> {
+        let end = |id: &str| {
+            let place = || format!("edge {} to {}", edge.source, edge.target);
+            let missing = || content(place(), format!("there is no vertex {id}"));
+            self.numbers.get(id).ok_or_else(missing)
+        };
+        let (from, to) = (end(&edge.source)?, end(&edge.target)?);
+        if self.old.contains(&to) {
+            return Ok(());
+        }
+        match edge.subsystem() {
+            None | Some(CONTAINMENT) => self.builder.edge(self.contained, from, to),
+            Some(other) => {
+                let other = self.builder.subsystem(other)?;
+                self.builder.edge(other, from, to);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gathers the vertices of a graph that are meant, with their ranks.
+struct Choosing<'g> {
+    graph: &'g Graph,
+    chosen: Vec<(i64, Selected)>,
+}
+
+impl<'a> Reader<'a> for Choosing<'_> {
+    fn node(&mut self, node: Node<'a>) -> Result<(), ReadError> {
+        let vertex = node.find(self.graph)?;
+        let selected = Selected {
+            vertex,
+            amount: self.graph.size(vertex),
+            exclusive: node.metadata.exclusive.unwrap_or(false),
+            whole: false,
+            label: None,
+        };
+        let rank = node.metadata.rank.unwrap_or(-1);
+        self.chosen.push((rank, selected));
+        Ok(())
+    }
+
+    fn edge(&mut self, _: Edge<'a>) -> Result<(), ReadError> {
+        Ok(())
+    }
+}
+
 impl<'a> Document<'a> {
-    /// Reads a text.
-    pub fn parse(text: &'a str) -> Result<Document<'a>, ReadError> {
-        Ok(serde_json::from_str(text)?)
+    /// A text that is to be read.
+    pub fn new(text: &'a str) -> Document<'a> {
+        Document(text)
     }
 
     /// Adds the vertices and edges to a builder. `known` finds vertices that are there already by
@@ -292,86 +329,49 @@ impl<'a> Document<'a> {
     pub fn add_to(
         &self,
         builder: &mut Builder,
-        mut known: impl FnMut((&str, i64)) -> Result<Option<u32>, ReadError>,
+        known: impl FnMut((&str, i64)) -> Result<Option<u32>, ReadError>,
     ) -> Result<(), ReadError> {
-        let mut numbers = Numbers::default();
-        let mut fresh = vec![false; builder.len()];
-        each(self.graph.nodes, |node: Node| {
-            let path = node.metadata.paths.contained.as_deref().unwrap_or("");
-            let number = match known((path, node.metadata.rank.unwrap_or(-1)))? {
-                Some(number) => number,
-                None => {
-                    fresh.push(true);
-                    node.add_to(builder)?
-                }
-            };
-            if numbers.get(&node.id).is_some() {
-                return Err(content(node.place(), "there is another vertex of this id"));
-            }
-            numbers.insert(node.id, number);
-            Ok(())
-        })?;
-        let end = |id: &str, edge: &Edge| {
-            let place = || format!("edge {} to {}", edge.source, edge.target);
-            let missing = || content(place(), format!("there is no vertex {id}"));
-            numbers.get(id).ok_or_else(missing)
+        let mut adding = Adding {
+            known,
+            numbers: Numbers::default(),
+            old: 0..builder.len() as u32,
+            contained: builder.subsystem(CONTAINMENT)?,
+            builder,
         };
-        let contained = builder.subsystem(CONTAINMENT)?;
-        each(self.graph.edges, |edge: Edge| {
-            let (from, to) = (end(&edge.source, &edge)?, end(&edge.target, &edge)?);
-            if !fresh.get(to as usize).copied().unwrap_or(true) {
-                return Ok(());
-            }
-            let data = edge.metadata.as_ref();
-            let older = || data?.name.as_ref()?.keys().next().map(String::as_str);
-            match data.and_then(|m| m.subsystem.as_deref()).or_else(older) {
-                None | Some(CONTAINMENT) => builder.edge(contained, from, to),
-                Some(other) => {
-                    let other = builder.subsystem(other)?;
-                    builder.edge(other, from, to);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The ranks that a job has given back already.
-    fn given_back(&self) -> Result<Idset, ReadError> {
-        match &self.free_ranks {
-            None => Ok(Idset::new()),
-            Some(Value::String(text)) => text
-                .parse()
-                .map_err(|e| content("free_ranks", format!("{e}"))),
-            Some(other) => {
-                (other.to_string().parse()).map_err(|e| content("free_ranks", format!("{e}")))
-            }
-        }
+        stream::walk(self.0, &mut adding).map(drop)
     }
 
     /// The vertices of a graph that this document lists. Those that a job gave back are left out.
     pub fn chosen(&self, graph: &Graph) -> Result<Vec<Selected>, ReadError> {
-        let short = self.writer.as_deref() == Some(crate::write::SHORTHAND);
-        let back = self.given_back()?;
-        let mut chosen = Vec::new();
-        each(self.graph.nodes, |node: Node| {
-            let data = &node.metadata;
-            let vertex = node.find(graph)?;
-            let rank = data.rank.unwrap_or(-1);
-            if u32::try_from(rank).is_ok_and(|rank| back.contains(rank)) {
-                return Ok(());
-            }
-            let exclusive = data.exclusive.unwrap_or(false);
-            chosen.push(Selected {
-                vertex,
-                amount: graph.size(vertex),
-                exclusive,
-                whole: exclusive && short,
-                label: None,
-            });
-            Ok(())
-        })?;
-        Ok(chosen)
+        let mut choosing = Choosing {
+            graph,
+            chosen: Vec::new(),
+        };
+        let frame = stream::walk(self.0, &mut choosing)?;
+        let short = frame.writer.as_deref() == Some(crate::write::SHORTHAND);
+        let back = given_back(&frame.free_ranks)?;
+        let is_back = |rank: i64| u32::try_from(rank).is_ok_and(|rank| back.contains(rank));
+        let kept = choosing
+            .chosen
+            .into_iter()
+            .filter(|(rank, _)| !is_back(*rank));
+        let kept = kept.map(|(_, selected)| Selected {
+            whole: selected.exclusive && short,
+            ..selected
+        });
+        Ok(kept.collect())
     }
+}
+
+/// The ranks that a job has given back already.
+fn given_back(free_ranks: &Option<Value>) -> Result<Idset, ReadError> {
+    let text = match free_ranks {
+        None => return Ok(Idset::new()),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    text.parse()
+        .map_err(|e| content("free_ranks", format!("{e}")))
 }
 
 impl Node<'_> {
