@@ -31,6 +31,9 @@ const FAREWELL: Duration = Duration::from_secs(30);
 /// How often rank 0 logs who is there while it waits for others.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// How long after it runs a broker below the leader has done what its start leaves to do.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What is known of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Above {
@@ -48,6 +51,7 @@ pub(super) enum Timer {
     ShutdownTimeout,
     Farewell,
     Unload,
+    Settled,
 }
 
 /// Where a broker is, and what it needs to know to go on.
@@ -209,6 +213,7 @@ impl Core {
                 self.say(libc::LOG_ERR, text);
                 self.post(Event::Goodbye);
             }
+            (Timer::Settled, State::Run) => resident::release_code(),
             (Timer::Unload, State::UnloadBuiltins) => {
                 let left = self.host.names().join(" ");
                 let text = format!("unloading built-in broker module timed out: {left}");
@@ -407,7 +412,7 @@ impl Core {
     fn enter_run(&mut self) {
         if !self.is_root() {
             self.look_up();
-            resident::release_code();
+            self.time(Some(SETTLED), Timer::Settled);
             return;
         }
         let running = (self.setup.hooks.running)(self.handle.clone());
