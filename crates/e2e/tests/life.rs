@@ -1,6 +1,6 @@
 //! A broker's life: scripts, quorum, signals, shutdown (flux-broker(1), flux-shutdown(1)).
 
-use e2e::Site;
+use e2e::{Outcome, Site};
 
 #[test]
 fn the_leader_runs_when_the_quorum_is_there() {
@@ -145,6 +145,13 @@ fn guests_get_what_is_open_to_them() {
         .expect_stdout("2\nnot permitted\nowner\nowner\n");
 }
 
+/// Runs a script in an instance of one broker whose run directory other users can enter.
+fn within_reach(site: &Site, script: &str) -> Outcome {
+    let rundir = format!("-Srundir={}", site.path().display());
+    site.flux(["broker", &rundir, "bash", "-c", script])
+        .success()
+}
+
 #[test]
 fn other_users_connect_if_the_configuration_lets_them() {
     if !nix::unistd::getuid().is_root() || !e2e::installed("setpriv") {
@@ -163,15 +170,7 @@ allow-guest-user = true'
 allow-guests = true' 2>&1 | grep -o 'unknown field .allow-guests.'
         guest getattr size
     ";
-    let outcome = site
-        .flux([
-            "broker",
-            &format!("-Srundir={}", site.path().display()),
-            "bash",
-            "-c",
-            script,
-        ])
-        .success();
+    let outcome = within_reach(&site, script);
     let lines = outcome.lines();
     assert!(lines[0].contains("Operation not permitted"), "{outcome}");
     let rest = ["refused", "1", "owner", "unknown field `allow-guests`", "1"];
@@ -195,15 +194,7 @@ allow-guest-user = true'
         guest cancel --all || true
         flux jobs -n -o {state}
     ";
-    let outcome = site
-        .flux([
-            "broker",
-            &format!("-Srundir={}", site.path().display()),
-            "bash",
-            "-c",
-            script,
-        ])
-        .success();
+    let outcome = within_reach(&site, script);
     let lines = outcome.lines();
     assert!(
         lines[0].contains("only the instance owner can use sign-type=none"),
