@@ -23,7 +23,7 @@ use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
+use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed, beside, remove_files};
 use crate::BlobRef;
 use crate::roots::Roots;
 use record::Record;
@@ -113,12 +113,7 @@ pub struct Journaled<S>(Arc<Shared<S>>);
 
 /// The files of a journal that is called `path`.
 fn paths(path: &Path) -> [PathBuf; 2] {
-    ["0", "1"].map(|suffix| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".");
-        name.push(suffix);
-        name.into()
-    })
+    [".0", ".1"].map(|suffix| beside(path, suffix))
 }
 
 /// Whether a journal of this name was left behind.
@@ -128,15 +123,7 @@ pub fn is_there(path: &Path) -> bool {
 
 /// Removes a journal.
 pub fn remove(path: &Path) -> Result<(), BackingError> {
-    for path in paths(path) {
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(BackingError::file(&path)(e));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    remove_files(paths(path))
 }
 
 /// Opens a file of a journal: its records, and itself.
@@ -448,9 +435,7 @@ impl<S: Backing + 'static> Backing for Journaled<S> {
             self.0.store.close().await;
             if settled {
                 // The store has everything; a file that stays is void.
-                for path in &self.0.paths {
-                    let _ = std::fs::remove_file(path);
-                }
+                let _ = remove_files(self.0.paths.clone());
             }
         }
         .boxed()

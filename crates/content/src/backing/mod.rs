@@ -98,6 +98,26 @@ impl BackingError {
     }
 }
 
+/// A file whose name is that of another with something behind it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes files; those that are not there are no error.
+fn remove_files(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), BackingError> {
+    for path in paths {
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BackingError::file(&path)(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Bytes of blobs that are loaded at once, unless it is one blob.
 const LOAD_LIMIT: usize = 4 << 20;
 

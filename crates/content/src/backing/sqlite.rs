@@ -19,7 +19,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor, QueryBuilder, Row, Sqlite as Db};
 
-use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed};
+use super::{Backing, BackingError, LOAD_LIMIT, Loaded, Removed, beside, remove_files};
 use crate::roots::Roots;
 use crate::{BlobRef, HashAlg, PRIMARY};
 
@@ -196,17 +196,8 @@ impl Sqlite {
 
     /// Remove a file with what SQLite keeps beside it.
     pub fn remove(path: &Path) -> Result<(), BackingError> {
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            match std::fs::remove_file(&name) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(BackingError::file(name.as_ref())(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let suffixes = ["", "-wal", "-shm", "-journal"];
+        remove_files(suffixes.map(|suffix| beside(path, suffix)))
     }
 
     /// Whether the file is in order, as far as that can be told quickly.

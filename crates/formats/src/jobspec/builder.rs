@@ -1,7 +1,7 @@
 //! Jobspecs from submission options, equal to those of `flux submit`, `run`, `alloc`, `batch`.
 
 use super::v1::CANONICAL;
-use super::{Attributes, Count, Jobspec, Resource, Task, TaskCount, set_path};
+use super::{Attributes, Count, Jobspec, Resource, Task, TaskCount};
 use crate::Dependency;
 use serde_json::{Map, Value, json};
 
@@ -295,11 +295,8 @@ impl JobspecBuilder {
 
     /// A shell option by dotted path.
     pub fn shell_option(mut self, path: &str, value: Value) -> JobspecBuilder {
-        set_path(
-            &mut self.attributes.system,
-            &format!("shell.options.{path}"),
-            value,
-        );
+        self.attributes
+            .set(&format!("system.shell.options.{path}"), value);
         self
     }
 
