@@ -267,6 +267,20 @@ fn a_journal_that_was_left_is_taken_in() {
 }
 
 #[test]
+fn numbers_of_records_cannot_be_foretold() {
+    let first_bytes = || {
+        let dir = tempfile::tempdir().unwrap();
+        run(async {
+            let store = journaled(dir.path(), 1000, Durability::Full).await;
+            let batch = vec![blob("alpha")];
+            store.store_batch(batch, Roots::default()).await.unwrap();
+            std::fs::read(dir.path().join("content.journal.0")).unwrap()
+        })
+    };
+    assert_ne!(first_bytes(), first_bytes());
+}
+
+#[test]
 fn as_many_checkpoints_are_kept_as_one_says() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

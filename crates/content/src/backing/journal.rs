@@ -163,7 +163,8 @@ impl<S: Backing + 'static> Journaled<S> {
             .and_then(|directory| directory.sync_all())
             .map_err(BackingError::file(directory))?;
         records.sort_by_key(|record| record.number);
-        let mut number = 1;
+        // Nobody can guess it: bytes of a blob that stand behind the last record are not taken for the next one.
+        let mut number = rand::random::<u64>() >> 1;
         let mut young = Young::default();
         for record in records {
             number = record.number + 1;
