@@ -1,8 +1,9 @@
 pkgs: {
   default = pkgs.ferroflux;
-  inherit (pkgs) ferroflux;
+  inherit (pkgs) ferroflux resource-query;
   docs = pkgs.ferroflux-docs;
   image = pkgs.ferroflux-image;
   static = pkgs.ferroflux-static;
   paper = pkgs.ferroflux-paper;
+  python = pkgs.python3Packages.ferroflux-plugin;
 }

@@ -1,4 +1,4 @@
-# nix/package.nix with the tools of the host instead of nixpkgs: see README.md.
+# Our packages with the tools of the host instead of nixpkgs: see README.md.
 {
   # Where cargo keeps the archives of crates.
   crates,
@@ -35,6 +35,7 @@ let
     );
 
   lib = {
+    inherit (builtins) concatMap head;
     importTOML = file: builtins.fromTOML (builtins.readFile file);
     licenses.asl20 = "Apache-2.0";
     makeLibraryPath = packages: builtins.concatStringsSep ":" (map (package: "${package}/lib") packages);
@@ -93,19 +94,54 @@ let
             ${builtins.concatStringsSep " " args.cargoBuildFlags}
         ''
         + phase "install" args.installPhase
-        + phase "fixup" args.postFixup
+        + phase "fixup" (args.postFixup or "")
+      )
+      { }
+    // {
+      inherit (args) version src meta;
+    };
+
+  buildPythonPackage =
+    args:
+    shell "${args.pname}-${args.version}"
+      (
+        phase "build" ''
+          cp -r ${args.src} source
+          chmod -R u+w source
+          python3 -m pip install --no-index --no-deps --no-cache-dir --no-build-isolation --no-compile --disable-pip-version-check --prefix $out ./source
+        ''
+        + phase "imports" (
+          builtins.concatStringsSep "" (
+            map (module: "PYTHONPATH=$(dirname $(find $out -name ${module}.py)) python3 -c 'import ${module}'\n") args.pythonImportsCheck
+          )
+        )
       )
       { };
-in
-import ../package.nix {
-  inherit lib pmix;
   stdenv.hostPlatform.rust.cargoShortTarget = target;
   rustPlatform = { inherit buildRustPackage; };
-  pkg-config = null;
-  zeromq = null;
-  libsodium = null;
-  hwloc = null;
-  python3 = null;
-  mpich = null;
-  patchelf = null;
+in
+rec {
+  ferroflux = import ../package.nix {
+    inherit lib pmix stdenv rustPlatform;
+    pkg-config = null;
+    zeromq = null;
+    libsodium = null;
+    hwloc = null;
+    python3 = null;
+    mpich = null;
+    patchelf = null;
+  };
+  resource-query = import ../programs.nix {
+    inherit lib stdenv rustPlatform ferroflux;
+    pname = "resource-query";
+    crates = [ "fluxion" ];
+    programs = [
+      "resource-query"
+      "fluxion-sim"
+    ];
+  };
+  python = import ../python.nix {
+    inherit lib buildPythonPackage ferroflux;
+    setuptools = null;
+  };
 }

@@ -32,6 +32,9 @@ absent [
         }
       );
   };
+  python3Packages = prev.lib.foldl' (
+    packages: extension: packages // extension final.python3Packages packages
+  ) prev.python3Packages (final.pythonPackagesExtensions or [ ]);
   dockerTools = prev.dockerTools // {
     fakeNss = missing "fake-nss";
   };

@@ -1,30 +1,31 @@
-# What needs no library but the C library, linked with musl: it runs on any Linux.
+# Programs of ours that need no library but the C library.
 {
+  lib,
   stdenv,
   rustPlatform,
   ferroflux,
+  pname,
+  crates,
+  programs,
 }:
 rustPlatform.buildRustPackage {
-  pname = "ferroflux-static";
+  inherit pname;
   inherit (ferroflux) version src;
   doCheck = false;
   cargoLock.lockFile = ../Cargo.lock;
-  cargoBuildFlags = [
+  cargoBuildFlags = lib.concatMap (crate: [
     "--package"
-    "fluxion"
-    "--package"
-    "cli"
-    "--bins"
-  ];
+    crate
+  ]) crates ++ [ "--bins" ];
   dontCargoInstall = true;
   installPhase = ''
     runHook preInstall
-    for program in flux resource-query fluxion-sim; do
+    for program in ${toString programs}; do
       install -D -m 755 target/${stdenv.hostPlatform.rust.cargoShortTarget}/release/$program $out/bin/$program
     done
     runHook postInstall
   '';
   meta = ferroflux.meta // {
-    mainProgram = "flux";
+    mainProgram = lib.head programs;
   };
 }
