@@ -35,7 +35,7 @@ in
 
     systemd.services.flux = {
       description = "Flux resource manager";
-      documentation = [ "man:flux-broker(1)" ];
+      documentation = [ "man:flux-start(1)" ];
       wantedBy = [ "multi-user.target" ];
       wants = [
         "network-online.target"
