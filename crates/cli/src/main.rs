@@ -24,6 +24,7 @@ mod jobid;
 mod jobs;
 mod launch;
 mod output;
+mod pairs;
 mod pyjson;
 mod resources;
 mod snapshot;

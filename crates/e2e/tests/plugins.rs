@@ -704,3 +704,35 @@ fn source_written_for_upstream_compiles_and_works() {
     ];
     assert_eq!(out.lines(), want, "{out}");
 }
+
+#[test]
+fn the_owner_adds_events_of_their_own() {
+    let out = script(
+        &Site::new(),
+        "id=$(flux submit --urgency=hold true)
+        flux post-job-event $id hello note=there size.cores=2
+        flux post-job-event $id bare
+        flux job eventlog $id | tail -n 2 | cut -d' ' -f2-
+        flux post-job-event fzz hello 2>&1 || true
+        flux post-job-event $id 'two words' 2>&1 || true
+        flux jobtap remove .post-event
+        flux post-job-event $id hello 2>&1 || true
+        flux cancel $id",
+    )
+    .success();
+    let lines = out.lines();
+    assert_eq!(
+        lines[..3],
+        [
+            "hello note=\"there\" size={\"cores\":2}",
+            "bare",
+            "flux-post-job-event: ERROR: No such job fzz",
+        ],
+        "{out}"
+    );
+    assert!(lines[3].contains("an event has a name"), "{out}");
+    assert!(
+        lines[4].starts_with("flux-post-job-event: ERROR: "),
+        "{out}"
+    );
+}

@@ -38,6 +38,7 @@ mod overlay;
 mod pgrep;
 mod ping;
 mod pmi;
+mod post_job_event;
 mod proxy;
 mod pstree;
 mod python;
@@ -115,6 +116,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("ping", "measure round trips to a service", ping::run),
     command("pkill", "cancel jobs by name or id", pgrep::pkill),
     command("pmi", "try the process management interface", pmi::run),
+    command("post-job-event", "add an event to a job's eventlog", post_job_event::run),
     command("proxy", "run a command in another instance", proxy::run),
     command("pstree", "show jobs as a tree", pstree::run),
     command("python", "run Python with the module path of this instance", python::run),

@@ -514,6 +514,9 @@ impl Manager {
                 self.disconnect(msg);
                 Ok(None)
             }
+            "post-event.post" if self.taps.has(jobtap::Builtin::PostEvent) => {
+                self.post_event_request(msg).map(|()| Some(Value::Null))
+            }
             _ => self.serve_by_plugin(msg),
         }
     }

@@ -1,16 +1,15 @@
 //! `flux job urgency`, `memo`, `purge`, `timeleft`.
 
-use std::io::Read;
-
 use clap::Args;
 use client::{Handle, Node};
 use futures::future::join_all;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::{Context, Failure, Outcome};
 use crate::jobid::JobIdArg;
 use crate::output::outln;
+use crate::pairs::tree;
 
 #[derive(Args)]
 pub(super) struct Urgency {
@@ -59,42 +58,9 @@ pub(super) struct Memo {
     pairs: Vec<String>,
 }
 
-/// Set a value at a dotted path.
-fn set_path(map: &mut Map<String, Value>, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            map.insert(path.to_owned(), value);
-        }
-        Some((key, rest)) => {
-            let entry = map.entry(key).or_insert_with(|| json!({}));
-            if !entry.is_object() {
-                *entry = json!({});
-            }
-            if let Value::Object(inner) = entry {
-                set_path(inner, rest, value);
-            }
-        }
-    }
-}
-
 impl Memo {
     pub(super) async fn run(self, handle: &Handle) -> Outcome {
-        let mut memo = Map::new();
-        for pair in &self.pairs {
-            let (key, text) = pair
-                .split_once('=')
-                .ok_or_else(|| Failure::new(format!("memo: no value for key={pair}")))?;
-            let mut text = text.to_owned();
-            if text == "-" {
-                text.clear();
-                std::io::stdin()
-                    .read_to_string(&mut text)
-                    .context("stdin")?;
-            }
-            // What is not JSON is text.
-            let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-            set_path(&mut memo, key, value);
-        }
+        let memo = tree("memo", &self.pairs)?;
         let request = json!({"id": self.id.id, "volatile": self.volatile, "memo": memo});
         let rpc = handle.rpc("job-manager.memo", Node::Any, &request);
         rpc.await.context("memo")?;
@@ -230,22 +196,5 @@ impl Timeleft {
             outln!("{floor:.0}");
         }
         Ok(0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_nest() {
-        let mut map = Map::new();
-        set_path(&mut map, "a.b", json!(1));
-        set_path(&mut map, "a.c", json!("x"));
-        set_path(&mut map, "d", json!(null));
-        assert_eq!(
-            Value::Object(map),
-            json!({"a": {"b": 1, "c": "x"}, "d": null})
-        );
     }
 }

@@ -6,6 +6,7 @@ use plugin_sdk::Args;
 use plugin_sdk::host::{Failure, Services};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use wire::{Message, RpcError};
 
 use super::super::job::{Alloc, Exec, Job};
 use super::super::{Manager, log};
@@ -193,6 +194,24 @@ impl Manager {
         }
         self.post(id, &name, context);
         Ok(Value::Null)
+    }
+
+    /// `job-manager.post-event.post`: the instance's owner adds an event of their own to an active job's log.
+    pub(in crate::manager) fn post_event_request(&mut self, msg: &Message) -> Result<(), RpcError> {
+        msg.require_owner()?;
+        let given: Value = msg.json()?;
+        let id = match given.get("id") {
+            Some(id) if id.is_u64() => id.clone(),
+            _ => {
+                return Err(RpcError::new(
+                    libc::EPROTO,
+                    "post-event: id is missing or wrong",
+                ));
+            }
+        };
+        let done = self.ask_event_post(&id, "post-event", given);
+        done.map(|_| ())
+            .map_err(|e| RpcError::new(e.errno, e.message))
     }
 
     fn ask_raise(&mut self, id: &Value, method: &str, given: Value) -> Result<Value, Failure> {

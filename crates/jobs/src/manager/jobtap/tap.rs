@@ -23,10 +23,11 @@ pub(crate) enum Builtin {
     SubmitHold,
     Perilog,
     AllocBypass,
+    PostEvent,
 }
 
 impl Builtin {
-    pub(super) const ALL: [(Self, &str); 10] = [
+    pub(super) const ALL: [(Self, &str); 11] = [
         (Self::PriorityDefault, ".priority-default"),
         (Self::LimitJobSize, ".limit-job-size"),
         (Self::LimitDuration, ".limit-duration"),
@@ -37,6 +38,7 @@ impl Builtin {
         (Self::UpdateDuration, ".update-duration"),
         (Self::History, ".history"),
         (Self::UpdateQueue, ".update-queue"),
+        (Self::PostEvent, ".post-event"),
     ];
 
     /// Those that are there when they are loaded: upstream has files of these names. Prologs and epilogs are run whenever
