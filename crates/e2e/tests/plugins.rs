@@ -256,7 +256,7 @@ fn plugins_are_listed_queried_and_removed() {
     )
     .success();
     let want = [
-        "10",
+        "11",
         "flux-jobtap: a.py already loaded",
         "b.py",
         "c.py",
@@ -726,13 +726,13 @@ fn the_owner_adds_events_of_their_own() {
         [
             "hello note=\"there\" size={\"cores\":2}",
             "bare",
-            "flux-post-job-event: ERROR: No such job fzz",
+            "flux-post-job-event: No such job fzz",
         ],
         "{out}"
     );
     assert!(lines[3].contains("an event has a name"), "{out}");
     assert!(
-        lines[4].starts_with("flux-post-job-event: ERROR: "),
+        lines[4].starts_with("flux-post-job-event: "),
         "{out}"
     );
 }

@@ -49,7 +49,21 @@ pub(crate) fn table() -> Vec<ModuleSpec> {
         module!(
             "sched-simple",
             Root,
-            sched::simple::main,
+            sched::module::fifo,
+            "sched",
+            "feasibility"
+        ),
+        module!(
+            "sched-fifo",
+            Asked,
+            sched::module::fifo,
+            "sched",
+            "feasibility"
+        ),
+        module!(
+            "sched-backfill",
+            Asked,
+            sched::module::backfill,
             "sched",
             "feasibility"
         ),

@@ -187,7 +187,7 @@ impl Scheduler {
 
     /// Learns which jobs hold resources and has the graph know it, then says that allocations can be asked for.
     async fn hello(&mut self) -> Result<Presence, Unready> {
-        let (manager, holders) = manager::hello(&self.handle).await?;
+        let (manager, holders) = manager::hello(&self.handle, true).await?;
         self.running = holders
             .iter()
             .map(|h| (h.id, self.queue_of_r(&h.r)))

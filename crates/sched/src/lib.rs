@@ -1,9 +1,11 @@
-//! Schedulers: what all of them share, and the simple first-come-first-served scheduler.
+//! Schedulers: what all of them share, and the two simple ones: first come, first served in priority order, and EASY backfill.
 //!
 //! [`acquire`] and [`manager`] are the two sides every scheduler has, towards resources (RFC 28) and jobs (RFC 27).
-//! [`pool`] is the simple scheduler's core, without I/O; [`simple`] is the broker module.
+//! [`pool`] and `forecast` are the simple schedulers' core, without I/O; [`module`] is their broker module.
 
 pub mod acquire;
+mod forecast;
 pub mod manager;
+pub mod module;
 pub mod pool;
-pub mod simple;
+mod settings;

@@ -63,6 +63,12 @@ pub fn prioritized(msg: &Message) -> Result<Vec<(JobId, i64)>, RpcError> {
 pub struct Holder {
     /// The job.
     pub id: JobId,
+    /// Its priority.
+    pub priority: i64,
+    /// The user it belongs to.
+    pub userid: u32,
+    /// Seconds since the epoch.
+    pub t_submit: f64,
     /// What it was given.
     pub r: Value,
     /// Ranks it has given back.
@@ -70,30 +76,43 @@ pub struct Holder {
 }
 
 /// Learn which jobs hold resources. The manager is looked at before it is spoken to: should it go in between, that is
-/// noticed.
-pub async fn hello(handle: &Handle) -> Result<(Presence, Vec<Holder>), ModuleError> {
+/// noticed. Jobs that have given back a part are told of if `partial_ok`.
+pub async fn hello(
+    handle: &Handle,
+    partial_ok: bool,
+) -> Result<(Presence, Vec<Holder>), ModuleError> {
     #[derive(Deserialize)]
     struct Told {
         id: JobId,
+        priority: i64,
+        userid: u32,
+        t_submit: f64,
         #[serde(rename = "R")]
         r: Option<Value>,
         free: Option<String>,
     }
     let manager = Presence::watch(handle);
-    let request = json!({ "partial-ok": true });
+    let request = json!({ "partial-ok": partial_ok });
     let mut stream = handle.stream("job-manager.sched-hello", Node::Any, &request);
     let mut holders = Vec::new();
     while let Some(told) = stream.next().await {
-        let Told { id, r, free } = told?.json()?;
-        let r = match r {
+        let told: Told = told?.json()?;
+        let r = match told.r {
             Some(r) => r,
             None => {
-                let key = id.key(JobKey::R);
+                let key = told.id.key(JobKey::R);
                 let bytes = kvs::client::get(handle, Some(kvs::PRIMARY), &key).await?;
                 serde_json::from_slice(&bytes).map_err(|e| ModuleError::new(&key, e))?
             }
         };
-        holders.push(Holder { id, r, free });
+        holders.push(Holder {
+            id: told.id,
+            priority: told.priority,
+            userid: told.userid,
+            t_submit: told.t_submit,
+            r,
+            free: told.free,
+        });
     }
     Ok((manager, holders))
 }

@@ -22,7 +22,7 @@ pub enum NoFit {
 }
 
 /// The resources of an instance.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pool {
     all: ResourceSet,
     up: Idset,

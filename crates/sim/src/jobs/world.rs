@@ -258,7 +258,7 @@ impl World {
             Part::Ingest => self.module("job-ingest", &[], jobs::ingest::main),
             Part::Exec => self.module("job-exec", &[], jobs::exec::main),
             Part::Scheduler => {
-                let (port, task) = self.module("sched", &[], sched::simple::main);
+                let (port, task) = self.module("sched", &[], sched::module::fifo);
                 self.exchange.also("feasibility", &port);
                 (port, task)
             }

@@ -170,7 +170,7 @@ mod tests {
         assert!(stack.restore_builtin(".begin-time") && !stack.restore_builtin(".none"));
         assert_eq!(stack.names().last(), Some(&".begin-time"));
         assert_eq!(stack.remove(".limit-*").len(), 2);
-        assert_eq!(stack.remove(".*").len(), 8);
+        assert_eq!(stack.remove(".*").len(), 9);
     }
 
     #[test]
