@@ -731,8 +731,5 @@ fn the_owner_adds_events_of_their_own() {
         "{out}"
     );
     assert!(lines[3].contains("an event has a name"), "{out}");
-    assert!(
-        lines[4].starts_with("flux-post-job-event: "),
-        "{out}"
-    );
+    assert!(lines[4].starts_with("flux-post-job-event: "), "{out}");
 }

@@ -10,6 +10,9 @@ use formats::idset::Idset;
 use formats::jobspec::ResourceCounts;
 use formats::resource_set::{HostName, ResourceSet, Target};
 
+/// How properties begin that are not passed on to jobs.
+const LOCAL: char = '+';
+
 /// Why a request cannot be allocated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoFit {
@@ -168,8 +171,22 @@ impl Pool {
             set.add(rank, &free.host, &cores, &gpus);
         }
         set.nslots = Some(counts.nslots);
+        self.describe(&mut set);
         self.take(&set);
         Ok(set)
+    }
+
+    /// A job's resources have the properties they have here, but for those of this instance alone, and the graph they are
+    /// part of (RFC 20).
+    fn describe(&self, set: &mut ResourceSet) {
+        let ranks = set.ranks();
+        for (name, having) in &self.all.properties {
+            let having = having.intersection(&ranks);
+            if !name.starts_with(LOCAL) && !having.is_empty() {
+                set.properties.insert(name.clone(), having);
+            }
+        }
+        set.scheduling = self.all.scheduling.clone();
     }
 
     /// Whether `counts` could ever be allocated.
@@ -343,6 +360,26 @@ mod tests {
         assert_eq!(pool.alloc(&whole, None), Err(NoFit::Busy));
         pool.release(&one);
         assert_eq!(shape(&pool.alloc(&whole, None).unwrap()), "0:0-3");
+    }
+
+    #[test]
+    fn properties_go_with_the_resources() {
+        let mut all = instance(2, 1).all;
+        for (name, ranks) in [("fast", "0-1"), ("big", "1"), ("+batch", "0-1")] {
+            all.properties
+                .insert(name.to_owned(), ranks.parse().unwrap());
+        }
+        all.scheduling = Some(std::sync::Arc::new(serde_json::json!({"graph": {}})));
+        let mut pool = Pool::new(all, Idset::from_range(0, 1));
+        let mut next = || pool.alloc(&request(0, 1, 1), None).unwrap().to_value();
+        let (first, second) = (next(), next());
+        assert_eq!(
+            first["execution"]["properties"],
+            serde_json::json!({"fast": "0"})
+        );
+        let both = serde_json::json!({"fast": "1", "big": "1"});
+        assert_eq!(second["execution"]["properties"], both);
+        assert_eq!(second["scheduling"], serde_json::json!({"graph": {}}));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The scheduler's side of the manager (RFC 27).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use formats::idset::Idset;
@@ -24,6 +25,9 @@ pub(crate) struct Scheduler {
     /// Largest number of open alloc requests.
     limit: usize,
     open: usize,
+    /// With a limit: the jobs of the open requests, and the one that is to give way to a more urgent one.
+    offered: BTreeSet<JobId>,
+    revoked: Option<JobId>,
 }
 
 /// Kinds of responses to `sched.alloc`.
@@ -104,6 +108,8 @@ impl Manager {
         }
         self.sched.ready = true;
         self.sched.open = 0;
+        self.sched.offered.clear();
+        self.sched.revoked = None;
         let lost: Vec<JobId> = self
             .jobs
             .values()
@@ -206,9 +212,29 @@ impl Manager {
             }
             job.alloc = Alloc::Requested;
             self.sched.open += 1;
+            if self.sched.limit != usize::MAX {
+                self.sched.offered.insert(id);
+            }
             if job.flags & FLAG_DEBUG != 0 {
                 self.post(id, "debug.alloc-request", Value::Null);
             }
+        }
+        self.give_way();
+    }
+
+    /// A scheduler that takes few requests gets those of the most urgent jobs: the last of those it has is taken back
+    /// for one that comes before it.
+    fn give_way(&mut self) {
+        let sched = &self.sched;
+        if !sched.ready || sched.open < sched.limit || sched.revoked.is_some() {
+            return;
+        }
+        let offered = sched.offered.iter().filter_map(|id| self.jobs.get(id));
+        let last = offered.map(Job::queue_key).max();
+        if let Some(last) = last.filter(|last| self.pending.first().is_some_and(|next| next < last))
+        {
+            self.sched.revoked = Some(last.1);
+            self.cancel_alloc(last.1);
         }
     }
 
@@ -237,6 +263,8 @@ impl Manager {
         };
         if response.kind != kind::ANNOTATE {
             self.sched.open = self.sched.open.saturating_sub(1);
+            self.sched.offered.remove(&id);
+            self.sched.revoked.take_if(|revoked| *revoked == id);
         }
         match response.kind {
             kind::SUCCESS => self.granted(id, response),
@@ -247,17 +275,20 @@ impl Manager {
             }
             kind::DENY => {
                 job.alloc = Alloc::None;
-                job.annotations.clear();
+                self.forget_annotations(id, |all| all.clear());
+                let Some(job) = self.jobs.get(&id) else {
+                    return;
+                };
                 let (userid, note) = (job.userid, response.note.unwrap_or_default());
                 self.raise(id, "alloc", 0, &note, userid, None);
             }
             kind::CANCEL => {
                 job.alloc = Alloc::None;
-                job.annotations.shift_remove("sched");
-                if job.state == JobState::Sched {
-                    self.enqueue(id);
-                } else {
-                    self.act_cleanup(id);
+                let waits = job.state == JobState::Sched;
+                self.forget_annotations(id, |all| drop(all.shift_remove("sched")));
+                match waits {
+                    true => self.enqueue(id),
+                    false => self.act_cleanup(id),
                 }
             }
             _ => {}
@@ -294,6 +325,20 @@ impl Manager {
         update_annotations(&mut job.annotations, notes);
         let context = json!({ "annotations": job.annotations });
         if publish {
+            self.publish_annotations(id, context);
+        }
+    }
+
+    /// What was said of a request does not hold any more.
+    fn forget_annotations(&mut self, id: JobId, forget: impl FnOnce(&mut Map<String, Value>)) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let before = job.annotations.len();
+        forget(&mut job.annotations);
+        if job.annotations.len() != before {
+            let left = Some(&job.annotations).filter(|left| !left.is_empty());
+            let context = json!({ "annotations": left });
             self.publish_annotations(id, context);
         }
     }

@@ -272,19 +272,25 @@ pub(crate) fn set_paths(jobspec: &mut Value, updates: &Map<String, Value>) {
     }
 }
 
-/// Update a dictionary of annotations as RFC 27 says: null removes, dictionaries merge.
+/// Update a dictionary of annotations as RFC 27 says: null removes, dictionaries merge. None is left empty.
 pub(crate) fn update_annotations(into: &mut Map<String, Value>, from: &Map<String, Value>) {
     for (key, value) in from {
-        match (into.get_mut(key), value) {
-            (_, Value::Null) => drop(into.shift_remove(key)),
-            (Some(Value::Object(old)), Value::Object(new)) => update_annotations(old, new),
-            (_, Value::Object(new)) => {
-                let mut fresh = Map::new();
-                update_annotations(&mut fresh, new);
-                into.insert(key.clone(), Value::Object(fresh));
-            }
-            _ => drop(into.insert(key.clone(), value.clone())),
-        }
+        let Value::Object(new) = value else {
+            match value {
+                Value::Null => into.shift_remove(key),
+                _ => into.insert(key.clone(), value.clone()),
+            };
+            continue;
+        };
+        let mut inner = match into.get_mut(key).map(Value::take) {
+            Some(Value::Object(old)) => old,
+            _ => Map::new(),
+        };
+        update_annotations(&mut inner, new);
+        match inner.is_empty() {
+            true => into.shift_remove(key),
+            false => into.insert(key.clone(), Value::Object(inner)),
+        };
     }
 }
 
@@ -419,5 +425,8 @@ mod tests {
         let b = json!({"sched": {"a": null, "c": 3}, "user": {"x": 1, "y": null}});
         update_annotations(a.as_object_mut().unwrap(), b.as_object().unwrap());
         assert_eq!(a, json!({"sched": {"b": 2, "c": 3}, "user": {"x": 1}}));
+        let c = json!({"sched": {"b": null, "c": null}, "user": {"y": {"z": null}}});
+        update_annotations(a.as_object_mut().unwrap(), c.as_object().unwrap());
+        assert_eq!(a, json!({"user": {"x": 1}}));
     }
 }

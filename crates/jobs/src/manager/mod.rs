@@ -497,7 +497,7 @@ impl Manager {
             "wait" => self.waits.wait(msg),
             "history.get" => self.history.get(msg).map(Some),
             "list" => self.list(msg).map(Some),
-            "getattr" => self.getattr(msg).map(Some),
+            "getattr" => self.getattr(msg),
             "resource-status" => self.resource_status().map(Some),
             "alloc-query" => Ok(Some(self.alloc_query())),
             "stats-get" => Ok(Some(self.stats())),

@@ -1,11 +1,15 @@
 //! Questions about active jobs: `list`, `getattr`, `stats-get`.
 
+use client::Node;
 use formats::jobid::JobId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
-use super::Manager;
+use super::{Done, Manager};
+
+/// Values of `job-info.lookup` come as JSON where they are JSON.
+const JSON_DECODE: u32 = 1;
 
 impl Manager {
     pub(super) fn list(&self, msg: &Message) -> Result<Value, RpcError> {
@@ -43,31 +47,61 @@ impl Manager {
         Ok(json!({ "jobs": jobs.iter().take(limit).map(entry).collect::<Vec<_>>() }))
     }
 
-    pub(super) fn getattr(&self, msg: &Message) -> Result<Value, RpcError> {
+    /// `job-manager.getattr`: what an active job is made of; of an inactive one what the store has.
+    pub(super) fn getattr(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
         #[derive(Deserialize)]
         struct Request {
             id: JobId,
             attrs: Vec<String>,
         }
         let Request { id, attrs } = msg.json()?;
-        let job = self.active(id)?;
-        msg.require_user(job.userid)?;
-        let mut answer = Map::new();
-        for name in attrs {
-            let value = match name.as_str() {
-                "jobspec" => Value::clone(&job.jobspec),
-                "R" => job.r.as_deref().cloned().unwrap_or(Value::Null),
-                "eventlog" => formats::eventlog::encode(&job.events).into(),
-                _ => {
-                    return Err(RpcError::new(
-                        libc::ENOENT,
-                        format!("unknown attribute {name:?}"),
-                    ));
-                }
-            };
-            answer.insert(name, value);
+        let known = ["jobspec", "R", "eventlog"];
+        if let Some(name) = attrs.iter().find(|name| !known.contains(&name.as_str())) {
+            let why = format!("unknown attribute {name:?}");
+            return Err(RpcError::new(libc::ENOENT, why));
         }
-        Ok(Value::Object(answer))
+        let Some(job) = self.jobs.get(&id) else {
+            self.getattr_of_ended(msg, id, &attrs)?;
+            return Ok(None);
+        };
+        msg.require_user(job.userid)?;
+        let value = |name: &str| match name {
+            "jobspec" => Value::clone(&job.jobspec),
+            "R" => job.r.as_deref().cloned().unwrap_or(Value::Null),
+            _ => formats::eventlog::encode(&job.events).into(),
+        };
+        let answer: Map<String, Value> = attrs
+            .into_iter()
+            .map(|name| {
+                let value = value(&name);
+                (name, value)
+            })
+            .collect();
+        Ok(Some(answer.into()))
+    }
+
+    fn getattr_of_ended(
+        &mut self,
+        msg: &Message,
+        id: JobId,
+        attrs: &[String],
+    ) -> Result<(), RpcError> {
+        let ended = self.past.get(id);
+        let ended = ended.ok_or_else(|| RpcError::new(libc::ENOENT, "unknown job id"))?;
+        msg.require_user(ended.userid)?;
+        let request = json!({ "id": id, "keys": attrs, "flags": JSON_DECODE });
+        let found = self.handle.rpc("job-info.lookup", Node::Any, &request);
+        let (handle, msg) = (self.handle.clone(), msg.clone());
+        self.work.push(Box::pin(async move {
+            let answer = found.await.and_then(|found| {
+                let mut answer: Map<String, Value> = found.json()?;
+                answer.remove("id");
+                Ok(answer)
+            });
+            handle.respond_result(&msg, answer);
+            Done::Nothing
+        }));
+        Ok(())
     }
 
     pub(super) fn stats(&self) -> Value {
