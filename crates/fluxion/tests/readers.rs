@@ -119,7 +119,9 @@ fn growing_and_shrinking_keep_jobs() -> Result<(), Error> {
     let found = context
         .submit(fluxion::Op::Allocate, 1, &request, 0)
         .expect("all is free");
-    let held = context.graph().path(found.selection.holds()[0].vertex);
+    let held = context
+        .graph()
+        .path(found.selection.holds(context.graph())[0].vertex);
     let other = if held.ends_with("a0") {
         "/cluster0/a1"
     } else {
