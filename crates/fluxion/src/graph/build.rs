@@ -29,6 +29,20 @@ pub struct NewVertex<'a> {
 }
 
 impl NewVertex<'_> {
+    /// A node, whose id is the number that its host's name ends with.
+    pub fn host(name: &str) -> NewVertex<'_> {
+        let base = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let id = name[base.len()..].parse().unwrap_or(-1);
+        let usual = match id {
+            -1 => base == name,
+            id => format!("{base}{id}") == *name,
+        };
+        NewVertex {
+            name: Some(name).filter(|_| !usual),
+            ..NewVertex::new("node", base, id, 0)
+        }
+    }
+
     /// A vertex of size 1 without a rank.
     pub fn new<'a>(kind: &'a str, base: &'a str, id: i64, uniq: u64) -> NewVertex<'a> {
         NewVertex {
