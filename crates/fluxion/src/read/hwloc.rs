@@ -14,6 +14,7 @@ pub(super) struct Object {
     /// The id it has in R.
     pub(super) id: Option<i64>,
     kind: String,
+    cpuset: String,
     name: String,
     device: String,
     infos: FxHashMap<String, String>,
@@ -59,6 +60,7 @@ pub(super) fn parse(text: &str) -> Result<Object, ReadError> {
             b"object" => {
                 open.push(Object {
                     kind: attribute(tag, "type", at)?,
+                    cpuset: attribute(tag, "cpuset", at)?,
                     name: attribute(tag, "name", at)?,
                     device: attribute(tag, "osdev_type", at)?,
                     cache: attribute(tag, "cache_size", at)?.parse().unwrap_or(0),
@@ -141,11 +143,28 @@ impl Object {
         }
     }
 
+    /// A group of one object that has all its processors is that object.
+    fn leave_group(&mut self) {
+        let inner = &self.children;
+        let Some(only) = inner.iter().position(|o| o.class() == 0) else {
+            return;
+        };
+        let is_same = inner[only].cpuset == self.cpuset && !self.cpuset.is_empty();
+        let others = inner.iter().filter(|o| o.class() == 0).count() - 1;
+        if self.kind == "Group" && is_same && others == 0 {
+            let mut object = self.children.remove(only);
+            object.children.append(&mut self.children);
+            object.children.sort_by_key(Object::class);
+            *self = object;
+        }
+    }
+
     /// Makes of the form of hwloc 1, where memory contains processors, that of hwloc 2, where it is
     /// beside them.
     fn normalize(&mut self) {
         for mut child in std::mem::take(&mut self.children) {
             child.normalize();
+            child.leave_group();
             if child.kind != "NUMANode" || child.children.is_empty() {
                 self.children.push(child);
                 continue;
