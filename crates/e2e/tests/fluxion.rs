@@ -240,3 +240,54 @@ fn a_scheduler_needs_what_another_has() {
         .success()
         .expect_stdout("File exists\nnothing to schedule\ngoes on\n");
 }
+
+/// hwloc makes up nodes of two sockets with two cores each.
+#[test]
+fn the_graph_has_what_hwloc_sees_on_each_rank() {
+    let site = Site::new();
+    let outcome = site.script(
+        1,
+        "
+        cat >inside.sh <<'END'
+        flux module remove sched-simple
+        flux module load sched-fluxion-resource load-format=hwloc load-allowlist=socket,core
+        flux module load sched-fluxion-qmanager
+        cat >two.yaml <<'SPEC'
+        version: 9999
+        resources: [{type: slot, count: 2, label: s, with: [{type: socket, count: 1, with: [{type: core, count: 2}]}]}]
+        tasks: [{command: [a], slot: s, count: {per_slot: 1}}]
+        attributes: {system: {duration: 60}}
+SPEC
+        for i in 1 2 3; do flux ion-resource match allocate two.yaml >found 2>&1 && grep -o 'ALLOCATED' found || echo busy; done
+        flux ion-resource find --format=jgf status=up | grep -o '/cluster0/[^/]*/socket[01]/core[0-9]' | sed 's,.*/socket,socket,' | sort | uniq -c | tr -s ' '
+        flux ion-resource cancel 0; flux ion-resource cancel 1
+        flux run -N2 -n2 -c2 echo runs
+END
+        HWLOC_SYNTHETIC='pack:2 core:2 pu:1' flux start --test-size=2 sh inside.sh
+        rm -f inside.sh two.yaml found
+        ",
+    );
+    outcome.success().expect_stdout(
+        "ALLOCATED\nALLOCATED\nbusy\n 2 socket0/core0\n 2 socket0/core1\n 2 socket1/core2\n 2 socket1/core3\nruns\nruns\n",
+    );
+}
+
+#[test]
+fn a_rank_that_is_not_there_cannot_tell_what_it_has() {
+    let site = Site::new();
+    let outcome = site.script(
+        1,
+        "
+        flux module remove sched-simple
+        flux R encode -r0-1 -c0-3 -Hn[0-1] >R
+        flux resource reload -f R
+        flux module load sched-fluxion-resource load-format=hwloc
+        flux module stats sched-fluxion-resource >/dev/null 2>&1 || echo it has ended
+        flux dmesg | grep -o 'rank 1 is not .*'
+        rm -f R
+        ",
+    );
+    outcome.success().expect_stdout(
+        "it has ended\nrank 1 is not in this instance of 1; load-format=hwloc needs all nodes to be up\n",
+    );
+}

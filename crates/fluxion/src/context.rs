@@ -179,7 +179,7 @@ impl Context {
                 end: found.end,
                 reserved: found.reserved,
             };
-            self.keep(term, found.selection.holds());
+            self.keep(term, found.selection.holds(&self.graph));
         }
         Ok(found)
     }
@@ -282,13 +282,12 @@ impl Context {
             .words()
             .find("node")
             .map_or(&[][..], |node| graph.of_kind(node));
-        let up = |v: &&u32| {
-            let v = Vertex(**v);
-            graph.is_up(v) && graph.ancestors(v).all(|a| graph.is_up(a))
-        };
-        self.nodes_up = match graph.down().next() {
-            None => nodes.len() as i64,
-            Some(_) => nodes.iter().filter(up).count() as i64,
+        self.nodes_up = match graph.all_up() {
+            true => nodes.len() as i64,
+            false => nodes
+                .iter()
+                .filter(|v| graph.is_usable(Vertex(**v)))
+                .count() as i64,
         };
     }
 
@@ -310,13 +309,14 @@ impl Context {
             end,
             now: false,
         };
-        for selected in chosen.iter() {
-            let v = selected.vertex;
+        let listed: Vec<Vertex> = chosen.iter().map(|s| s.vertex).collect();
+        let selection = Selection::from_chosen(&self.graph, chosen, &[]);
+        let holds = selection.holds(&self.graph);
+        for v in listed.into_iter().chain(holds.iter().map(|h| h.vertex)) {
             if self.ledger.free(&self.graph, v, window) < self.graph.size(v) {
                 return Err(Error::NotFree(self.graph.path(v), start, end));
             }
         }
-        let selection = Selection::from_chosen(&self.graph, chosen, &[]);
         if selection.is_empty() {
             return Err(Error::Nothing);
         }
@@ -327,7 +327,7 @@ impl Context {
                 end,
                 reserved,
             },
-            selection.holds(),
+            holds,
         );
         Ok(Match {
             selection,
@@ -466,7 +466,7 @@ impl Context {
                 .collect();
         };
         let holds = self.jobs.get(&job).map_or(&[][..], Job::holds);
-        let below = |h: &&Hold| h.vertex != v && self.graph.subtree(v).contains(&h.vertex.0);
+        let below = |h: &&Hold| h.vertex != v && self.graph.contains(v, h.vertex);
         let of = |kind| {
             let below = holds.iter().filter(below);
             below.map(|h| h.amount_of(&self.graph, kind)).sum()
@@ -498,28 +498,17 @@ impl Context {
         self.replace(edited?)
     }
 
-    /// Removes vertices with all below them. Jobs lose what they have there.
+    /// Removes vertices with all that is reached through them alone. Jobs lose what they have there.
     pub fn shrink(&mut self, tops: &[Vertex]) -> Result<(), Error> {
         if tops.contains(&self.graph.root()) {
             return Err(Error::Root);
         }
-        let gone = |v: Vertex| {
-            tops.iter()
-                .any(|top| self.graph.subtree(*top).contains(&v.0))
-        };
-        let edited = self.graph.edit(|v| !gone(v), |_, _| Ok(()))?;
-        for (job, holds) in self.lost(tops) {
-            if let Some(known) = self.jobs.get_mut(&job) {
-                known.holds = holds;
-            }
+        let gone = self.graph.lost_without(tops);
+        let edited = self.graph.edit(|v| !gone.contains(&v.0), |_, _| Ok(()))?;
+        for job in self.jobs.values_mut() {
+            job.holds = without_listed(&self.graph, &job.holds, &gone);
         }
         self.replace(edited)
-    }
-
-    /// What jobs that have something of vertices are left with.
-    fn lost(&self, tops: &[Vertex]) -> Vec<(JobId, Vec<Hold>)> {
-        let left = |(id, job): (&JobId, &Job)| (*id, without(&self.graph, &job.holds, tops));
-        self.jobs.iter().map(left).collect()
     }
 
     fn replace(&mut self, (graph, places): (Graph, Vec<Option<Vertex>>)) -> Result<(), Error> {

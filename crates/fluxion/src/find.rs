@@ -241,6 +241,9 @@ impl Criteria {
             }
             let mut here = open.last().copied().unwrap_or_default();
             here.down |= !graph.is_up(v);
+            if graph.is_shared(v) {
+                here.down = !graph.is_usable(v);
+            }
             let held: [Vec<(JobId, bool)>; 2] = match ledger.is_busy(v) {
                 true => [false, true].map(|reserved| ledger.holders(v, reserved).collect()),
                 false => Default::default(),

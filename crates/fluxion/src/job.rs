@@ -26,12 +26,9 @@ impl Job {
             if hold.whole {
                 touched.extend(graph.subtree(hold.vertex).map(Vertex));
             }
-            touched.extend(
-                graph
-                    .ancestors(hold.vertex)
-                    .take_while(|v| !touched.contains(v))
-                    .collect::<Vec<_>>(),
-            );
+            for v in graph.containers(hold.vertex) {
+                touched.insert(v);
+            }
         }
         touched
     }
@@ -42,7 +39,7 @@ pub(crate) fn without(graph: &Graph, holds: &[Hold], tops: &[Vertex]) -> Vec<Hol
     let mut left = Vec::with_capacity(holds.len());
     for hold in holds {
         let v = hold.vertex;
-        if tops.iter().any(|top| graph.subtree(*top).contains(&v.0)) {
+        if tops.iter().any(|top| graph.contains(*top, v)) {
             continue;
         }
         if hold.whole && tops.iter().any(|top| graph.subtree(v).contains(&top.0)) {

@@ -119,7 +119,9 @@ fn growing_and_shrinking_keep_jobs() -> Result<(), Error> {
     let found = context
         .submit(fluxion::Op::Allocate, 1, &request, 0)
         .expect("all is free");
-    let held = context.graph().path(found.selection.holds()[0].vertex);
+    let held = context
+        .graph()
+        .path(found.selection.holds(context.graph())[0].vertex);
     let other = if held.ends_with("a0") {
         "/cluster0/a1"
     } else {
@@ -219,4 +221,31 @@ proptest! {
             prop_assert_eq!(dump(&context), before);
         }
     }
+}
+
+/// In the form of hwloc 1, where what is beside a socket is in it.
+#[test]
+fn a_group_of_one_socket_is_that_socket() {
+    let group = |cpus: &str, inner: &str| {
+        format!(
+            r#"<object type="Group" cpuset="{cpus}">{inner}<object type="OSDev" name="cuda3" osdev_type="5"/></object>"#
+        )
+    };
+    let socket =
+        r#"<object type="Socket" cpuset="0x3"><object type="Core"/><object type="Core"/></object>"#;
+    let read = |group: String| {
+        let text = format!(
+            r#"<topology><object type="Machine"><info name="HostName" value="n1"/><object type="NUMANode" cpuset="0x3">{group}</object></object></topology>"#
+        );
+        let builder = read::Format::Hwloc.read_allowed(&text, &["node", "socket", "core", "gpu"]);
+        let graph = builder
+            .expect("right XML")
+            .finish("containment")
+            .expect("a tree")
+            .0;
+        let gpu = graph.vertices().find(|v| graph.kind_text(*v) == "gpu");
+        graph.path(gpu.expect("there is one"))
+    };
+    assert_eq!(read(group("0x3", socket)), "/cluster0/n1/socket0/gpu3");
+    assert_eq!(read(group("0xf", socket)), "/cluster0/n1/gpu3");
 }

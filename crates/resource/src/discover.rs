@@ -100,6 +100,10 @@ mod ffi {
 
     unsafe extern "C" {
         pub(super) fn hwloc_topology_init(topology: *mut *mut c_void) -> c_int;
+        pub(super) fn hwloc_topology_set_io_types_filter(
+            topology: *mut c_void,
+            filter: c_int,
+        ) -> c_int;
         pub(super) fn hwloc_topology_load(topology: *mut c_void) -> c_int;
         pub(super) fn hwloc_topology_destroy(topology: *mut c_void);
         pub(super) fn hwloc_topology_export_xmlbuffer(
@@ -112,6 +116,9 @@ mod ffi {
     }
 }
 
+/// hwloc's filter that keeps devices which matter, such as GPUs.
+const KEEP_IMPORTANT: c_int = 3;
+
 /// The node's topology as hwloc XML. Blocks.
 pub fn xml() -> Result<String, DiscoverError> {
     let mut topology = std::ptr::null_mut();
@@ -122,7 +129,8 @@ pub fn xml() -> Result<String, DiscoverError> {
             return Err(DiscoverError::Topology);
         }
         let (mut buffer, mut length) = (std::ptr::null_mut(), 0);
-        let ok = ffi::hwloc_topology_load(topology) == 0
+        let ok = ffi::hwloc_topology_set_io_types_filter(topology, KEEP_IMPORTANT) == 0
+            && ffi::hwloc_topology_load(topology) == 0
             && ffi::hwloc_topology_export_xmlbuffer(topology, &mut buffer, &mut length, 0) == 0;
         let text = ok.then(|| CStr::from_ptr(buffer).to_string_lossy().into_owned());
         if ok {

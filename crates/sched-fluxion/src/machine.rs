@@ -1,5 +1,7 @@
 //! The graph, what matches cost, and what is said about both. No messages.
 
+mod load;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,16 +9,17 @@ use fluxion::find::Criteria;
 use fluxion::graph::Vertex;
 use fluxion::plan::{JobId, Time};
 use fluxion::queue::{Matcher, Refusal, Reserved};
-use fluxion::read::{Format, rv1};
+use fluxion::read::rv1;
 use fluxion::request::{self, Request};
 use fluxion::{Context, Error, HORIZON, Match, MatchError, Op, write};
 use formats::{Idset, Jobspec};
 use serde_json::{Map, Value, json};
 use wire::RpcError;
 
-use crate::options::Options;
+pub use load::{Topologies, has_graph};
+
 use crate::perf::Tally;
-use crate::r::{moment, promises_graph, renumber, term};
+use crate::r::{moment, term};
 
 /// This second.
 pub fn now() -> Time {
@@ -79,59 +82,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new(context: Context, options: &Options, begin: Instant) -> Machine {
-        let now = Instant::now();
-        Machine {
-            context,
-            // Checked when the options were read.
-            format: write::Format::from_name(&options.match_format)
-                .unwrap_or(write::Format::Rv1Nosched),
-            endless: true,
-            succeeded: Tally::default(),
-            failed: Tally::default(),
-            overhead: HashMap::new(),
-            ranks: Vec::new(),
-            fit: HashSet::new(),
-            loaded: (now, now - begin),
-            reset: now,
-        }
-    }
-
-    /// From the text of a file.
-    pub fn from_text(text: &str, options: &Options) -> Result<Machine, Error> {
-        let begin = Instant::now();
-        let allowed: Vec<&str> = options
-            .load_allowlist
-            .iter()
-            .flat_map(|l| l.split(','))
-            .collect();
-        let format = Format::from_name(&options.load_format).unwrap_or(Format::Rv1);
-        let builder = format.read_allowed(text, &allowed)?;
-        let context = options.context();
-        let graph = builder.finish(&context.subsystem).map_err(Error::Graph)?.0;
-        Ok(Machine::new(Context::new(graph, context)?, options, begin))
-    }
-
-    /// From the R of an instance: the graph in it, or else what its nodes have.
-    pub fn from_r(mut r: Value, options: &Options) -> Result<Machine, Error> {
-        let begin = Instant::now();
-        let mut scheduling = r.get_mut("scheduling").map(Value::take).unwrap_or_default();
-        let use_graph = options.load_format != "rv1exec_force" && promises_graph(&scheduling);
-        let (text, format, ranks) = if use_graph {
-            let ranks = renumber(&r, &mut scheduling);
-            (scheduling.to_string(), Format::Jgf, ranks)
-        } else {
-            (r.to_string(), Format::Rv1, Vec::new())
-        };
-        let context = Context::load(&text, format, options.context())?;
-        let mut machine = Machine::new(context, options, begin);
-        machine.ranks = ranks;
-        if let Some(end) = r["execution"]["expiration"].as_f64() {
-            machine.set_expiration(end);
-        }
-        Ok(machine)
-    }
-
     /// The graph itself.
     pub fn context(&self) -> &Context {
         &self.context

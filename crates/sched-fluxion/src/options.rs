@@ -158,6 +158,12 @@ impl Options {
         })
     }
 
+    /// The types to read; all if there are none.
+    pub(crate) fn allowed(&self) -> Vec<&str> {
+        let listed = self.load_allowlist.iter();
+        listed.flat_map(|l| l.split(',')).collect()
+    }
+
     /// For the graph.
     pub(crate) fn context(&self) -> fluxion::Options {
         fluxion::Options {

@@ -2,11 +2,12 @@
 
 use client::module::ModuleError;
 use client::{Handle, Node, RpcStream};
+use fluxion::read::rv1::Execution;
 use sched::acquire::{Update, ranks};
 use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Topologies, has_graph};
 use crate::options::Options;
 
 /// What goes on telling about a graph.
@@ -69,7 +70,12 @@ impl Source {
         let r = resources.clone().ok_or_else(|| {
             ModuleError::invalid(format!("{topic}: the first answer has no resources"))
         })?;
-        let machine = Machine::from_r(r, options).map_err(|e| ModuleError::new(topic, e))?;
+        let topologies = match options.load_format == "hwloc" && !has_graph(&r, options) {
+            true => Some(topologies(handle, &r).await?),
+            false => None,
+        };
+        let machine = Machine::from_r(r, topologies.as_ref(), options);
+        let machine = machine.map_err(|e| ModuleError::new(topic, e))?;
         let source = Source {
             topic,
             stream: Some(stream),
@@ -91,6 +97,25 @@ impl Source {
         let next = stream.next().await.unwrap_or_else(|| Err(ended()));
         next.map_err(|e| failure(self.topic, &e))
     }
+}
+
+/// What hwloc sees on each rank of an R.
+async fn topologies(handle: &Handle, r: &Value) -> Result<Topologies, ModuleError> {
+    let topic = "resource.topo-get";
+    let ranks = Execution::of(r).map_err(|e| ModuleError::new("resource.acquire", e))?;
+    let answers = handle
+        .rpc_group(topic, ranks.ranks(), &json!({}))
+        .all()
+        .await;
+    let answers = answers.map_err(|(rank, e)| {
+        let why = format!("rank {rank}: {e}; load-format=hwloc needs all nodes to be up");
+        failure(topic, &RpcError::new(e.errno, why))
+    })?;
+    let text = |(rank, answer): (u32, Message)| {
+        let text = answer.text().unwrap_or_default().to_owned();
+        (rank, text)
+    };
+    Ok(answers.into_iter().map(text).collect())
 }
 
 pub(crate) fn failure(topic: &str, error: &RpcError) -> ModuleError {

@@ -321,7 +321,7 @@ mod tests {
         let r = json!({"version": 1, "execution": {
             "R_lite": [{"rank": "0-1", "children": {"core": "0-3"}}],
             "nodelist": ["n[0-1]"], "starttime": 0, "expiration": 0}});
-        Machine::from_r(r, &Options::default()).unwrap()
+        Machine::from_r(r, None, &Options::default()).unwrap()
     }
 
     fn opened(policy: &str, running: Vec<Running>) -> Round {

@@ -152,7 +152,7 @@ fn read(path: &str) -> Result<String, Failure> {
 fn read_json(path: &str) -> Result<String, Failure> {
     let value: Value =
         serde_json::from_str(&read(path)?).map_err(|e| Failure::new(format!("{path}: {e}")))?;
-    Ok(value.to_string())
+    Ok(pyjson::dumps(&value))
 }
 
 /// A jobspec, in YAML, as JSON.

@@ -23,6 +23,7 @@ mod gc;
 mod help;
 mod hostlist;
 mod housekeeping;
+pub(crate) mod ion_r;
 pub(crate) mod ion_resource;
 mod job;
 mod job_exec_override;
@@ -100,6 +101,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("getattr", "print a broker attribute", attr::get),
     command("hostlist", "combine and show lists of hosts", hostlist::run),
     command("housekeeping", "look at what runs on the nodes of jobs that are over", housekeeping::run),
+    command("ion-R", "give an R a resource graph", ion_r::run),
     command("ion-resource", "ask the graph scheduler", ion_resource::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("job-exec-override", "begin and end jobs that only pretend to run", job_exec_override::run),

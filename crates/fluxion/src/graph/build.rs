@@ -1,12 +1,11 @@
 //! From vertices and edges in any order to a [`Graph`].
 
+use super::links::Links;
+use super::order::Order;
 use super::totals::Totals;
 use super::{Graph, NOBODY, Population, Properties, Subsystem, Vertex, Word, Words};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
-
-/// How deep a graph may be.
-const DEPTH: u32 = 256;
 
 /// A vertex to be.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +29,20 @@ pub struct NewVertex<'a> {
 }
 
 impl NewVertex<'_> {
+    /// A node, whose id is the number that its host's name ends with.
+    pub fn host(name: &str) -> NewVertex<'_> {
+        let base = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let id = name[base.len()..].parse().unwrap_or(-1);
+        let usual = match id {
+            -1 => base == name,
+            id => format!("{base}{id}") == *name,
+        };
+        NewVertex {
+            name: Some(name).filter(|_| !usual),
+            ..NewVertex::new("node", base, id, 0)
+        }
+    }
+
     /// A vertex of size 1 without a rank.
     pub fn new<'a>(kind: &'a str, base: &'a str, id: i64, uniq: u64) -> NewVertex<'a> {
         NewVertex {
@@ -63,7 +76,7 @@ pub enum GraphError {
     NoRoot(String),
     #[error("subsystem {0} has more than one root: {1} and {2}")]
     Roots(String, String, String),
-    #[error("vertex {0} is inside more than {DEPTH} others")]
+    #[error("vertex {0} is inside more than {limit} others", limit = super::order::DEPTH)]
     Deep(u64),
     #[error("subsystem {0} has a cycle, through vertex {1}")]
     Cycle(String, u64),
@@ -205,69 +218,16 @@ impl Builder {
         let dominant = self.word(dominant)?;
         let own = self.edges.iter().position(|s| s.0 == dominant);
         let tree = own.map_or_else(Vec::new, |i| self.edges.swap_remove(i).1);
-        let order = self.preorder(dominant, tree)?;
+        let order = Order::of(tree, &self.uniq, self.words.text(dominant))?;
         Ok(self.lay_out(dominant, order))
     }
 
-    /// For each place of the preorder the vertex; and for each vertex its parent.
-    fn preorder(&self, dominant: Word, tree: Vec<(u32, u32)>) -> Result<Order, GraphError> {
-        let n = self.kind.len();
-        let mut parent = vec![NOBODY; n];
-        let mut first = vec![0u32; n + 1];
-        for &(from, to) in &tree {
-            parent[to as usize] = from;
-        }
-        for above in parent.iter().filter(|p| **p != NOBODY) {
-            first[*above as usize + 1] += 1;
-        }
-        for i in 0..n {
-            first[i + 1] += first[i];
-        }
-        let mut fill = first.clone();
-        let mut children = vec![0u32; first[n] as usize];
-        let mut placed = vec![false; n];
-        for (from, to) in tree {
-            if parent[to as usize] == from && !std::mem::replace(&mut placed[to as usize], true) {
-                children[fill[from as usize] as usize] = to;
-                fill[from as usize] += 1;
-            }
-        }
-        let name = || self.words.text(dominant).to_owned();
-        let mut roots = (0..n as u32).filter(|v| {
-            let v = *v as usize;
-            parent[v] == NOBODY && (first[v + 1] > first[v] || n == 1)
-        });
-        let root = roots.next().ok_or_else(|| GraphError::NoRoot(name()))?;
-        if let Some(second) = roots.next() {
-            let text = |v: u32| self.uniq[v as usize].to_string();
-            return Err(GraphError::Roots(name(), text(root), text(second)));
-        }
-        let mut order = Vec::with_capacity(n);
-        let mut stack = vec![(root, 0)];
-        while let Some((v, depth)) = stack.pop() {
-            if depth > DEPTH {
-                return Err(GraphError::Deep(self.uniq[v as usize]));
-            }
-            order.push(v);
-            let range = first[v as usize] as usize..first[v as usize + 1] as usize;
-            stack.extend(children[range].iter().rev().map(|c| (*c, depth + 1)));
-        }
-        if order.len() < n {
-            let mut seen = vec![false; n];
-            order.iter().for_each(|v| seen[*v as usize] = true);
-            for v in 0..n as u32 {
-                if !seen[v as usize] {
-                    if parent[v as usize] != NOBODY {
-                        return Err(GraphError::Cycle(name(), self.uniq[v as usize]));
-                    }
-                    order.push(v);
-                }
-            }
-        }
-        Ok(Order { order, parent })
-    }
-
-    fn lay_out(self, dominant: Word, Order { order, parent }: Order) -> (Graph, Vec<u32>) {
+    fn lay_out(self, dominant: Word, made: Order) -> (Graph, Vec<u32>) {
+        let Order {
+            order,
+            parent,
+            rows,
+        } = made;
         let n = order.len();
         let mut place = vec![0u32; n];
         for (i, v) in order.iter().enumerate() {
@@ -306,10 +266,21 @@ impl Builder {
                 .map(|(a, b)| (Vertex(place[a as usize]), Vertex(place[b as usize])))
                 .collect(),
         });
-        let totals = Totals::new(&kind, &size, &parent, self.words.len());
+        let at = |v: u32| Vertex(place[v as usize]);
+        let rows = rows.into_iter().map(|(v, row)| {
+            let row = row.into_iter().map(at).collect();
+            (at(v), row)
+        });
+        let links = Links::new(rows.collect(), &parent);
+        let mut totals = Totals::new(&kind, &size, &parent, self.words.len());
+        totals.add_shared(&links, &parent, &end, &kind, &size);
+        for population in &mut populations {
+            population.apart = links.leave_apart(&population.vertices, &parent, &end);
+        }
         let mut graph = Graph {
             dominant,
             totals,
+            links,
             others: others.collect(),
             base: pick(&self.base, &order),
             unit: pick(&self.unit, &order),
@@ -334,11 +305,6 @@ impl Builder {
     }
 }
 
-struct Order {
-    order: Vec<u32>,
-    parent: Vec<u32>,
-}
-
 fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<u32>) {
     let mut counts = vec![0usize; words];
     kind.iter().for_each(|k| counts[usize::from(k.0)] += 1);
@@ -346,6 +312,7 @@ fn populate(kind: &[Word], size: &[u32], words: usize) -> (Vec<Population>, Vec<
         vertices: Vec::with_capacity(n),
         plain: true,
         home: None,
+        apart: true,
     };
     let mut populations: Vec<Population> = counts.into_iter().map(with_room).collect();
     let mut ordinal = Vec::with_capacity(kind.len());
@@ -399,7 +366,7 @@ impl Graph {
         }
         let dominant = self.words.text(self.dominant);
         let contained: Vec<_> = (self.vertices())
-            .filter_map(|v| Some((self.parent(v)?, v)))
+            .flat_map(|v| self.children(v).map(move |c| (v, c)))
             .collect();
         let others = self.others.iter().map(|s| (s.name, s.edges.as_slice()));
         for (name, edges) in std::iter::once((self.dominant, contained.as_slice())).chain(others) {

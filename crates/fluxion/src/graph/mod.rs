@@ -2,7 +2,8 @@
 //!
 //! Vertices are numbered in depth-first preorder of the dominant subsystem, so that a subtree is a
 //! range of numbers and a child is found without an edge list: the first child of a vertex follows
-//! it, and a sibling begins where the subtree before it ends. Types, basenames and units are
+//! it, and a sibling begins where the subtree before it ends. A vertex that several contain has its
+//! place below the first of them; the other edges are kept apart (`links`). Types, basenames and units are
 //! [`Word`]s, names and paths are made when they are asked for, and what few vertices have (a name
 //! of their own, properties, edges of other subsystems) is kept beside the arrays. A vertex costs
 //! about forty bytes.
@@ -11,6 +12,8 @@
 //! map from old to new numbers.
 
 mod build;
+mod links;
+mod order;
 mod paths;
 mod strings;
 mod totals;
@@ -54,6 +57,7 @@ pub struct Graph {
     ordinal: Vec<u32>,
     populations: Vec<Population>,
     totals: totals::Totals,
+    links: links::Links,
     names: FxHashMap<u32, Box<str>>,
     properties: FxHashMap<u32, Properties>,
     down: FxHashSet<u32>,
@@ -70,6 +74,33 @@ pub struct Population {
     plain: bool,
     /// The type of what contains them, if it is the same for all.
     home: Option<Word>,
+    /// Whether nothing around them or in them is in two others.
+    apart: bool,
+}
+
+/// What a vertex contains directly: siblings in the tree, or a list.
+#[derive(Debug, Clone)]
+pub struct Children<'a> {
+    ends: &'a [u32],
+    next: u32,
+    end: u32,
+    listed: &'a [Vertex],
+}
+
+impl Iterator for Children<'_> {
+    type Item = Vertex;
+
+    #[inline]
+    fn next(&mut self) -> Option<Vertex> {
+        if self.next < self.end {
+            let child = self.next;
+            self.next = self.ends[child as usize];
+            return Some(Vertex(child));
+        }
+        let (first, rest) = self.listed.split_first()?;
+        self.listed = rest;
+        Some(*first)
+    }
 }
 
 /// The edges of a subsystem that is not the dominant one.
@@ -95,7 +126,7 @@ impl Graph {
     /// The number of edges, those of all subsystems.
     pub fn edges(&self) -> usize {
         let inner = self.parent.iter().filter(|p| **p != NOBODY).count();
-        inner + self.others.iter().map(|s| s.edges.len()).sum::<usize>()
+        inner + self.links.len() + self.others.iter().map(|s| s.edges.len()).sum::<usize>()
     }
 
     /// The root of the dominant subsystem. A graph that was built has one.
@@ -158,7 +189,7 @@ impl Graph {
         self.uniq[v.at()]
     }
 
-    /// What contains it.
+    /// What contains it; of several, what is first met depth first.
     pub fn parent(&self, v: Vertex) -> Option<Vertex> {
         Some(self.parent[v.at()])
             .filter(|p| *p != NOBODY)
@@ -169,7 +200,8 @@ impl Graph {
     pub(crate) fn row_below(&self, v: Vertex) -> Option<Range<u32>> {
         let below = v.0 + 1..self.end[v.at()];
         let range = below.start as usize..below.end as usize;
-        let is_row = self.parent[range.clone()].iter().all(|p| *p == v.0);
+        let is_row =
+            self.parent[range.clone()].iter().all(|p| *p == v.0) && self.links.row(v).is_none();
         (is_row && self.uniq[range].is_sorted()).then_some(below)
     }
 
@@ -178,24 +210,31 @@ impl Graph {
         std::iter::successors(self.parent(v), |p| self.parent(*p))
     }
 
-    /// The vertex and all below it, as numbers.
+    /// The vertex and all below it, as numbers; what belongs to others is left out.
+    #[inline]
     pub fn subtree(&self, v: Vertex) -> Range<u32> {
         v.0..self.end[v.at()]
     }
 
     /// Whether nothing is contained in it.
+    #[inline]
     pub fn is_leaf(&self, v: Vertex) -> bool {
-        self.end[v.at()] == v.0 + 1
+        self.end[v.at()] == v.0 + 1 && self.links.row(v).is_none()
     }
 
     /// What it contains directly.
-    pub fn children(&self, v: Vertex) -> impl Iterator<Item = Vertex> + '_ {
-        let end = self.end[v.at()];
-        let first = Some(v.0 + 1).filter(|c| *c < end);
-        std::iter::successors(first, move |c| {
-            Some(self.end[*c as usize]).filter(|next| *next < end)
-        })
-        .map(Vertex)
+    #[inline]
+    pub fn children(&self, v: Vertex) -> Children<'_> {
+        let listed = self.links.row(v);
+        Children {
+            ends: &self.end,
+            next: v.0 + 1,
+            end: match listed {
+                None => self.end[v.at()],
+                Some(_) => 0,
+            },
+            listed: listed.unwrap_or_default(),
+        }
     }
 
     /// Which of its type it is, counted in preorder.
@@ -221,7 +260,7 @@ impl Graph {
         self.populations.get(usize::from(kind.0))?.home
     }
 
-    /// How much of a type a subtree has.
+    /// How much of a type a vertex and all below it have.
     pub fn total(&self, v: Vertex, kind: Word) -> i64 {
         let own = match self.kind(v) == kind {
             true => i64::from(self.size(v)),

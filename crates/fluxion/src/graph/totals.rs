@@ -1,5 +1,6 @@
 //! How much of each type is below the vertices that contain something.
 
+use super::links::Links;
 use super::{NOBODY, Word};
 use rustc_hash::FxHashMap;
 
@@ -60,6 +61,49 @@ impl Totals {
             }
         }
         totals
+    }
+
+    /// Adds to what is in subtrees what is reached from them elsewhere, each vertex once.
+    pub(super) fn add_shared(
+        &mut self,
+        links: &Links,
+        parent: &[u32],
+        end: &[u32],
+        kind: &[Word],
+        size: &[u32],
+    ) {
+        let mut more = Vec::new();
+        for v in links.sharing(parent) {
+            let mut sums = vec![0; self.width];
+            for top in links
+                .reach(v, end)
+                .into_iter()
+                .skip(1)
+                .map(|part| part.start)
+            {
+                sums[usize::from(self.columns[usize::from(kind[top as usize].0)])] +=
+                    i64::from(size[top as usize]);
+                if let Some(row) = self.rows.get(&top) {
+                    let from = *row as usize * self.width;
+                    let cells = &self.cells[from..from + self.width];
+                    sums.iter_mut()
+                        .zip(cells)
+                        .for_each(|(sum, cell)| *sum += cell);
+                }
+            }
+            more.push((v, sums));
+        }
+        for (v, sums) in more {
+            let next = self.rows.len() as u32;
+            let row = *self.rows.entry(v).or_insert(next) as usize;
+            let from = row * self.width;
+            self.cells.resize(self.rows.len() * self.width, 0);
+            let cells = &mut self.cells[from..from + self.width];
+            cells
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(cell, sum)| *cell += sum);
+        }
     }
 
     /// How much of a type is below a vertex, itself left out.

@@ -54,6 +54,11 @@ impl Evals {
         self.find(kind).map_or(0, |l| l.total)
     }
 
+    /// The number of candidates.
+    pub(super) fn len(&self) -> usize {
+        self.lists.iter().map(|l| l.groups.len()).sum()
+    }
+
     fn list(&mut self, kind: Word) -> &mut List {
         let place = match self.lists.iter().position(|l| l.kind == kind) {
             Some(place) => place,

@@ -8,8 +8,10 @@ mod order;
 mod ordered;
 mod policy;
 mod search;
+mod seen;
 mod selection;
 mod share;
+mod woven;
 
 pub use index::Index;
 pub use nodes::{NodeIndex, NodeSet};
@@ -22,6 +24,7 @@ use crate::plan::{Ledger, Window};
 use crate::request::Request;
 use ordered::Way;
 use search::{Mode, Search};
+use seen::Seen;
 
 /// What a search is made in.
 #[derive(Clone, Copy)]
@@ -85,6 +88,8 @@ impl Field<'_> {
             picks: Vec::new(),
             ordered: false,
             inside: 0,
+            above: self.graph.root(),
+            seen: Seen::default(),
             labels: Vec::new(),
             lack: Lack::UNKNOWN,
             visits: (0, 0),
@@ -111,7 +116,8 @@ impl Field<'_> {
             };
             lack = lack.or(search.lack);
             let top = top?;
-            let selection = Selection::new(self.graph, &search.picks, top, &whole, &search.labels);
+            let chosen = Selection::chosen(&search.picks, top, &search.labels);
+            let selection = Selection::of(self.graph, chosen, &whole, &search.seen.ways);
             Some(selection).filter(|s| !s.is_empty())
         });
         visits.0 += search.visits.0;

@@ -46,8 +46,10 @@ impl Way {
     /// How a level of a request may be searched, if not by a walk.
     pub(super) fn of(level: &[Entry], graph: &Graph, policy: Policy) -> Option<Way> {
         let [entry] = level else { return None };
-        let is_many =
-            |kind: Word| graph.of_kind(kind).len() >= WORTH && graph.kind(graph.root()) != kind;
+        let is_many = |kind: Word| {
+            let many = graph.of_kind(kind).len() >= WORTH && graph.kind(graph.root()) != kind;
+            many && graph.is_apart(kind)
+        };
         if entry.kind != SLOT && is_many(entry.kind) {
             return Some(Way::Direct(entry.kind));
         }
@@ -407,7 +409,7 @@ mod tests {
                 match text.contains("\"node\"") {
                     true => prop_assert_eq!(&ordered, &walked, "{}", text),
                     false => {
-                        let size = |s: &Option<crate::matching::Selection>| s.as_ref().map(|s| s.holds().len());
+                        let size = |s: &Option<crate::matching::Selection>| s.as_ref().map(|s| s.holds(context.graph()).len());
                         prop_assert_eq!(size(&ordered), size(&walked), "{}", text);
                     }
                 }

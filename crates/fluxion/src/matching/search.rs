@@ -8,6 +8,7 @@
 use super::evals::{Evals, Group, Pick};
 use super::nodes::NodeSet;
 use super::policy::{Order, Policy};
+use super::seen::Seen;
 use super::share::Share;
 use crate::graph::{Graph, SLOT, Vertex, Word};
 use crate::plan::{Ledger, Time, Window};
@@ -36,6 +37,10 @@ pub(super) struct Search<'a> {
     pub(super) ordered: bool,
     /// What the vertices around the current one weigh.
     pub(super) inside: i64,
+    /// Whose children are looked at.
+    pub(super) above: Vertex,
+    /// Where it has been, if that may be come to again.
+    pub(super) seen: Seen,
     /// What a search in vain lacked.
     pub(super) lack: Lack,
     /// The labels that were met; picks have their numbers plus 1.
@@ -88,7 +93,7 @@ pub(super) struct Found {
     score: i64,
     exclusive: bool,
     /// Whether an entry named it.
-    named: bool,
+    pub(super) named: bool,
     label: u16,
     inner: (u32, u32),
 }
@@ -98,6 +103,7 @@ impl<'a> Search<'a> {
     pub(super) fn run(&mut self, level: &[Entry]) -> Option<(u32, u32)> {
         self.picks.clear();
         self.inside = 0;
+        self.seen = Seen::default();
         let root = self.graph.root();
         let asked = self.asks_exclusive(root, level);
         let mut evals = Evals::default();
@@ -159,7 +165,22 @@ impl<'a> Search<'a> {
         Some((start, self.picks.len() as u32))
     }
 
+    #[inline]
     pub(super) fn visit(
+        &mut self,
+        v: Vertex,
+        level: &[Entry],
+        pristine: bool,
+        outer: bool,
+        out: &mut Evals,
+    ) -> Option<Found> {
+        match self.graph.is_tree() {
+            true => self.visit_anew(v, level, pristine, outer, out),
+            false => self.visit_once(v, level, pristine, outer, out),
+        }
+    }
+
+    pub(super) fn visit_anew(
         &mut self,
         v: Vertex,
         level: &[Entry],
@@ -360,6 +381,7 @@ impl<'a> Search<'a> {
         }
         let graph = self.graph;
         for child in graph.children(v) {
+            self.above = v;
             let found = self.visit(child, level, pristine, exclusive, out);
             if let Some(found) = found.filter(|f| f.named) {
                 self.offer(child, &found, out);
@@ -397,6 +419,7 @@ impl<'a> Search<'a> {
             if shares.iter().any(has_enough) {
                 continue;
             }
+            self.above = v;
             let Some(found) = self.visit(child, level, pristine, exclusive, out) else {
                 continue;
             };

@@ -3,7 +3,7 @@
 //! Only vertices that something happens to have a state here. A job's holds are entered together:
 //! for each held vertex the span, and for everything above it that a job is there and how much of
 //! each counted type it uses. A hold on a whole subtree is entered at its top alone: nobody gets
-//! past it.
+//! past it. What may be reached on several ways is counted at the end of each.
 
 use super::{Filters, Time, Timeline};
 use crate::graph::{Graph, Vertex, Word};
@@ -20,7 +20,7 @@ pub struct Hold {
     pub vertex: Vertex,
     /// How much of it.
     pub amount: u32,
-    /// Whether everything below is held with it.
+    /// Whether everything below is held with it. Nothing below is reached otherwise, then: [`Graph::is_closed`].
     pub whole: bool,
 }
 
@@ -212,6 +212,9 @@ impl Ledger {
 
     /// Walks up from the holds and adds to everything above them.
     fn count(&mut self, graph: &Graph, term: Term, holds: &[Hold], sign: i64) {
+        if !graph.is_tree() {
+            return self.count_around(graph, term, holds, sign);
+        }
         let counted = self.filters.all().len();
         let zero = || Tally::from_elem(0, counted);
         let mut open: Vec<(Vertex, Tally)> = Vec::new();
@@ -248,6 +251,32 @@ impl Ledger {
 
     fn close(&mut self, graph: &Graph, term: Term, sign: i64, open: &mut Vec<(Vertex, Tally)>) {
         let Some((v, tally)) = open.pop() else { return };
+        self.count_at(graph, term, sign, v, &tally);
+        if let Some((_, above)) = open.last_mut() {
+            above.iter_mut().zip(&tally).for_each(|(a, t)| *a += t);
+        }
+    }
+
+    /// Adds to everything that contains holds, by whatever way.
+    fn count_around(&mut self, graph: &Graph, term: Term, holds: &[Hold], sign: i64) {
+        let all = self.filters.all();
+        let mut around: BTreeMap<Vertex, Tally> = BTreeMap::new();
+        for hold in holds {
+            for v in graph.containers(hold.vertex) {
+                let tally = around.entry(v);
+                let tally = tally.or_insert_with(|| Tally::from_elem(0, all.len()));
+                for (amount, kind) in tally.iter_mut().zip(all) {
+                    *amount += hold.amount_of(graph, *kind);
+                }
+            }
+        }
+        for (v, tally) in around {
+            self.count_at(graph, term, sign, v, &tally);
+        }
+    }
+
+    /// Adds that a job is there, with what it uses below.
+    fn count_at(&mut self, graph: &Graph, term: Term, sign: i64, v: Vertex, tally: &Tally) {
         let kind = graph.kind(v);
         let counted = self.filters.at(kind).len();
         let places: SmallVec<[usize; 4]> = (self.filters.at(kind).iter())
@@ -273,9 +302,6 @@ impl Ledger {
             self.weigh(graph, v);
         }
         self.settle(v);
-        if let Some((_, above)) = open.last_mut() {
-            above.iter_mut().zip(&tally).for_each(|(a, t)| *a += t);
-        }
     }
 
     /// How much of a vertex nobody holds in a window.

@@ -10,13 +10,16 @@ const DEPTH: usize = 256;
 
 /// An object that is open.
 #[derive(Debug, Default)]
-struct Object {
+pub(super) struct Object {
+    /// The id it has in R.
+    pub(super) id: Option<i64>,
     kind: String,
+    cpuset: String,
     name: String,
     device: String,
     infos: FxHashMap<String, String>,
     cache: i64,
-    children: Vec<Object>,
+    pub(super) children: Vec<Object>,
 }
 
 fn xml(at: u64, message: impl ToString) -> ReadError {
@@ -35,7 +38,8 @@ fn attribute(tag: &BytesStart, name: &str, at: u64) -> Result<String, ReadError>
         .unwrap_or_default())
 }
 
-fn parse(text: &str) -> Result<Object, ReadError> {
+/// What is outside of all objects; in it, the machine.
+pub(super) fn parse(text: &str) -> Result<Object, ReadError> {
     let mut reader = Reader::from_str(text);
     let mut open = vec![Object::default()];
     loop {
@@ -56,6 +60,7 @@ fn parse(text: &str) -> Result<Object, ReadError> {
             b"object" => {
                 open.push(Object {
                     kind: attribute(tag, "type", at)?,
+                    cpuset: attribute(tag, "cpuset", at)?,
                     name: attribute(tag, "name", at)?,
                     device: attribute(tag, "osdev_type", at)?,
                     cache: attribute(tag, "cache_size", at)?.parse().unwrap_or(0),
@@ -92,10 +97,12 @@ fn close(open: &mut Vec<Object>) {
 }
 
 /// Types of which only some are wanted, as vertices below one another.
-struct Reading<'a> {
-    builder: Builder,
+pub(super) struct Reading<'a> {
+    pub(super) builder: Builder,
     contained: Word,
     allowed: &'a [&'a str],
+    /// The rank of what is read, if there is one.
+    rank: i64,
     /// The next logical index of each type.
     next: FxHashMap<&'static str, i64>,
 }
@@ -109,13 +116,17 @@ struct Kind {
 }
 
 impl Object {
+    pub(super) fn is_core(&self) -> bool {
+        self.kind == "Core"
+    }
+
     /// OS devices that compute: coprocessors, and GPUs that are known as such by their driver.
-    fn is_gpu(&self) -> bool {
+    pub(super) fn is_gpu(&self) -> bool {
         self.device == "5" || (self.device == "1" && self.name.starts_with("rsmi"))
     }
 
     /// The number a device's name ends with.
-    fn device_number(&self) -> i64 {
+    pub(super) fn device_number(&self) -> i64 {
         let digits = self
             .name
             .trim_end_matches(|c: char| c.is_ascii_digit())
@@ -132,11 +143,28 @@ impl Object {
         }
     }
 
+    /// A group of one object that has all its processors is that object.
+    fn leave_group(&mut self) {
+        let inner = &self.children;
+        let Some(only) = inner.iter().position(|o| o.class() == 0) else {
+            return;
+        };
+        let is_same = inner[only].cpuset == self.cpuset && !self.cpuset.is_empty();
+        let others = inner.iter().filter(|o| o.class() == 0).count() - 1;
+        if self.kind == "Group" && is_same && others == 0 {
+            let mut object = self.children.remove(only);
+            object.children.append(&mut self.children);
+            object.children.sort_by_key(Object::class);
+            *self = object;
+        }
+    }
+
     /// Makes of the form of hwloc 1, where memory contains processors, that of hwloc 2, where it is
     /// beside them.
     fn normalize(&mut self) {
         for mut child in std::mem::take(&mut self.children) {
             child.normalize();
+            child.leave_group();
             if child.kind != "NUMANode" || child.children.is_empty() {
                 self.children.push(child);
                 continue;
@@ -159,8 +187,44 @@ impl Object {
     }
 }
 
-impl Reading<'_> {
-    fn allows(&self, kind: &str) -> bool {
+impl<'a> Reading<'a> {
+    pub(super) fn new(mut builder: Builder, allowed: &'a [&'a str]) -> Result<Self, ReadError> {
+        Ok(Reading {
+            contained: builder.subsystem("containment")?,
+            builder,
+            allowed,
+            rank: -1,
+            next: FxHashMap::default(),
+        })
+    }
+
+    /// Goes on with another machine, whose vertices have a rank.
+    pub(super) fn begin(&mut self, rank: i64) {
+        self.rank = rank;
+        self.next.clear();
+    }
+
+    /// Adds a vertex with the next number.
+    pub(super) fn vertex(&mut self, new: NewVertex, above: u32) -> Result<u32, ReadError> {
+        let uniq = self.builder.len() as u64;
+        let v = self.builder.vertex(NewVertex {
+            uniq,
+            rank: self.rank,
+            ..new
+        })?;
+        self.builder.edge(self.contained, above, v);
+        Ok(v)
+    }
+
+    /// Adds what is in the machine of a topology.
+    pub(super) fn contents(&mut self, topology: &Object, at: u32) -> Result<(), ReadError> {
+        let machines = topology.children.iter();
+        machines
+            .flat_map(|machine| &machine.children)
+            .try_for_each(|object| self.add(object, at))
+    }
+
+    pub(super) fn allows(&self, kind: &str) -> bool {
         self.allowed.is_empty() || self.allowed.contains(&kind)
     }
 
@@ -183,7 +247,8 @@ impl Reading<'_> {
             ("PU", "pu", "pu", "pu"),
         ];
         if let Some((_, listed, kind, base)) = simple.iter().find(|s| s.0 == object.kind) {
-            let id = self.index(base);
+            let index = self.index(base);
+            let id = object.id.unwrap_or(index);
             let size = if *kind == "cache" {
                 object.cache / 1024
             } else {
@@ -200,7 +265,8 @@ impl Reading<'_> {
             return None;
         }
         if object.is_gpu() {
-            let (kind, base, id) = ("gpu", "gpu", object.device_number());
+            let id = object.id.unwrap_or_else(|| object.device_number());
+            let (kind, base) = ("gpu", "gpu");
             return self.allows("gpu").then_some(Kind {
                 kind,
                 base,
@@ -224,58 +290,51 @@ impl Reading<'_> {
 
     fn add(&mut self, object: &Object, above: u32) -> Result<(), ReadError> {
         let at = match object.kind.as_str() {
-            "Machine" => self.machine(object)?,
-            _ => match self.kind_of(object) {
-                None => None,
-                Some(Kind {
-                    kind,
-                    base,
-                    id,
-                    size,
-                }) => {
-                    let uniq = self.builder.len() as u64;
-                    let new = NewVertex {
-                        size,
-                        ..NewVertex::new(kind, base, id, uniq)
-                    };
-                    let v = self.builder.vertex(new)?;
-                    if kind == "storage" {
-                        let device = object
-                            .infos
-                            .get("LinuxDeviceID")
-                            .map_or("-1", String::as_str);
-                        self.builder.property(v, "LinuxDeviceID", device);
-                    }
-                    Some(v)
-                }
-            },
+            "Machine" => self.machine(object, above)?,
+            _ => self.object(object, above)?,
         };
-        if let Some(v) = at {
-            self.builder.edge(self.contained, above, v);
-        }
         object
             .children
             .iter()
             .try_for_each(|child| self.add(child, at.unwrap_or(above)))
     }
 
-    fn machine(&mut self, object: &Object) -> Result<Option<u32>, ReadError> {
+    fn object(&mut self, object: &Object, above: u32) -> Result<Option<u32>, ReadError> {
+        let Some(Kind {
+            kind,
+            base,
+            id,
+            size,
+        }) = self.kind_of(object)
+        else {
+            return Ok(None);
+        };
+        let new = NewVertex {
+            size,
+            ..NewVertex::new(kind, base, id, 0)
+        };
+        let v = self.vertex(new, above)?;
+        if kind == "storage" {
+            let device = object
+                .infos
+                .get("LinuxDeviceID")
+                .map_or("-1", String::as_str);
+            self.builder.property(v, "LinuxDeviceID", device);
+        }
+        Ok(Some(v))
+    }
+
+    fn machine(&mut self, object: &Object, above: u32) -> Result<Option<u32>, ReadError> {
         let Some(host) = object.infos.get("HostName").filter(|_| self.allows("node")) else {
             return Ok(None);
         };
-        let base = host.trim_end_matches(|c: char| c.is_ascii_digit());
-        let id = host[base.len()..].parse().unwrap_or(-1);
-        let usual = if id == -1 {
-            base == host
-        } else {
-            format!("{base}{id}") == *host
-        };
-        let uniq = self.builder.len() as u64;
-        Ok(Some(self.builder.vertex(NewVertex {
+        let v = self.builder.vertex(NewVertex {
             rank: 0,
-            name: Some(host.as_str()).filter(|_| !usual),
-            ..NewVertex::new("node", base, id, uniq)
-        })?))
+            uniq: self.builder.len() as u64,
+            ..NewVertex::host(host)
+        })?;
+        self.builder.edge(self.contained, above, v);
+        Ok(Some(v))
     }
 }
 
@@ -283,14 +342,8 @@ impl Reading<'_> {
 pub fn read(text: &str, allowed: &[&str]) -> Result<Builder, ReadError> {
     let top = parse(text)?;
     let mut builder = Builder::default();
-    let contained = builder.subsystem("containment")?;
     let root = builder.vertex(NewVertex::new("cluster", "cluster", 0, 0))?;
-    let mut reading = Reading {
-        builder,
-        contained,
-        allowed,
-        next: FxHashMap::default(),
-    };
+    let mut reading = Reading::new(builder, allowed)?;
     for object in &top.children {
         reading.add(object, root)?;
     }

@@ -2,6 +2,7 @@
 
 pub mod grug;
 pub mod hwloc;
+pub mod instance;
 pub mod jgf;
 mod recipe;
 pub mod rv1;

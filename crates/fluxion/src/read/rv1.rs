@@ -19,6 +19,27 @@ pub struct Execution {
     properties: Vec<(String, Idset)>,
 }
 
+/// A node of an R.
+pub(super) struct Node<'a> {
+    pub(super) rank: u32,
+    host: &'a str,
+    pub(super) children: &'a Children,
+    execution: &'a Execution,
+}
+
+impl Node<'_> {
+    /// The node as a vertex.
+    pub(super) fn vertex(&self) -> NewVertex<'_> {
+        NewVertex::host(self.host)
+    }
+
+    pub(super) fn properties(&self) -> impl Iterator<Item = &str> {
+        let all = self.execution.properties.iter();
+        all.filter(|(_, ranks)| ranks.contains(self.rank))
+            .map(|(name, _)| name.as_str())
+    }
+}
+
 fn idset(value: Option<&Value>, place: &str) -> Result<Idset, ReadError> {
     let text = value
         .and_then(Value::as_str)
@@ -98,6 +119,15 @@ impl Execution {
         })
     }
 
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        self.nodes.iter().map(|(rank, host, children)| Node {
+            rank: *rank,
+            host,
+            children,
+            execution: self,
+        })
+    }
+
     /// The ranks.
     pub fn ranks(&self) -> impl Iterator<Item = u32> + '_ {
         self.nodes.iter().map(|n| n.0)
@@ -161,41 +191,25 @@ pub fn read(text: &str) -> Result<Builder, ReadError> {
     let contained = builder.subsystem("containment")?;
     let root = builder.vertex(NewVertex::new("cluster", "cluster", 0, 0))?;
     let mut uniq = 1;
-    for (rank, host, children) in &execution.nodes {
-        let base = host.trim_end_matches(|c: char| c.is_ascii_digit());
-        let id: i64 = host[base.len()..].parse().unwrap_or(-1);
-        let usual = if id == -1 {
-            base == host
-        } else {
-            format!("{base}{id}") == *host
-        };
+    for node in execution.nodes() {
         let mut add = |new: NewVertex, above: u32| -> Result<u32, ReadError> {
             let number = builder.vertex(NewVertex {
-                rank: i64::from(*rank),
+                rank: i64::from(node.rank),
                 uniq,
                 ..new
             })?;
             uniq += 1;
             builder.edge(contained, above, number);
-            for (name, ranks) in execution.properties.iter().filter(|_| new.kind == "node") {
-                if ranks.contains(*rank) {
-                    builder.property(number, name, "");
-                }
-            }
             Ok(number)
         };
-        let name = Some(host.as_str()).filter(|_| !usual);
-        let node = add(
-            NewVertex {
-                name,
-                ..NewVertex::new("node", base, id, 0)
-            },
-            root,
-        )?;
-        for (kind, ids) in children {
+        let at = add(node.vertex(), root)?;
+        for (kind, ids) in node.children {
             for id in ids.iter() {
-                add(NewVertex::new(kind, kind, i64::from(id), 0), node)?;
+                add(NewVertex::new(kind, kind, i64::from(id), 0), at)?;
             }
+        }
+        for name in node.properties() {
+            builder.property(at, name, "");
         }
     }
     Ok(builder)

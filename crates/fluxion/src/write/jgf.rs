@@ -28,7 +28,7 @@ impl Jgf {
             }
             path.clear();
             jgf.node(graph, &step, &mut path, extra);
-            if let Some(parent) = graph.parent(step.vertex) {
+            if let Some(parent) = selection.above(graph, step.vertex) {
                 jgf.edge(
                     &graph.uniq(parent).to_string(),
                     &graph.uniq(step.vertex).to_string(),

@@ -4,6 +4,7 @@
 //! A typed view of what the rest of Flux passes along unread. Vertices and edges keep members
 //! that are not known here.
 
+use super::ResourceSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -153,6 +154,71 @@ impl Graph {
             }
         }
         Ok(())
+    }
+
+    /// The graph of a set: a cluster with its nodes, which have all else directly in them.
+    ///
+    /// ```
+    /// use formats::{ResourceSet, resource_set::jgf::Graph};
+    ///
+    /// let mut set = ResourceSet::new();
+    /// set.add(0, "a7", &"0-1".parse()?, &"0".parse()?);
+    /// let graph = Graph::of_nodes(&set);
+    /// assert_eq!(graph.of_type("core").count(), 2);
+    /// assert_eq!(graph.nodes[1].metadata.extra["paths"]["containment"], "/cluster0/a7");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of_nodes(set: &ResourceSet) -> Graph {
+        let mut graph = Graph::default();
+        graph.extra.insert("directed".into(), Value::from(false));
+        let cluster = Pool {
+            kind: "cluster".into(),
+            ..Pool::default()
+        };
+        let root = graph.add(cluster, None, "/cluster0");
+        for target in set.targets() {
+            let at_rank = || Map::from_iter([("rank".to_owned(), Value::from(target.rank))]);
+            let named = set.properties_of(target.rank);
+            let properties: Map<_, _> = named.map(|p| (p.to_owned(), Value::from(""))).collect();
+            let node = Pool {
+                kind: "node".into(),
+                name: Some(target.host.to_string()),
+                properties: (!properties.is_empty()).then_some(Value::Object(properties)),
+                extra: at_rank(),
+                ..Pool::default()
+            };
+            let path = format!("/cluster0/{}", target.host);
+            let at = graph.add(node, Some(&root), &path);
+            for (kind, ids) in target.children.iter() {
+                for id in ids.iter() {
+                    let pool = Pool {
+                        kind: kind.to_owned(),
+                        id: Some(i64::from(id)),
+                        extra: at_rank(),
+                        ..Pool::default()
+                    };
+                    graph.add(pool, Some(&at), &format!("{path}/{kind}{id}"));
+                }
+            }
+        }
+        graph
+    }
+
+    /// Adds a vertex with the next id; that id.
+    fn add(&mut self, mut pool: Pool, above: Option<&str>, path: &str) -> String {
+        let id = self.nodes.len().to_string();
+        let paths = serde_json::json!({ "containment": path });
+        pool.extra.insert("paths".into(), paths);
+        self.nodes.push(Vertex {
+            id: id.clone(),
+            metadata: pool,
+        });
+        self.edges.extend(above.map(|above| Edge {
+            source: above.to_owned(),
+            target: id.clone(),
+            metadata: None,
+        }));
+        id
     }
 
     /// The vertices of a type, such as `node` or `core`.

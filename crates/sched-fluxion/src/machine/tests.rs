@@ -1,6 +1,7 @@
 //! Graphs out of R.
 
 use super::*;
+use crate::options::Options;
 
 #[test]
 fn what_stands_for_a_graph_must_be_one() {
@@ -14,12 +15,12 @@ fn what_stands_for_a_graph_must_be_one() {
     for scheduling in nonsense {
         let r = json!({"version": 1, "scheduling": scheduling, "execution": {"nodelist": ["n0"],
             "R_lite": [{"rank": "0", "children": {"core": "0"}}], "starttime": 0, "expiration": 0}});
-        let as_read = Machine::from_r(r.clone(), &Options::default());
+        let as_read = Machine::from_r(r.clone(), None, &Options::default());
         assert!(as_read.is_err(), "{scheduling}");
         let forced = Options {
             load_format: "rv1exec_force".into(),
             ..Options::default()
         };
-        assert!(Machine::from_r(r, &forced).is_ok());
+        assert!(Machine::from_r(r, None, &forced).is_ok());
     }
 }

@@ -36,7 +36,7 @@ impl Format {
 fn each_edge(graph: &Graph, mut visit: impl FnMut(u32, u32, &str)) {
     let words = graph.words();
     for v in graph.vertices() {
-        if let Some(parent) = graph.parent(v) {
+        for parent in graph.parents(v) {
             visit(parent.0, v.0, words.text(graph.dominant()));
         }
     }
