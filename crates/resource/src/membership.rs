@@ -24,10 +24,10 @@ impl Membership {
         Ok(Self(named.collect()))
     }
 
-    /// Mark the hosts in a set, in place of what any other instance has marked.
+    /// Mark the hosts in a set, in place of those that were marked for these queues before.
     pub fn mark(&self, set: &mut ResourceSet) -> Result<(), String> {
-        set.remove_local_properties();
         for (name, hosts) in &self.0 {
+            set.properties.remove(&membership_property(name));
             let place = format!("queues.{name}.hosts");
             let mut ranks = Idset::new();
             for host in hosts.iter() {
@@ -58,7 +58,9 @@ mod tests {
         for (rank, host) in ["a", "b", "c"].iter().enumerate() {
             set.add(rank as u32, host, &Idset::from_range(0, 1), &Idset::new());
         }
-        set.set_property("+old", &Idset::from_range(0, 2)).unwrap();
+        for name in ["+x", "+other"] {
+            set.set_property(name, &Idset::from_range(1, 1)).unwrap();
+        }
         set.set_property("kept", &Idset::from_range(1, 1)).unwrap();
         set
     }
@@ -77,7 +79,7 @@ mod tests {
         let of = |rank| set.properties_of(rank).collect::<Vec<_>>();
         assert_eq!(
             (of(0), of(1), of(2)),
-            (vec!["+x"], vec!["kept"], vec!["+x"])
+            (vec!["+x"], vec!["+other", "kept"], vec!["+x"])
         );
     }
 

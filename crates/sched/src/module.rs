@@ -247,7 +247,11 @@ async fn hello(sched: &mut Scheduler) -> Result<Presence, ModuleError> {
     }
     sched.changes += 1;
     manager::ready(&sched.handle, &sched.settings.depth.to_value()).await?;
-    let text = format!("ready: {}", sched.pool.all());
+    let text = format!(
+        "ready: queue-depth={} {}",
+        sched.settings.depth,
+        sched.pool.all()
+    );
     sched.handle.say(&sched.name, libc::LOG_DEBUG as u8, &text);
     Ok(manager)
 }

@@ -10,9 +10,6 @@ use formats::idset::Idset;
 use formats::jobspec::ResourceCounts;
 use formats::resource_set::{HostName, ResourceSet, Target};
 
-/// How properties begin that are not passed on to jobs.
-const LOCAL: char = '+';
-
 /// Why a request cannot be allocated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoFit {
@@ -182,10 +179,11 @@ impl Pool {
         let ranks = set.ranks();
         for (name, having) in &self.all.properties {
             let having = having.intersection(&ranks);
-            if !name.starts_with(LOCAL) && !having.is_empty() {
+            if !having.is_empty() {
                 set.properties.insert(name.clone(), having);
             }
         }
+        set.remove_local_properties();
         set.scheduling = self.all.scheduling.clone();
     }
 

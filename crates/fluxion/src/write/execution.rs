@@ -60,7 +60,10 @@ impl Execution {
                     true => name.clone(),
                     false => format!("{name}={value}"),
                 };
-                execution.properties.entry(property).or_default().push(rank);
+                // What describes the instance is not passed on (RFC 20).
+                if !property.starts_with('+') {
+                    execution.properties.entry(property).or_default().push(rank);
+                }
             }
         });
         execution

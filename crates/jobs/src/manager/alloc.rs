@@ -143,8 +143,9 @@ impl Manager {
             let jobs = json!({ "jobs": [[id, job.priority]] });
             self.handle
                 .notify("sched.prioritize", client::Node::Any, &jobs);
-            if !job.is_eligible() {
-                self.cancel_alloc(id);
+            match job.is_eligible() {
+                true => self.give_way(),
+                false => self.cancel_alloc(id),
             }
             return;
         }
@@ -323,9 +324,8 @@ impl Manager {
             return;
         };
         update_annotations(&mut job.annotations, notes);
-        let context = json!({ "annotations": job.annotations });
         if publish {
-            self.publish_annotations(id, context);
+            self.publish_annotations(id);
         }
     }
 
@@ -337,17 +337,17 @@ impl Manager {
         let before = job.annotations.len();
         forget(&mut job.annotations);
         if job.annotations.len() != before {
-            let left = Some(&job.annotations).filter(|left| !left.is_empty());
-            let context = json!({ "annotations": left });
-            self.publish_annotations(id, context);
+            self.publish_annotations(id);
         }
     }
 
     /// Annotations of waiting jobs are not stored, only shown (RFC 27).
-    fn publish_annotations(&mut self, id: JobId, context: Value) {
+    fn publish_annotations(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
+        let there_are = Some(&job.annotations).filter(|all| !all.is_empty());
+        let context = json!({ "annotations": there_are });
         let event =
             formats::eventlog::Event::new(super::now(), "annotations").with_context(context);
         self.journal.publish(&self.handle, job, &event);

@@ -139,7 +139,7 @@ async fn ask_parent(handle: &Handle, start: &mut Start) -> Result<(), ModuleErro
         Some(answer) => answer,
         None => Err(RpcError::errno(libc::ENODATA)),
     };
-    let set = match answer.and_then(|msg| msg.json::<UpdateAnswer>()) {
+    let mut set = match answer.and_then(|msg| msg.json::<UpdateAnswer>()) {
         Ok(answer) => {
             start.parent = Some(Parent {
                 _handle: parent,
@@ -151,6 +151,7 @@ async fn ask_parent(handle: &Handle, start: &mut Start) -> Result<(), ModuleErro
         Err(e) => return Err(ModuleError::new("R of the enclosing job", e)),
     };
     start.expiration = set.expiration;
+    set.remove_local_properties();
     if !start.config.rediscover {
         start.defined =
             fit_to_brokers(&set, &start.hosts, handle.size()).map(|set| (set, Method::JobInfo));
