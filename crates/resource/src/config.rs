@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use formats::ResourceSet;
+use formats::resource_set::verify;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The table.
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +59,8 @@ pub enum ConfigError {
     },
     #[error("configuration key {0}")]
     Config(#[from] formats::resource_set::config::ConfigError),
+    #[error("configuration key resource.{0}")]
+    Verify(verify::ConfigError),
     #[error("resource.scheduling requires resource.path or [[resource.config]]")]
     SchedulingAlone,
 }
@@ -69,6 +72,18 @@ impl ResourceConfig {
             Some(table) => Ok(serde_json::from_value(table.clone())?),
             None => Ok(ResourceConfig::default()),
         }
+    }
+
+    /// How ranks are compared with what is defined of them; nothing if they are not. Without a table more cores are no error,
+    /// and GPUs are not looked at.
+    pub fn verification(&self) -> Result<Option<verify::Config>, ConfigError> {
+        if self.noverify {
+            return Ok(None);
+        }
+        let usual = json!({ "default": "allow-extra", "gpu": "ignore", "hostname": "strict" });
+        let table = self.verify.as_ref().unwrap_or(&usual);
+        let config = verify::Config::from_value(table);
+        config.map(Some).map_err(ConfigError::Verify)
     }
 
     /// The resource set the configuration defines, if it defines one.

@@ -163,7 +163,7 @@ async fn ranks_discover_and_come_online() {
 
 #[tokio::test]
 async fn configured_sets_name_targets_that_may_come() {
-    let config = json!({"resource": {"exclude": "node0", "config": [
+    let config = json!({"resource": {"noverify": true, "exclude": "node0", "config": [
         {"hosts": "node[0-1]", "cores": "0-3"}, {"hosts": "node1", "properties": ["p"]},
     ]}});
     let mut bed = Bed::new(2, config);
@@ -210,4 +210,27 @@ async fn configured_sets_name_targets_that_may_come() {
         .unwrap();
     assert!(status["drain"]["1"].is_object(), "{status}");
     bed.stop().await;
+}
+
+#[tokio::test]
+async fn ranks_without_what_is_configured_are_drained_before_they_are_online() {
+    let wanted = json!({"resource": {"verify": {"hostname": "ignore"}, "config": [
+        {"hosts": "node[0-1]", "cores": "0-9999"},
+    ]}});
+    let mut bed = Bed::new(2, wanted);
+    let h = bed.instance.client(0);
+    bed.start(0);
+    bed.start(1);
+    waitup(&h, 2).await;
+    let status: Value = h
+        .call("resource.status", Node::Any, &json!({}))
+        .await
+        .unwrap();
+    for rank in ["0", "1"] {
+        let reason = status["drain"][rank]["reason"].as_str().unwrap();
+        assert!(reason.contains("missing resources: core"), "{status}");
+    }
+    let mut acquire = h.stream("resource.acquire", Node::Any, &json!({}));
+    let first: Value = acquire.next().await.unwrap().unwrap().json().unwrap();
+    assert_eq!(first["up"], json!(""), "{first}");
 }

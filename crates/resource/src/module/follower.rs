@@ -79,8 +79,12 @@ impl Follower {
             "topo-get" => self.spawn(answer_topology(handle, msg)),
             "get" => self.spawn(relay(handle, msg, Node::Upstream)),
             "disconnect" => {}
+            "expiration-update" => {
+                let text = "resource.expiration-update is only available on rank 0";
+                handle.respond_error(&msg, &RpcError::proto(text));
+            }
             "status" | "sched-status" | "monitor-waitup" => {
-                let text = format!("{}: only rank 0 answers this", msg.topic());
+                let text = format!("{}: this only works on rank 0", msg.topic());
                 handle.respond_error(&msg, &RpcError::proto(text));
             }
             _ => handle.respond_enosys(&msg),

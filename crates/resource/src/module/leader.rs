@@ -1,14 +1,14 @@
 //! Rank 0: holds the inventory and serves schedulers, administrators and the curious.
 
+mod drains;
 mod liveness;
+mod verify;
 
 use std::path::PathBuf;
 
 use client::module::{Context, ModuleError};
 use client::{Handle, Message, Node, RpcError, RpcStream};
-use formats::resource_event::{
-    Drain, Method, ResourceDefine, ResourceEvent, ResourceUpdate, Restart,
-};
+use formats::resource_event::{Method, ResourceDefine, ResourceEvent, ResourceUpdate, Restart};
 use formats::{Hostlist, Idset, ResourceSet};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -22,9 +22,9 @@ use liveness::{Group, Liveness};
 use super::reload;
 use super::reslog::{Reslog, now};
 use super::source::{self, Parent, Start};
-use super::{Reduce, ReduceAnswer, answer_topology, look};
+use super::{Arguments, Reduce, ReduceAnswer, answer_topology, check_config, look};
 use crate::discover::Local;
-use crate::drain::{DrainError, Drained, Mode};
+use crate::drain::Drained;
 use crate::inventory::Inventory;
 use crate::membership::Membership;
 use crate::targets;
@@ -64,6 +64,8 @@ struct Leader {
     stored: bool,
     /// What ranks found, while the set is being discovered.
     discovered: Option<ResourceSet>,
+    /// How ranks are compared with the set, if they are.
+    verify: Option<verify::Standard>,
     /// Members of the broker's group `broker.online`, as far as it told.
     group: Idset,
     liveness: Liveness,
@@ -83,8 +85,13 @@ struct Leader {
 
 pub(super) async fn run(ctx: Context) -> Result<(), ModuleError> {
     let mut inbox = ctx.inbox;
+    let args = Arguments::parse(&ctx.args)?;
     let start = source::find(&ctx.handle).await?;
-    let mut leader = Leader::new(ctx.handle, start, &ctx.args)?;
+    let mut leader = Leader::new(ctx.handle, start, &args)?;
+    if leader.verify.is_some() {
+        let own = look().await?.as_target(0);
+        leader.verify(&own);
+    }
     loop {
         tokio::select! {
             msg = inbox.recv() => match msg {
@@ -97,7 +104,7 @@ pub(super) async fn run(ctx: Context) -> Result<(), ModuleError> {
 }
 
 impl Leader {
-    fn new(handle: Handle, start: Start, args: &[String]) -> Result<Leader, ModuleError> {
+    fn new(handle: Handle, start: Start, args: &Arguments) -> Result<Leader, ModuleError> {
         let mut leader = Leader {
             log: Reslog::new(handle.clone(), start.config.journal_max),
             handle,
@@ -110,8 +117,9 @@ impl Leader {
             set_value: None,
             stored: false,
             discovered: None,
+            verify: None,
             group: Idset::new(),
-            liveness: match args.iter().any(|a| a == "monitor-force-up") {
+            liveness: match args.force_up {
                 true => Liveness::AllOnline,
                 false if start.recovery => Liveness::NoneOnline,
                 false => Liveness::Watched,
@@ -143,6 +151,14 @@ impl Leader {
             leader.inventory.excluded = targets::parse(exclude, set)
                 .map_err(|e| ModuleError::new("configuration key resource.exclude", e))?;
         }
+        let config = start.config.verification();
+        let config = config.map_err(|e| ModuleError::invalid(e.to_string()))?;
+        leader.verify = match (&start.defined, config) {
+            (Some(_), Some(config)) if !args.noverify => {
+                verify::Standard::new(config, start.in_job, start.config.verify.is_some())
+            }
+            _ => None,
+        };
         match start.defined {
             Some((set, method)) => leader.define(set, method)?,
             None => {
@@ -222,6 +238,11 @@ impl Leader {
             "drain" => self.handle_drain(msg),
             "undrain" => self.handle_undrain(msg),
             "reload" => self.handle_reload(msg),
+            "config-reload" => {
+                check_config(&msg.json()?)?;
+                self.handle.respond_ok(msg);
+                Ok(())
+            }
             "expiration-update" => self.handle_expiration_update(msg),
             "monitor-waitup" => self.handle_waitup(msg),
             "monitor-force-down" => self.handle_force_down(msg),
@@ -329,11 +350,17 @@ impl Leader {
 
     fn handle_reduce(&mut self, msg: &Message) -> Result<(), RpcError> {
         let reduce: Reduce = msg.json()?;
-        let discover = self.discovered.is_some();
+        let discover = self.discovered.is_some() || self.verify.is_some();
         self.handle.respond(msg, &ReduceAnswer { discover });
-        self.add_online(&reduce.online);
         if let Some(resources) = &reduce.resources {
             self.add_discovered(resources);
+            self.verify(resources);
+        }
+        // Nothing runs on a rank before it has been looked at.
+        let looked_at = reduce.resources.as_ref().map(ResourceSet::ranks);
+        match self.verify {
+            Some(_) => self.add_online(&reduce.online.intersection(&looked_at.unwrap_or_default())),
+            None => self.add_online(&reduce.online),
         }
         Ok(())
     }
@@ -458,59 +485,6 @@ impl Leader {
             .collect()
     }
 
-    fn handle_drain(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let req: DrainRequest = msg.json()?;
-        let ranks = self.targets(&req.targets)?;
-        let mode = Mode::parse(req.mode.as_deref(), "drain").map_err(drain_error)?;
-        let drained = &mut self.inventory.drained;
-        if mode == Mode::Refuse {
-            drained
-                .check_drain(&ranks, &self.inventory.excluded)
-                .map_err(drain_error)?;
-        }
-        let time = now();
-        drained.drain(&ranks, time, req.reason.as_deref(), mode.overwrite());
-        self.post_drain(ResourceEvent::Drain, time, ranks, req, mode, msg);
-        Ok(())
-    }
-
-    fn handle_undrain(&mut self, msg: &Message) -> Result<(), RpcError> {
-        let req: DrainRequest = msg.json()?;
-        let ranks = self.targets(&req.targets)?;
-        let mode = Mode::parse(req.mode.as_deref(), "undrain").map_err(drain_error)?;
-        let drained = &mut self.inventory.drained;
-        if mode == Mode::Refuse {
-            drained.check_undrain(&ranks).map_err(drain_error)?;
-        }
-        drained.undrain(&ranks);
-        self.post_drain(ResourceEvent::Undrain, now(), ranks, req, mode, msg);
-        Ok(())
-    }
-
-    fn post_drain(
-        &mut self,
-        event: fn(Drain) -> ResourceEvent,
-        time: f64,
-        ranks: Idset,
-        req: DrainRequest,
-        mode: Mode,
-        msg: &Message,
-    ) {
-        let event = event(Drain {
-            nodelist: Some(self.nodelist(&ranks)),
-            idset: ranks,
-            reason: req.reason,
-            overwrite: mode.overwrite(),
-            extra: Map::new(),
-        });
-        let stored = self.log.post(event.to_event(time), Txn::new(), None);
-        let msg = msg.clone();
-        self.work.push(Box::pin(
-            async move { Done::Posted(Some(msg), stored.await) },
-        ));
-        self.notify();
-    }
-
     fn handle_reload(&mut self, msg: &Message) -> Result<(), RpcError> {
         #[derive(Deserialize)]
         struct Request {
@@ -537,6 +511,8 @@ impl Leader {
         match result {
             Ok(set) => {
                 self.discovered = None;
+                // Whoever loads a set by hand knows what they do.
+                self.verify = None;
                 match self.define(set, Method::Reload) {
                     Ok(()) => self.reload = Some(msg),
                     Err(e) => self.handle.respond_error(&msg, &e),
@@ -709,15 +685,4 @@ impl Leader {
         }
         Ok(json!({"all": all, "down": down, "allocated": used}))
     }
-}
-
-#[derive(Deserialize)]
-struct DrainRequest {
-    targets: String,
-    reason: Option<String>,
-    mode: Option<String>,
-}
-
-fn drain_error(e: DrainError) -> RpcError {
-    RpcError::new(e.errno(), e.to_string())
 }

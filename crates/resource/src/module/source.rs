@@ -25,6 +25,8 @@ pub(super) struct Start {
     pub(super) defined: Option<(ResourceSet, Method)>,
     /// Expiration of the enclosing job, kept when its set is not used.
     pub(super) expiration: f64,
+    /// The instance is a job of another: its brokers may be bound to a part of their nodes.
+    pub(super) in_job: bool,
     /// The instance is there to be mended.
     pub(super) recovery: bool,
     /// Brokers have fixed places, which they can take again.
@@ -77,6 +79,7 @@ pub(super) async fn find(handle: &Handle) -> Result<Start, ModuleError> {
         events: read_eventlog(handle).await?,
         defined: None,
         expiration: 0.0,
+        in_job: handle.getattr("jobid").await.is_ok(),
         recovery: handle.getattr("broker.recovery-mode").await.is_ok(),
         brokers_return: has_bootstrap,
         parent: None,
