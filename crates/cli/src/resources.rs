@@ -25,7 +25,12 @@ impl Resources {
             .ok()
             .filter(|t| !t.is_empty());
         let topic = topic.as_deref().unwrap_or("resource.sched-status");
-        let value: Value = handle.call(topic, Node::Rank(0), &json!({})).await?;
+        let ask = async |topic| handle.call(topic, Node::Rank(0), &json!({})).await;
+        let value: Value = match ask(topic).await {
+            // An instance may be older than the service, or have none of that name.
+            Err(e) if e.errno == libc::ENOSYS => ask("sched.resource-status").await?,
+            answer => answer?,
+        };
         Resources::from_json(value)
             .map_err(|e| RpcError::new(libc::EPROTO, format!("{topic}: {e}")))
     }

@@ -24,6 +24,26 @@ pub(crate) struct Formats<'a> {
     pub(crate) builtin: &'a [Named],
 }
 
+/// The sub-commands that have a section in the file of a tool.
+const SECTIONS: [(&str, &[&str]); 2] = [
+    ("flux-queue", &["list"]),
+    ("flux-resource", &["drain", "list", "status"]),
+];
+
+/// What is in the file of a tool with sub-commands that nobody reads.
+fn unknown_section(config: &str, table: &Json) -> Option<String> {
+    let (_, known) = SECTIONS.iter().find(|(tool, _)| *tool == config)?;
+    let sections = table.as_object().into_iter().flatten();
+    let mut unknown = sections
+        .map(|(key, _)| key)
+        .filter(|key| !known.contains(&key.as_str()));
+    let key = unknown.next()?;
+    Some(format!(
+        "invalid key {key}: sections are {}",
+        known.join(", ")
+    ))
+}
+
 fn directories() -> Vec<PathBuf> {
     let set = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
     let site = set("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".to_owned());
@@ -56,6 +76,9 @@ impl Formats<'_> {
                     "json" => serde_json::from_str(&text).map_err(|e| fault(e.to_string()))?,
                     _ => toml::from_str(&text).map_err(|e| fault(e.message().to_owned()))?,
                 };
+                if let Some(why) = unknown_section(self.config, &table) {
+                    return Err(fault(why));
+                }
                 let table = match self.subcommand {
                     Some(name) => table.get(name).cloned().unwrap_or(Json::Null),
                     None => table,
@@ -140,5 +163,21 @@ impl Formats<'_> {
                 "--format: No such format {chosen} (Did you mean '{{{chosen}}}'?)"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sections_nobody_reads_are_named() {
+        let of = |config: &str, table: Json| unknown_section(config, &table);
+        let table = json!({"list": {}, "lists": {}});
+        let why = "invalid key lists: sections are drain, list, status";
+        assert_eq!(of("flux-resource", table.clone()).as_deref(), Some(why));
+        assert_eq!(of("flux-resource", json!({"status": {}})), None);
+        assert_eq!(of("flux-jobs", table), None);
     }
 }

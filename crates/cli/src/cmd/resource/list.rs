@@ -301,8 +301,12 @@ impl List {
         let format = Format::parse(&text, HEADINGS)?;
         let mut hidden = Vec::new();
         for table in formats.configured()? {
-            let names = table["hidden-queues"].as_array().into_iter().flatten();
-            hidden.extend(names.filter_map(Json::as_str).map(str::to_owned));
+            if let Some(names) = table.get("hidden-queues") {
+                let names: Vec<String> = serde_json::from_value(names.clone()).map_err(|_| {
+                    Failure::new("flux-resource.toml: list.hidden-queues must be a list of strings")
+                })?;
+                hidden.extend(names);
+            }
         }
         let (resources, config) = self.selection.fetch().await?;
         let queues = Queues::new(&config, &self.selection.queue, hidden)?;
@@ -328,6 +332,9 @@ pub(super) struct Info {
     states: String,
     #[command(flatten)]
     selection: Selection,
+    /// Nothing is left out anyhow; taken as `list` takes it
+    #[arg(long, hide = true)]
+    no_skip_empty: bool,
 }
 
 impl Info {
@@ -337,7 +344,7 @@ impl Info {
             states: self.states,
             selection: self.selection,
             skip_empty: false,
-            no_skip_empty: false,
+            no_skip_empty: self.no_skip_empty,
             no_header: true,
         };
         list.run().await
@@ -357,6 +364,9 @@ pub(super) struct EmitR {
     states: String,
     #[command(flatten)]
     selection: Selection,
+    /// Nothing is left out anyhow; taken as `list` takes it
+    #[arg(long, hide = true)]
+    no_skip_empty: bool,
 }
 
 impl EmitR {
