@@ -241,3 +241,28 @@ fn blobs_are_stored_in_files_too() {
             "content-files\nsha1-aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d\nhello\nhello\n1\n1\n",
         );
 }
+
+#[test]
+fn where_jobs_are_private_guests_learn_of_their_own_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        return e2e::skipped("other users need root and setpriv");
+    }
+    let site = Site::new();
+    site.run("chmod", ["755", "."]).success();
+    let script = "
+        flux config load <<< '[access]
+allow-guest-user = true
+private-mode = true'
+        flux submit --quiet --urgency=hold true
+        id=$(flux jobs -no {id})
+        guest() { setpriv --reuid=65534 --regid=65534 --clear-groups $(command -v flux) \"$@\" 2>&1; }
+        guest jobs -A -no {id} | wc -l
+        guest module stats job-manager || echo refused
+        flux module stats job-manager >/dev/null && echo told
+        flux cancel $id
+    ";
+    let outcome = within_reach(&site, script);
+    let lines = outcome.lines();
+    assert_eq!(lines[0], "0", "{outcome}");
+    assert_eq!(lines[lines.len() - 2..], ["refused", "told"], "{outcome}");
+}

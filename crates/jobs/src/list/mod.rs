@@ -354,7 +354,7 @@ impl Module {
 
     /// Whether the sender may see jobs of this user.
     fn visible(&self, msg: &Message, job: &Job) -> bool {
-        !self.private || msg.is_owner() || msg.userid() == job.userid
+        !self.private || msg.userid() == job.userid || msg.require_role(wire::ROLE_ADMIN).is_ok()
     }
 
     fn handle_list(&mut self, msg: &Message) -> Result<(), RpcError> {

@@ -25,6 +25,8 @@ pub(super) struct Config {
     pub(super) table: Table,
     pub(super) perilogs: perilog::Config,
     pub(super) housekeeping: Option<housekeeping::Config>,
+    /// Guests learn of their own jobs alone (flux-config-access(5)).
+    pub(super) is_private: bool,
 }
 
 impl Config {
@@ -40,6 +42,7 @@ impl Config {
             table,
             perilogs,
             housekeeping: housekeeping::parse(config)?,
+            is_private: config["access"]["private-mode"].as_bool().unwrap_or(false),
         })
     }
 }
@@ -57,6 +60,7 @@ impl Manager {
         self.keep_limits();
         self.perilogs.config = config.perilogs;
         self.housekeeping.config = config.housekeeping;
+        self.is_private = config.is_private;
         Ok(Value::Null)
     }
 }

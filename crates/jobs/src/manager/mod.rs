@@ -107,6 +107,8 @@ pub(crate) struct Manager {
     waits: wait::Waits,
     idle_waiters: Vec<Message>,
     history: history::History,
+    /// Guests learn of their own jobs alone.
+    is_private: bool,
     past: past::Past,
     archive: archive::Archive,
     purge: purge::Purge,
@@ -146,6 +148,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         waits: wait::Waits::default(),
         idle_waiters: Vec::new(),
         history: history::History::default(),
+        is_private: config.is_private,
         past: past::Past::default(),
         archive: archive::Archive::default(),
         purge: purge::Purge::default(),
@@ -474,7 +477,10 @@ impl Manager {
     fn request(&mut self, msg: &Message) -> Result<Option<Value>, RpcError> {
         match msg.method() {
             "submit" => self.submit(msg),
-            "getinfo" => Ok(Some(json!({ "max_jobid": self.max_id }))),
+            "getinfo" => {
+                self.require_openness(msg)?;
+                Ok(Some(json!({ "max_jobid": self.max_id })))
+            }
             "sched-hello" => self.sched_hello(msg),
             "sched-ready" => self.sched_ready(msg).map(Some),
             "exec-hello" => self.exec_hello(msg).map(Some),
@@ -500,7 +506,10 @@ impl Manager {
             "getattr" => self.getattr(msg),
             "resource-status" => self.resource_status().map(Some),
             "alloc-query" => Ok(Some(self.alloc_query())),
-            "stats-get" => Ok(Some(self.stats())),
+            "stats-get" => {
+                self.require_openness(msg)?;
+                Ok(Some(self.stats()))
+            }
             "queue-list" => Ok(Some(self.queue_list())),
             "queue-status" => self.queue_status(msg).map(Some),
             "queue-enable" => self.queue_enable(msg).map(Some),

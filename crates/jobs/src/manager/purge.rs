@@ -92,7 +92,7 @@ impl Manager {
         if self.past.get(id).is_none() {
             let what = match self.jobs.contains_key(&id) {
                 true => "cannot purge active job",
-                false => "unknown job id",
+                false => "id not found",
             };
             let errno = match self.jobs.contains_key(&id) {
                 true => libc::EINVAL,

@@ -4,7 +4,7 @@ use client::Node;
 use formats::jobid::JobId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use wire::{Message, RpcError};
+use wire::{Message, ROLE_ADMIN, RpcError};
 
 use super::{Done, Manager};
 
@@ -60,11 +60,28 @@ impl Manager {
             let why = format!("unknown attribute {name:?}");
             return Err(RpcError::new(libc::ENOENT, why));
         }
+        let owner = self.jobs.get(&id).map(|job| job.userid);
+        let owner = owner.or_else(|| self.past.get(id).map(|ended| ended.userid));
+        // Where jobs are private, a guest does not learn which there are.
+        let is_open = match owner {
+            Some(userid) => {
+                msg.require_user(userid).is_ok() || msg.require_role(ROLE_ADMIN).is_ok()
+            }
+            None => self.require_openness(msg).is_ok(),
+        };
+        if !is_open {
+            return Err(match self.is_private {
+                true => RpcError::new(libc::EPERM, "not permitted"),
+                false => RpcError::new(libc::EPERM, "guests can only access their own jobs"),
+            });
+        }
         let Some(job) = self.jobs.get(&id) else {
-            self.getattr_of_ended(msg, id, &attrs)?;
+            if owner.is_none() {
+                return Err(RpcError::new(libc::ENOENT, "unknown job id"));
+            }
+            self.getattr_of_ended(msg, id, &attrs);
             return Ok(None);
         };
-        msg.require_user(job.userid)?;
         let value = |name: &str| match name {
             "jobspec" => Value::clone(&job.jobspec),
             "R" => job.r.as_deref().cloned().unwrap_or(Value::Null),
@@ -80,15 +97,15 @@ impl Manager {
         Ok(Some(answer.into()))
     }
 
-    fn getattr_of_ended(
-        &mut self,
-        msg: &Message,
-        id: JobId,
-        attrs: &[String],
-    ) -> Result<(), RpcError> {
-        let ended = self.past.get(id);
-        let ended = ended.ok_or_else(|| RpcError::new(libc::ENOENT, "unknown job id"))?;
-        msg.require_user(ended.userid)?;
+    /// What tells of all jobs is for the owner and administrators alone where jobs are private.
+    pub(super) fn require_openness(&self, msg: &Message) -> Result<(), RpcError> {
+        match self.is_private {
+            true => msg.require_role(ROLE_ADMIN),
+            false => Ok(()),
+        }
+    }
+
+    fn getattr_of_ended(&mut self, msg: &Message, id: JobId, attrs: &[String]) {
         let request = json!({ "id": id, "keys": attrs, "flags": JSON_DECODE });
         let found = self.handle.rpc("job-info.lookup", Node::Any, &request);
         let (handle, msg) = (self.handle.clone(), msg.clone());
@@ -101,7 +118,6 @@ impl Manager {
             handle.respond_result(&msg, answer);
             Done::Nothing
         }));
-        Ok(())
     }
 
     pub(super) fn stats(&self) -> Value {
