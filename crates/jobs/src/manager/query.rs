@@ -11,6 +11,8 @@ use super::{Done, Manager};
 /// Values of `job-info.lookup` come as JSON where they are JSON.
 const JSON_DECODE: u32 = 1;
 
+const PRIVATE: &str = "not permitted: jobs are private here";
+
 impl Manager {
     pub(super) fn list(&self, msg: &Message) -> Result<Value, RpcError> {
         #[derive(Deserialize)]
@@ -64,14 +66,12 @@ impl Manager {
         let owner = owner.or_else(|| self.past.get(id).map(|ended| ended.userid));
         // Where jobs are private, a guest does not learn which there are.
         let is_open = match owner {
-            Some(userid) => {
-                msg.require_user(userid).is_ok() || msg.require_role(ROLE_ADMIN).is_ok()
-            }
+            Some(userid) => msg.require_user(userid).is_ok(),
             None => self.require_openness(msg).is_ok(),
         };
         if !is_open {
             return Err(match self.is_private {
-                true => RpcError::new(libc::EPERM, "not permitted"),
+                true => RpcError::new(libc::EPERM, PRIVATE),
                 false => RpcError::new(libc::EPERM, "guests can only access their own jobs"),
             });
         }
@@ -100,7 +100,9 @@ impl Manager {
     /// What tells of all jobs is for the owner and administrators alone where jobs are private.
     pub(super) fn require_openness(&self, msg: &Message) -> Result<(), RpcError> {
         match self.is_private {
-            true => msg.require_role(ROLE_ADMIN),
+            true => msg
+                .require_role(ROLE_ADMIN)
+                .map_err(|_| RpcError::new(libc::EPERM, PRIVATE)),
             false => Ok(()),
         }
     }
