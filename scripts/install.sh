@@ -17,7 +17,7 @@ program() {
     [ -z "$strip" ] || "$strip" --strip-unneeded "$2/$1"
 }
 
-for name in flux flux-broker flux-shell flux-keygen flux-jobtap-exec resource-query fluxion-sim; do
+for name in flux flux-broker flux-shell flux-keygen flux-jobtap-exec flux-module-exec resource-query fluxion-sim; do
     program "$name" "$root/bin"
 done
 for name in libpmi.so libpmi2.so; do

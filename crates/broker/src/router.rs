@@ -538,7 +538,8 @@ impl Router {
         for request in endpoint.abandoned() {
             let error = match endpoint.card {
                 Some(_) => {
-                    let text = format!("{} ended without an answer", request.service());
+                    let service = request.service();
+                    let text = format!("module disconnect: {service} ended without an answer");
                     RpcError::new(libc::EHOSTUNREACH, text)
                 }
                 // A program that served has gone: as if it had come too late.

@@ -5,8 +5,8 @@
 //! `name`, `uuid`, `args`, the broker's `attrs` that never change, and `conf`, the configuration. The program reports
 //! `module.status` (1 running, 2 about to end, 3 ended, with `errnum`) and ends when it is sent `NAME.shutdown`.
 //!
-//! A file named `*.so` is run by the command `flux module-exec`, `*.py` by `flux module-python-exec`, which others
-//! provide; any other executable is run as it is.
+//! A file named `*.so` is run by the command `flux module-exec`, `*.py` by `flux module-python-exec`, which upstream
+//! provides; any other executable is run as it is.
 
 use std::io::Write as _;
 use std::os::fd::AsRawFd;

@@ -196,7 +196,9 @@ async fn a_panic_ends_one_module_and_its_calls() {
     assert!(!ended.expected && !ended.at_start);
     assert_eq!(ended.result.unwrap_err().text, "panicked: as asked");
     for call in [waiting, panicking] {
-        assert_eq!(call.await.unwrap_err().errno, libc::EHOSTUNREACH);
+        let error = call.await.unwrap_err();
+        assert_eq!(error.errno, libc::EHOSTUNREACH);
+        assert!(error.to_string().starts_with("module disconnect: echo"));
     }
     b.load("echo", None, &["fail"]).unwrap();
     let ended = b.ended().await;
