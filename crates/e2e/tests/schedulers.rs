@@ -9,7 +9,7 @@ fn script(text: &str) -> Outcome {
         "[resource]\nnoverify = true\n[[resource.config]]\nhosts = \"node\"\ncores = \"0-1\"\n";
     let config = site.write("config.toml", config);
     let option = format!("--config-path={}", config.display());
-    site.flux(&[
+    site.flux([
         "start",
         "-s1",
         "-Shostname=node",
