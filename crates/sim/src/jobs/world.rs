@@ -564,13 +564,16 @@ impl World {
             return;
         };
         let is_due = self.plan.sabotage == Some(Sabotage::SharesCores) && module.port == *from;
-        let Some(r) = msg.json::<Value>().ok().and_then(|v| v.get("R").cloned()) else {
+        let Ok(answer) = msg.json::<Value>() else {
+            return;
+        };
+        let (Some(id), Some(r)) = (answer.get("id"), answer.get("R")) else {
             return;
         };
         if !is_due || msg.topic() != "sched.alloc" {
             return;
         }
-        let lie = wire::json_payload(&json!({ "R": r })).ok();
+        let lie = wire::json_payload(&json!({ "id": id, "R": r })).ok();
         let mut lie = Message::request("sched.free", 0, 0, wire::Flags::NORESPONSE, lie);
         lie.set_credentials(wire::Credentials::owner(super::clients::OWNER));
         self.go(Step::Port(from.clone(), lie));
