@@ -128,3 +128,17 @@ fn malformed_sizes() {
         );
     }
 }
+
+#[test]
+fn nothing_to_clean_up() {
+    let script = "
+        flux admin cleanup-push '' && exit 9
+        flux admin cleanup-push </dev/null && exit 9
+        true
+    ";
+    Site::new()
+        .script(1, script)
+        .expect_code(0)
+        .expect_error(&["cannot push an empty command line"])
+        .expect_error(&["commands array is empty"]);
+}

@@ -59,6 +59,13 @@ impl Start {
             let text = format!("runat.push: name: expected cleanup, found {name:?}");
             return Err(RpcError::new(libc::EINVAL, text));
         }
+        let invalid = |text: &str| Err(RpcError::new(libc::EINVAL, format!("runat.push: {text}")));
+        if commands.is_empty() {
+            return invalid("commands array is empty");
+        }
+        if commands.iter().any(|line| line.trim().is_empty()) {
+            return invalid("cannot push an empty command line");
+        }
         self.cleanup.extend(commands);
         Ok(Value::Null)
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::args::Args;
 use crate::environment::block_on;
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 
 /// Administer the instance.
 #[derive(Parser)]
@@ -30,13 +30,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         false => vec![command.join(" ")],
         true => std::io::read_to_string(std::io::stdin())?
             .lines()
+            .filter(|line| !line.trim().is_empty())
             .map(str::to_owned)
             .collect(),
     };
-    commands.retain(|line| !line.trim().is_empty());
-    if commands.is_empty() {
-        return Err(Failure::new("there is no command to add"));
-    }
     // The broker runs what was pushed last first; lines of one call keep their order.
     commands.reverse();
     block_on(async {
