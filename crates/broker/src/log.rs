@@ -11,7 +11,7 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use client::Handle;
-use client::services::log::{priority, severity};
+use client::services::log::{SEVERITIES, priority, severity};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -19,10 +19,6 @@ use serde_json::Value;
 use wire::{Message, RpcError};
 
 use crate::attrs::Attrs;
-
-const SEVERITIES: [&str; 8] = [
-    "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
-];
 
 /// An entry made here and now.
 pub(crate) fn entry(rank: u32, level: i32, app: &str, text: &str) -> Bytes {

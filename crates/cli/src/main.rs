@@ -20,6 +20,7 @@ mod error;
 mod eventlog;
 mod exec_path;
 mod format;
+mod input;
 mod jobid;
 mod jobs;
 mod launch;

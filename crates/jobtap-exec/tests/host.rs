@@ -1,9 +1,12 @@
 //! A plugin as built for upstream, run by the program, from the host's side. What stands in for upstream's library is
 //! `library.c`.
 
+mod c;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use c::{linked_object, shared_object};
 use plugin_sdk::Args;
 use plugin_sdk::host::{Failure, Kind, LoadError, Program, Services, Start, kind_of};
 use serde_json::{Map, Value, json};
@@ -31,30 +34,8 @@ impl Services for Host {
     fn log(&mut self, _: u64, _: i32, _: &str) {}
 }
 
-fn compile(dir: &Path, source: &str, object: &str, more: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(source);
-    let object = dir.join(object);
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&object, &source])
-        .args(more)
-        .status();
-    assert!(built.expect("there is a C compiler").success());
-    object
-}
-
 fn plugin(dir: &Path) -> PathBuf {
-    compile(dir, "library.c", "libflux-core.so.2", &[]);
-    let dir_option = format!("-L{}", dir.display());
-    let path = format!("-Wl,-rpath,{}", dir.display());
-    compile(
-        dir,
-        "plugin.c",
-        "plugin.so",
-        &[&dir_option, &path, "-l:libflux-core.so.2"],
-    )
+    linked_object(dir, "plugin.c", "plugin.so", &[])
 }
 
 fn start(path: &Path, conf: Value, host: &mut Host) -> Result<Program, LoadError> {
@@ -153,7 +134,7 @@ fn what_cannot_be_loaded_says_why() {
     let path = plugin(dir.path());
     let refused = start(&path, json!({"fail": 1}), &mut host).unwrap_err();
     assert_eq!(refused, LoadError::Refused("init said no".to_owned()));
-    let alone = compile(dir.path(), "library.c", "alone.so", &["-Dflux_open=closed"]);
+    let alone = shared_object(dir.path(), "library.c", "alone.so", &["-Dflux_open=closed"]);
     let missing = start(&alone, json!({}), &mut host).unwrap_err();
     let want = "libflux-core has no flux_open()";
     assert_eq!(missing, LoadError::Refused(want.to_owned()));

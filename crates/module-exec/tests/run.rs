@@ -1,29 +1,16 @@
 //! Modules as built for upstream, run by the program. What stands in for upstream's library is `library.c`.
 
+#[path = "../../jobtap-exec/tests/c/mod.rs"]
+mod c;
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn compile(dir: &Path, source: &str, object: &str, more: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(source);
-    let object = dir.join(object);
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&object, &source])
-        .args(more)
-        .status();
-    assert!(built.expect("there is a C compiler").success());
-    object
-}
+use c::{linked_object, shared_object};
 
 fn module(dir: &Path, more: &[&str]) -> PathBuf {
-    compile(dir, "library.c", "libflux-core.so.2", &[]);
-    let dir_option = format!("-L{}", dir.display());
-    let path = format!("-Wl,-rpath,{}", dir.display());
-    let link = [&dir_option[..], &path, "-l:libflux-core.so.2"];
-    compile(dir, "module.c", "some.so", &[&link, more].concat())
+    linked_object(dir, "module.c", "some.so", more)
 }
 
 struct Run {
@@ -117,7 +104,7 @@ fn what_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = module(dir.path(), &["-DOLD_NAME=\"old\""]);
     let path = path.to_str().unwrap();
-    let plain = compile(dir.path(), "library.c", "no_module.so", &[]);
+    let plain = shared_object(dir.path(), "library.c", "no_module.so", &[]);
     let plain = plain.to_str().unwrap();
     let uri = ("FLUX_MODULE_URI", "fd://7");
     let bad = ("FLUX_MODULE_URI", "fd://bad");

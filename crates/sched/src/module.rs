@@ -57,9 +57,10 @@ enum Policy {
 }
 
 /// What a waiting job is annotated with.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Note {
-    reason: Option<String>,
+    /// Whether the job is known to wait for resources.
+    waits: bool,
     ahead: Option<usize>,
     estimate: Option<f64>,
 }
@@ -68,8 +69,9 @@ impl Note {
     /// The annotations that make `self` into `next`; nothing if it is the same.
     fn changes(&self, next: &Self) -> Option<Map<String, Value>> {
         let mut changes = Map::new();
-        if self.reason != next.reason {
-            changes.insert("reason_pending".into(), json!(next.reason));
+        if self.waits != next.waits {
+            let reason = next.waits.then(|| NoFit::Busy.to_string());
+            changes.insert("reason_pending".into(), json!(reason));
         }
         if self.ahead != next.ahead {
             changes.insert("jobs_ahead".into(), json!(next.ahead));
@@ -200,7 +202,7 @@ async fn serve(ctx: Context, policy: Policy) -> ModuleResult {
                 Some(Err(e)) => return Err(ModuleError::new("resource.acquire", e)),
                 None => return Err(ModuleError::invalid("resource.acquire ended")),
             },
-            () = async { tokio::time::sleep_until(estimates.unwrap_or_else(Instant::now)).await }, if estimates.is_some() => {
+            () = tokio::time::sleep_until(estimates.unwrap_or_else(Instant::now)), if estimates.is_some() => {
                 sched.estimate();
                 continue;
             }
@@ -473,13 +475,13 @@ impl Scheduler {
 
     /// Whether the job does not wait any more: it has its resources, or never can.
     fn try_alloc(&mut self, key: Key, overtakes: Option<JobId>) -> bool {
+        let is_denied = self.pretends(pretend::DENY);
         let btree_map::Entry::Occupied(entry) = self.queue.entry(key) else {
             return true;
         };
         let id = key.1;
         let claim = &entry.get().claim;
-        let denied = self.handle.debug_flags() & pretend::DENY != 0;
-        let outcome = match denied {
+        let outcome = match is_denied {
             true => Err(NoFit::Never("DEBUG_FAIL_ALLOC".to_owned())),
             false => self.pool.alloc(&claim.counts, claim.constraint.as_ref()),
         };
@@ -573,10 +575,9 @@ impl Scheduler {
         }
         let places = self.pretends(pretend::PLACES);
         let told = if places { usize::MAX } else { 1 };
-        let reason = Some(NoFit::Busy.to_string());
         for (place, (key, pending)) in self.queue.iter_mut().take(told).enumerate() {
             let next = Note {
-                reason: reason.clone(),
+                waits: true,
                 ahead: places.then_some(place),
                 estimate: pending.note.estimate,
             };
@@ -601,7 +602,7 @@ impl Scheduler {
             if let Some(pending) = self.queue.get_mut(&key) {
                 let next = Note {
                     estimate,
-                    ..pending.note.clone()
+                    ..pending.note
                 };
                 pending.annotate(&self.handle, key.1, next);
             }
@@ -622,7 +623,7 @@ impl Scheduler {
         for ((key, pending), start) in self.queue.iter_mut().zip(starts) {
             let next = Note {
                 estimate: start,
-                ..pending.note.clone()
+                ..pending.note
             };
             pending.annotate(&self.handle, key.1, next);
         }

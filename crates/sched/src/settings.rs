@@ -1,12 +1,8 @@
 //! What a scheduler is told when it is loaded.
 
 use client::module::ModuleError;
+use client::services::log::SEVERITIES;
 use serde_json::{Value, json};
-
-/// Names of severities, the most severe first (RFC 5424).
-const LEVELS: [&str; 8] = [
-    "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
-];
 
 /// How many jobs the manager offers at a time (RFC 27).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +75,8 @@ impl Settings {
                     };
                 }
                 Some(("log-level", level)) => {
-                    if !LEVELS.contains(&level) {
-                        let why = format!("{arg:?}: expected one of {}", LEVELS.join(", "));
+                    if !SEVERITIES.contains(&level) {
+                        let why = format!("{arg:?}: expected one of {}", SEVERITIES.join(", "));
                         return Err(ModuleError::invalid(why));
                     }
                     settings.verbose = level == "debug";

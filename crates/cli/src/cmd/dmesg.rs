@@ -1,7 +1,7 @@
 //! `flux dmesg`: the broker's log, whose entries are RFC 5424 lines.
 
 use clap::Parser;
-use client::services::log::{self, Clear, Dmesg};
+use client::services::log::{self, Clear, Dmesg, SEVERITIES};
 use client::{Handle, Node};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -55,10 +55,6 @@ impl Color {
         }
     }
 }
-
-pub(crate) const SEVERITIES: [&str; 8] = [
-    "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
-];
 
 /// The parts of a log line that are shown.
 #[derive(Debug, PartialEq)]

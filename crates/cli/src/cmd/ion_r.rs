@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::error::{Failure, Outcome};
+use crate::input;
 use crate::output::outln;
 use crate::pyjson;
 
@@ -47,13 +48,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 fn read(path: Option<&Path>) -> Result<String, Failure> {
-    let (text, name) = match path {
-        Some(path) => (std::fs::read_to_string(path), path.display().to_string()),
-        None => (
-            std::io::read_to_string(std::io::stdin()),
-            "stdin".to_owned(),
-        ),
-    };
+    let (name, text) = input::text(path);
     text.map_err(|e| Failure::new(format!("error in reading {name}: {e}")))
 }
 

@@ -4,10 +4,10 @@ use std::io::BufRead as _;
 
 use clap::Parser;
 use client::Handle;
+use client::services::log::SEVERITIES;
 use jiff::Timestamp;
 
 use crate::args::Args;
-use crate::cmd::dmesg::SEVERITIES;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
 

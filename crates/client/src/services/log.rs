@@ -10,6 +10,11 @@ use crate::call::{Call, Empty};
 use crate::handle::{Handle, Node};
 use crate::rpc::RpcStream;
 
+/// Names of severities by their numbers, the most severe first (RFC 5424).
+pub const SEVERITIES: [&str; 8] = [
+    "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
+];
+
 /// The number in front of an entry.
 ///
 /// RFC 5424 has facility × 8 + severity; programs that write to this log have severity × 8 + facility, and all read it

@@ -6,6 +6,7 @@ use super::Frame;
 use super::json::{push_key, push_number, push_string, push_text};
 use crate::graph::{Graph, Vertex};
 use crate::matching::Selection;
+use formats::resource_set::is_local_property;
 use formats::{Hostlist, Idset};
 use std::collections::BTreeMap;
 
@@ -60,8 +61,7 @@ impl Execution {
                     true => name.clone(),
                     false => format!("{name}={value}"),
                 };
-                // What describes the instance is not passed on (RFC 20).
-                if !property.starts_with('+') {
+                if !is_local_property(&property) {
                     execution.properties.entry(property).or_default().push(rank);
                 }
             }

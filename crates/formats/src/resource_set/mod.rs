@@ -24,7 +24,7 @@ pub mod verify;
 
 pub use fault::{Fault, ResourceSetError};
 pub use host::HostName;
-pub use ops::{Overlap, PropertyError, RerankError, property_fault};
+pub use ops::{Overlap, PropertyError, RerankError, is_local_property, property_fault};
 
 use crate::{Hostlist, Idset};
 use serde_json::Value;

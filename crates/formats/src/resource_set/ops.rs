@@ -44,6 +44,11 @@ pub fn property_fault(name: &str) -> Option<char> {
     name.chars().find(|c| "!&'\"^`|()".contains(*c))
 }
 
+/// Whether a property tells of an instance rather than of its resources: jobs do not get it (RFC 20).
+pub fn is_local_property(name: &str) -> bool {
+    name.starts_with('+')
+}
+
 impl Children {
     fn zip(&self, other: &Children, op: fn(&Idset, &Idset) -> Idset) -> Children {
         let none = Idset::new();
@@ -368,9 +373,9 @@ impl ResourceSet {
         Ok(())
     }
 
-    /// Takes away what only one instance knows resources by: properties that start with `+` (RFC 20).
+    /// Takes away what only one instance knows resources by; see [`is_local_property`].
     pub fn remove_local_properties(&mut self) {
-        self.properties.retain(|name, _| !name.starts_with('+'));
+        self.properties.retain(|name, _| !is_local_property(name));
     }
 
     /// Gives ranks a property, besides those that have it.

@@ -332,7 +332,7 @@ pub(super) struct Info {
     states: String,
     #[command(flatten)]
     selection: Selection,
-    /// Nothing is left out anyhow; taken as `list` takes it
+    /// Also when nothing is left, which is not shown with --include otherwise
     #[arg(long, hide = true)]
     no_skip_empty: bool,
 }
@@ -364,9 +364,6 @@ pub(super) struct EmitR {
     states: String,
     #[command(flatten)]
     selection: Selection,
-    /// Nothing is left out anyhow; taken as `list` takes it
-    #[arg(long, hide = true)]
-    no_skip_empty: bool,
 }
 
 impl EmitR {

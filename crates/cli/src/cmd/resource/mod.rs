@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
+use crate::input;
 use crate::resources::with_properties;
 
 /// Look at resources, and take nodes out of service.
@@ -125,13 +126,7 @@ fn queue_ranks(set: &ResourceSet, config: &Value, queues: &[String]) -> Result<I
 
 /// JSON from a file, or standard input.
 fn read_json(path: Option<&std::path::Path>) -> Result<Value, Failure> {
-    let (text, name) = match path {
-        Some(path) => (std::fs::read_to_string(path), path.display().to_string()),
-        None => (
-            std::io::read_to_string(std::io::stdin()),
-            "stdin".to_owned(),
-        ),
-    };
+    let (name, text) = input::text(path);
     let fault = |e: &dyn std::fmt::Display| Failure::new(format!("{name}: {e}"));
     let text = text.map_err(|e| fault(&e))?;
     if text.trim().is_empty() {
