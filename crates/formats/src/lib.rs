@@ -27,6 +27,7 @@ pub mod queues;
 pub mod resource_event;
 pub mod resource_set;
 pub mod shape;
+pub mod shared_shell;
 pub mod signals;
 pub mod signed;
 pub mod size;

@@ -127,6 +127,12 @@ pub async fn namespace_remove(handle: &Handle, name: &str) -> Result<(), RpcErro
     handle.ask(Node::Rank(0), &request).await.map(drop)
 }
 
+/// Removes a namespace, which nobody waits for.
+pub fn namespace_forget(handle: &Handle, name: &str) {
+    let request = RemoveNamespace { namespace: name };
+    handle.notify("kvs.namespace-remove", Node::Rank(0), &request);
+}
+
 /// Keeps garbage from being collected, from when it is granted until it is dropped: for who stores blobs and commits
 /// later what refers to them.
 pub struct GcHold(RpcStream);

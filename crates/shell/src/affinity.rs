@@ -7,7 +7,7 @@
 use crate::options::{Sharing, divide};
 use formats::Idset;
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 use std::{fs, path::Path};
@@ -19,6 +19,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// That of this node.
+    pub fn of_node() -> Option<Machine> {
+        Machine::read(Path::new("/sys/devices/system/cpu"))
+    }
+
     /// Reads the machine's topology below `/sys/devices/system/cpu`.
     pub fn read(root: &Path) -> Option<Machine> {
         let text = |path: &str| fs::read_to_string(root.join(path)).ok();
@@ -103,6 +108,14 @@ pub fn bind(cpus: &Idset) -> nix::Result<()> {
         set.set(cpu as usize)?;
     }
     sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// The CPUs this process is bound to.
+pub fn bound() -> nix::Result<Idset> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let is_set = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
+    let cpus = (0..CpuSet::count()).filter(is_set);
+    Ok(cpus.map(|cpu| cpu as u32).collect())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! recorded in the `input` eventlog, given to local tasks, and passed on to the other shells
 //! under the same method name. With `file` every task reads the file itself.
 
-use crate::{Fatal, info::JobInfo, options::InputOptions};
+use crate::{Fatal, info::JobInfo, options::InputOptions, seat::Dir};
 use formats::{Idset, IoData};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -34,11 +34,11 @@ pub fn opening_events(input: &InputOptions) -> Vec<(&'static str, Value)> {
 }
 
 /// Checks that an input file can be read, before any task starts.
-pub fn check(input: &InputOptions) -> Result<(), Fatal> {
+pub fn check(input: &InputOptions, dir: &Dir) -> Result<(), Fatal> {
     let InputOptions::File(path) = input else {
         return Ok(());
     };
-    match std::fs::File::open(path) {
+    match std::fs::File::open(dir.path(path)) {
         Ok(_) => Ok(()),
         Err(e) => {
             let e = crate::log::os_error(&e);

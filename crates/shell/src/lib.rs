@@ -4,7 +4,7 @@
 //! (`output`, `input`, `exec.eventlog` in the job's guest KVS namespace) and offers the service
 //! `<userid>-shell-<jobid>` to the outside; the others send it their output. Order of business:
 //!
-//! 1. [`startup`]: learn about the job in one round of pipelined RPCs, prepare environment,
+//! 1. [`learn`] about the job in one round of pipelined RPCs; [`startup`]: prepare environment,
 //!    directory, limits and CPU binding.
 //! 2. [`barrier`]: wait until the shells of all nodes are there.
 //! 3. [`run`]: start the tasks, then serve events until all tasks of the job have ended.
@@ -22,6 +22,7 @@ pub mod info;
 pub mod initrc;
 pub mod input;
 pub mod kvslog;
+pub mod learn;
 pub mod log;
 pub mod options;
 pub mod output;
@@ -33,6 +34,8 @@ pub mod queue;
 pub mod remote;
 pub mod rlimit;
 pub mod run;
+pub mod seat;
+pub mod shared;
 pub mod stage_in;
 pub mod startup;
 pub mod task;

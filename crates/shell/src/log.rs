@@ -120,10 +120,15 @@ pub type Watcher = Rc<dyn Fn(&Map<String, Value>)>;
 #[derive(Clone, Default)]
 pub struct Logger(Rc<RefCell<Inner>>);
 
+/// Takes lines for which there is no better place yet.
+pub type EarlySink = Box<dyn Fn(&str)>;
+
 #[derive(Default)]
 struct Inner {
     verbose: u8,
     rank: Option<u32>,
+    /// In the place of standard error.
+    early: Option<EarlySink>,
     sink: Option<Sink>,
     watcher: Option<Watcher>,
 }
@@ -135,6 +140,13 @@ fn line(rank: Option<u32>, level: Level, message: &str) -> String {
 }
 
 impl Logger {
+    /// A logger in a process whose standard error is not the shell's own.
+    pub fn with_early(early: EarlySink) -> Logger {
+        let logger = Logger::default();
+        logger.0.borrow_mut().early = Some(early);
+        logger
+    }
+
     /// Learns the shell's place and how much to say.
     pub fn set_place(&self, rank: u32, verbose: i64) {
         self.0.borrow_mut().rank = Some(rank);
@@ -180,7 +192,10 @@ impl Logger {
             watch(&record.context(rank));
         }
         match &sink {
-            None => write_line(&record.line(rank)),
+            None => match &self.0.borrow().early {
+                Some(early) => early(&format!("{}\n", record.line(rank))),
+                None => write_line(&record.line(rank)),
+            },
             Some(Sink::Kvs { log, .. }) => {
                 let context = Value::Object(record.context(rank));
                 log.append("output", "log", context).await;

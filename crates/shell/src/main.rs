@@ -1,18 +1,24 @@
-//! `flux-shell JOBID`: the job shell. job-exec starts it; it is not for users.
+//! `flux-shell JOBID`: the job shell; `flux-shell --shared`: the shells of many jobs. job-exec starts them; they are not for users.
 
 use formats::JobId;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
-    let (Some(id), None) = (args.next(), args.next()) else {
-        eprintln!("Usage: flux-shell JOBID");
-        return ExitCode::FAILURE;
-    };
-    let id: JobId = match id.parse() {
-        Ok(id) => id,
-        Err(e) => {
-            eprintln!("flux-shell: FATAL: {e}");
+    let (options, ids): (Vec<String>, Vec<String>) = std::env::args()
+        .skip(1)
+        .partition(|arg| arg.starts_with('-'));
+    let is_shared = options.iter().any(|option| option == "--shared");
+    let id: Option<JobId> = match ids.as_slice() {
+        [] if is_shared => None,
+        [id] if !is_shared => match id.parse() {
+            Ok(id) => Some(id),
+            Err(e) => {
+                eprintln!("flux-shell: FATAL: {e}");
+                return ExitCode::FAILURE;
+            }
+        },
+        _ => {
+            eprintln!("Usage: flux-shell JOBID | --shared");
             return ExitCode::FAILURE;
         }
     };
@@ -26,7 +32,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = tokio::task::LocalSet::new().block_on(&runtime, shell::run::run(id));
+    let code = tokio::task::LocalSet::new().block_on(&runtime, async {
+        match id {
+            Some(id) => shell::run::run(id).await,
+            None => shell::shared::serve().await,
+        }
+    });
     // Readers of streams that outlive their task must not hold up the exit.
     runtime.shutdown_background();
     ExitCode::from(code.clamp(0, 255) as u8)

@@ -11,6 +11,7 @@ use crate::{
     kvslog::KvsLog,
     options::{Options, StreamOptions},
     remote::Remote,
+    seat::Dir,
     template::{Scope, TaskTag},
 };
 use formats::IoData;
@@ -203,6 +204,7 @@ impl Output {
     /// Opens the files and makes a sink for each stream of each task.
     pub fn open(
         options: &Options,
+        dir: &Dir,
         scope: Scope,
         tasks: &[TaskTag],
         route: &Route,
@@ -224,10 +226,10 @@ impl Output {
             for (i, task) in tasks.iter().enumerate() {
                 let sink = match (&conf.path, route) {
                     (Some(path), Route::Leader(_)) => {
-                        Sink::File(open_file(&mut files, conf, path, scope, *task)?)
+                        Sink::File(open_file(&mut files, dir, conf, path, scope, *task)?)
                     }
                     (Some(path), Route::Remote(_)) if conf.per_shell => {
-                        Sink::File(open_file(&mut files, conf, path, scope, *task)?)
+                        Sink::File(open_file(&mut files, dir, conf, path, scope, *task)?)
                     }
                     (_, Route::Leader(log)) => Sink::Kvs {
                         log: log.clone(),
@@ -256,6 +258,7 @@ impl Output {
 
 fn open_file(
     files: &mut HashMap<String, Rc<OutputFile>>,
+    dir: &Dir,
     conf: &StreamOptions,
     template: &str,
     scope: Scope,
@@ -276,7 +279,7 @@ fn open_file(
     } else {
         options.truncate(true);
     }
-    let file = options.open(&path).map_err(|e| {
+    let file = options.open(dir.path(&path)).map_err(|e| {
         Fatal::new(format!(
             "error opening output file '{path}': {}",
             crate::log::os_error(&e)
@@ -432,7 +435,7 @@ mod tests {
         let tasks = [TaskTag { rank: 0, index: 0 }, TaskTag { rank: 1, index: 1 }];
         let (handle, _deliver) = Handle::with_sink(|_| true);
         let route = Route::Leader(KvsLog::start(handle, Default::default(), "job-1".into()));
-        let out = Output::open(&options, scope, &tasks, &route, 100).unwrap();
+        let out = Output::open(&options, &Dir::default(), scope, &tasks, &route, 100).unwrap();
         for (stream, rank, text) in [
             (Stream::Stdout, 0, "a\nb\n"),
             (Stream::Stderr, 1, "e\n"),

@@ -1,7 +1,4 @@
-//! Everything between `exec` of the shell and the first task: a [`Shell`] that is ready to run.
-//!
-//! All questions to the broker go out together and are waited for together, because start-up
-//! latency is paid by every job.
+//! Everything between what the shell has learnt of its job and the first task: a [`Shell`] that is ready to run.
 
 use crate::{
     Fatal, affinity,
@@ -10,19 +7,20 @@ use crate::{
     info::{JobInfo, map_by_scheme},
     initrc, input,
     kvslog::KvsLog,
+    learn::Learned,
     log::{Level, Logger, os_error},
     options::{Options, Sharing},
     output::{self, Output, Route, Sink},
     patience::Patience,
     plugins::{Job, Stack},
     remote::Remote,
-    rlimit,
+    rlimit::Limits,
+    seat::{Common, Dir, Mail},
     template::{Scope, TaskTag},
 };
-use client::services::service::Add;
-use client::{Handle, Inbox, Node, OpenError};
-use formats::{Idset, JobId, Jobspec, ResourceSet, signed};
-use serde_json::{Value, json};
+use client::{Handle, Node};
+use formats::{Idset, JobId, ResourceSet};
+use serde_json::json;
 use std::{
     env, fs, io,
     os::unix::fs::DirBuilderExt,
@@ -30,6 +28,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
+use tokio::sync::mpsc::UnboundedReceiver;
 use wire::RpcError;
 
 /// A directory that goes away with the shell.
@@ -61,7 +60,9 @@ pub struct Shell {
     pub patience: Patience,
     /// Whether the shells of the job have met.
     pub met: Arc<AtomicBool>,
-    pub inbox: Inbox,
+    pub mail: Mail,
+    /// Signals, where they are not those of the process.
+    pub signals: Option<UnboundedReceiver<i32>>,
     pub info: Rc<JobInfo>,
     pub options: Options,
     pub logger: Logger,
@@ -74,115 +75,17 @@ pub struct Shell {
     pub output: Output,
     pub tmpdir: TmpDir,
     pub hostname: String,
+    pub dir: Dir,
+    /// What the process does not have already.
+    pub limits: Limits,
+    /// The CPUs of tasks that are bound to others than the process.
     pub bindings: Vec<Idset>,
+    /// What the process is to be bound to when a task has its own, if it has a say.
+    pub unbound: Option<Idset>,
 }
 
-fn fatal(what: &str, e: impl std::fmt::Display) -> Fatal {
+pub(crate) fn fatal(what: &str, e: impl std::fmt::Display) -> Fatal {
     Fatal::new(format!("{what}: {e}"))
-}
-
-/// What the broker tells about itself and the job.
-struct Answers {
-    rank: u32,
-    owner: Option<u32>,
-    rundir: Option<String>,
-    jobid_path: String,
-    site: initrc::Site,
-    jobspec: Jobspec,
-    r: ResourceSet,
-}
-
-/// Why the shell does not know its job yet.
-enum Setback {
-    /// It will not.
-    Fatal(Fatal),
-    /// Something did not answer, which may be because the broker is away.
-    Unanswered(String, RpcError),
-}
-
-impl From<Fatal> for Setback {
-    fn from(fatal: Fatal) -> Setback {
-        Setback::Fatal(fatal)
-    }
-}
-
-/// What to do about an answer that does not come.
-fn unanswered(what: &str) -> impl FnOnce(RpcError) -> Setback {
-    move |e| Setback::Unanswered(what.to_owned(), e)
-}
-
-/// Jobspec and R of the job.
-///
-/// The jobspec is taken from the signed request `J`, because the copy under `jobspec` is stored
-/// without the environment. Where `J` is not kept, that copy must do.
-async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Setback> {
-    let what = "fetching the job's jobspec and R";
-    let ask = |key: &str| {
-        let request = json!({"id": id, "keys": [key, "R"], "flags": 0});
-        handle.rpc("job-info.lookup", Node::Any, &request)
-    };
-    let answer = match ask("J").await {
-        Err(e) if e.errno == libc::ENOENT => ask("jobspec").await,
-        answer => answer,
-    };
-    let job: Value = answer
-        .map_err(unanswered(what))?
-        .json()
-        .map_err(|e| fatal(what, e))?;
-    // Depending on the flags of the lookup, objects come as JSON text or as objects.
-    let part = |key: &str| match job.get(key) {
-        Some(Value::String(text)) => {
-            serde_json::from_str(text).map_err(|e| fatal(&format!("job's {key}"), e))
-        }
-        Some(value @ Value::Object(_)) => Ok(value.clone()),
-        _ => Err(Fatal::new(format!("the job has no {key}"))),
-    };
-    let jobspec: Value = match job.get("J").and_then(Value::as_str) {
-        Some(j) => {
-            let signed = signed::unwrap(j).map_err(|e| fatal("job's J", e))?;
-            serde_json::from_slice(&signed.payload).map_err(|e| fatal("job's J", e))?
-        }
-        None => part("jobspec")?,
-    };
-    let jobspec = Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))?;
-    let r = ResourceSet::try_from(part("R")?).map_err(|e| fatal("job", e))?;
-    Ok((jobspec, r))
-}
-
-async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Setback> {
-    let events = format!("shell-{id}.", id = id.0);
-    let (job, rank, owner, rundir, path, initrc, plugins, added, subscribed) = futures::join!(
-        look_up(handle, id),
-        handle.getattr("rank"),
-        handle.getattr("security.owner"),
-        handle.getattr("rundir"),
-        handle.getattr("jobid-path"),
-        handle.getattr("conf.shell_initrc"),
-        handle.getattr("conf.shell_pluginpath"),
-        handle.ask(Node::Any, &Add { service }),
-        handle.subscribe(&events),
-    );
-    let (jobspec, r) = job?;
-    // That it is registered may be the doing of this shell's connection before, which the broker has not missed yet.
-    let added = added.map_err(|e| match e.errno {
-        libc::EEXIST => RpcError::new(libc::ENOSYS, e.to_string()),
-        _ => e,
-    });
-    added.map_err(unanswered(&format!("registering service {service}")))?;
-    subscribed.map_err(unanswered(&format!("subscribing to {events}")))?;
-    let rank = rank.map_err(unanswered("fetching the broker's rank"))?;
-    Ok(Answers {
-        rank: rank.parse().map_err(|e| fatal("the broker's rank", e))?,
-        owner: owner.ok().and_then(|o| o.parse().ok()),
-        rundir: rundir.ok(),
-        jobid_path: path.unwrap_or_else(|_| "/".to_owned()),
-        site: initrc::Site {
-            initrc: initrc.ok(),
-            plugin_path: plugins.ok(),
-        },
-        jobspec,
-        r,
-    })
 }
 
 /// Works out the layout again with the options that plugins have set, and maps the tasks.
@@ -237,31 +140,59 @@ fn make_tmpdir(info: &JobInfo, rundir: Option<&str>, tmp: &str) -> Result<TmpDir
         .map_err(|e| fatal(&format!("creating {}", path.display()), os_error(&e)))
 }
 
-/// Changes to the job's directory, or to /tmp when it is not there.
-async fn enter_cwd(info: &JobInfo, logger: &Logger) -> Result<(), Fatal> {
-    let Some(cwd) = info.jobspec.cwd() else {
-        return Ok(());
-    };
-    if let Err(e) = env::set_current_dir(cwd) {
-        let e = os_error(&e);
-        let message = format!("cannot change to directory {cwd}: {e}; going to /tmp instead");
-        logger.log(Level::Warning, &message).await;
-        env::set_current_dir("/tmp").map_err(|e| fatal("changing to /tmp", os_error(&e)))?;
+/// Whether a process may have this directory for its own.
+fn admits(dir: &Path) -> io::Result<()> {
+    match fs::metadata(dir)?.is_dir() {
+        true => Ok(nix::unistd::access(dir, nix::unistd::AccessFlags::X_OK)?),
+        false => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
     }
-    Ok(())
 }
 
-/// Binds the shell to its cores and returns the bindings of the tasks that differ.
-async fn bind(info: &JobInfo, options: &Options, logger: &Logger) -> Vec<Idset> {
+/// The job's directory, or /tmp when it is not there. A process that is the shell's own changes to it.
+async fn enter_cwd(info: &JobInfo, is_own: bool, logger: &Logger) -> Result<Dir, Fatal> {
+    let enter = |dir: &str| match is_own {
+        true => env::set_current_dir(dir).map(|()| Dir::default()),
+        false => admits(Path::new(dir)).map(|()| Dir(Some(dir.into()))),
+    };
+    let Some(cwd) = info.jobspec.cwd() else {
+        return Ok(Dir::default());
+    };
+    match enter(cwd) {
+        Ok(dir) => Ok(dir),
+        Err(e) => {
+            let e = os_error(&e);
+            let message = format!("cannot change to directory {cwd}: {e}; going to /tmp instead");
+            logger.log(Level::Warning, &message).await;
+            enter("/tmp").map_err(|e| fatal("changing to /tmp", os_error(&e)))
+        }
+    }
+}
+
+/// Works out the bindings of the tasks that differ from that of the process, which is bound to the job's cores if it is the
+/// shell's own.
+async fn bind(
+    info: &JobInfo,
+    options: &Options,
+    common: Option<&Common>,
+    logger: &Logger,
+) -> Vec<Idset> {
     let affinity = &options.cpu_affinity;
     if affinity.sharing == Sharing::Off {
         return Vec::new();
     }
-    let Some(machine) = affinity::Machine::read(Path::new("/sys/devices/system/cpu")) else {
+    let read;
+    let machine = match common {
+        Some(common) => common.machine.as_ref(),
+        None => {
+            read = affinity::Machine::of_node();
+            read.as_ref()
+        }
+    };
+    let Some(machine) = machine else {
         return Vec::new();
     };
     let plan = affinity::plan(
-        &machine,
+        machine,
         &affinity.sharing,
         &info.here().cores,
         info.tasks.len() as u32,
@@ -284,11 +215,16 @@ async fn bind(info: &JobInfo, options: &Options, logger: &Logger) -> Vec<Idset> 
     if affinity.dry_run {
         return Vec::new();
     }
-    if !binding.all
-        && let Err(e) = affinity::bind(&binding.cpus)
-    {
-        let text = format!("cannot bind to the job's cores: {}", e.desc());
-        logger.log(Level::Debug, &text).await;
+    match common {
+        _ if binding.all => {}
+        None => {
+            if let Err(e) = affinity::bind(&binding.cpus) {
+                let text = format!("cannot bind to the job's cores: {}", e.desc());
+                logger.log(Level::Debug, &text).await;
+            }
+        }
+        Some(_) if binding.tasks.is_empty() => return vec![binding.cpus; info.tasks.len()],
+        Some(_) => {}
     }
     binding.tasks
 }
@@ -303,51 +239,30 @@ fn default_limit(owner: Option<u32>, uid: u32) -> u64 {
     }
 }
 
-/// Connects and asks, again if the broker goes away meanwhile.
-async fn connect(
-    id: JobId,
-    patience: &Patience,
-    service: &str,
-) -> Result<(Handle, Answers), Fatal> {
-    let mut attempts = patience.attempts();
-    loop {
-        let asked = async {
-            let lost = |e: OpenError| RpcError::new(libc::ECONNRESET, e.to_string());
-            let opened = patience.open().await.map_err(lost);
-            let handle = opened.map_err(unanswered("connecting to the broker"))?;
-            let answers = ask(&handle, id, service).await?;
-            Ok((handle, answers))
-        };
-        match asked.await {
-            Ok(all) => return Ok(all),
-            Err(Setback::Fatal(e)) => return Err(e),
-            Err(Setback::Unanswered(what, e)) => {
-                if !attempts.go_on_after(&e).await {
-                    return Err(fatal(&what, e));
-                }
-            }
-        }
-    }
-}
-
-/// Connects and prepares. Errors before output is set up are reported by the caller.
-pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<Shell, Fatal> {
+/// Prepares. Errors before output is set up are reported by the caller.
+pub async fn prepare(learned: Learned, logger: &Logger) -> Result<Shell, Fatal> {
+    let Learned {
+        id,
+        handle,
+        patience,
+        mail,
+        signals,
+        service,
+        broker,
+        common,
+        answers,
+    } = learned;
+    let common = common.as_deref();
     let uid = nix::unistd::getuid().as_raw();
-    let service = format!("{uid}-shell-{}", id.f58_ascii());
-    let (handle, answers) = connect(id, patience, &service).await?;
-    // The handle is new, so nobody has taken its inbox.
-    let inbox = handle
-        .inbox()
-        .ok_or_else(|| Fatal::new("the handle has no inbox"))?;
     let r = answers.r;
-    let info = JobInfo::new(id, answers.jobspec, &r, answers.rank)?;
+    let info = JobInfo::new(id, answers.jobspec, &r, broker.rank)?;
     logger.set_place(info.shell_rank, Options::verbose(&info)?);
-    enter_cwd(&info, logger).await?;
-    let job = Job::new(info, &r, answers.owner, &service, logger.clone());
+    let dir = enter_cwd(&info, common.is_none(), logger).await?;
+    let job = Job::new(info, &r, broker.owner, &service, logger.clone());
     let plugins = Rc::new(Stack::new(job));
     let read = initrc::read(&plugins, answers.site);
     plugins.watch_log();
-    let laid_out = read.and_then(|initrc| lay_out(&plugins, &r, answers.rank).map(|()| initrc));
+    let laid_out = read.and_then(|initrc| lay_out(&plugins, &r, broker.rank).map(|()| initrc));
     if laid_out.is_err() {
         plugins.log().await;
     }
@@ -355,15 +270,17 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     let info = plugins.job().info();
     let options = Options::read(&info)?;
 
-    let namespace = env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| id.namespace());
+    let given = env::var("FLUX_KVS_NAMESPACE").ok();
+    let namespace = given.filter(|_| common.is_none());
+    let namespace = namespace.unwrap_or_else(|| id.namespace());
     let log = info
         .is_leader()
         .then(|| KvsLog::start(handle.clone(), patience.clone(), namespace.clone()));
     let temporary = temporary(&plugins.job().env());
     let parent = temporary.as_deref().unwrap_or("/tmp");
-    let tmpdir = make_tmpdir(&info, answers.rundir.as_deref(), parent)?;
+    let tmpdir = make_tmpdir(&info, broker.rundir.as_deref(), parent)?;
     let tmp = tmpdir.path().to_string_lossy().into_owned();
-    input::check(&options.input)?;
+    input::check(&options.input, &dir)?;
 
     let tasks = task_tags(&info);
     let scope = Scope {
@@ -396,13 +313,13 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
             )))
         }
     };
-    let limit = default_limit(answers.owner, uid);
+    let limit = default_limit(broker.owner, uid);
     // These may be about where output goes, so they do not go there.
     let remarks = options.remarks.iter().chain(&info.adjusted);
     for remark in remarks.chain(temporary.as_ref().err()) {
         logger.log(Level::Warning, remark).await;
     }
-    let output = Output::open(&options, scope, &tasks, &route, limit)?;
+    let output = Output::open(&options, &dir, scope, &tasks, &route, limit)?;
     logger.set_output(&output);
     plugins.log().await;
 
@@ -419,12 +336,19 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     {
         logger.log(Level::Warning, remark).await;
     }
-    if let Some(limits) = info.jobspec.shell_option("rlimit") {
-        for complaint in rlimit::apply(limits) {
-            logger.log(Level::Warning, &complaint).await;
-        }
+    let (mut limits, mut complaints) = match info.jobspec.shell_option("rlimit") {
+        Some(option) => Limits::read(option),
+        None => Default::default(),
+    };
+    if common.is_none()
+        && let Err(e) = std::mem::take(&mut limits).set()
+    {
+        complaints.push(format!("setrlimit: {}", e.desc()));
     }
-    let bindings = bind(&info, &options, logger).await;
+    for complaint in complaints {
+        logger.log(Level::Warning, &complaint).await;
+    }
+    let bindings = bind(&info, &options, common, logger).await;
     let hostname = nix::unistd::gethostname().map_or_else(
         |_| info.here().host.clone(),
         |h| h.to_string_lossy().into_owned(),
@@ -435,7 +359,7 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
         pmi_library: options.pmi.serve.then_some(pmi_library.as_path()),
         uri: &uri,
         namespace: &namespace,
-        jobid_path: &answers.jobid_path,
+        jobid_path: &broker.jobid_path,
         hostname: &hostname,
         tmpdir: &tmp,
         gpu_affinity: &options.gpu_affinity,
@@ -463,9 +387,10 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
     plugins.run("shell.init").await?;
     Ok(Shell {
         handle,
-        patience: patience.clone(),
+        patience,
         met,
-        inbox,
+        mail,
+        signals,
         info,
         options,
         logger: logger.clone(),
@@ -476,7 +401,10 @@ pub async fn prepare(id: JobId, patience: &Patience, logger: &Logger) -> Result<
         output,
         tmpdir,
         hostname,
+        dir,
+        limits,
         bindings,
+        unbound: common.map(|common| common.cpus.clone()),
     })
 }
 

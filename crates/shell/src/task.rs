@@ -1,10 +1,11 @@
 //! Starting one task.
 //!
 //! The shell has prepared itself beforehand (directory, limits, CPU binding), so a task starts
-//! with `posix_spawn` and no code of ours runs between fork and exec. That needs the program to
+//! with `posix_spawn` and no code of ours runs between fork and exec, unless limits are set for a
+//! task of a shell that shares its process. That needs the program to
 //! be looked up here: [`resolve`] does what `execvp` would do in the task's environment.
 
-use crate::{environment::Environment, options::InputOptions};
+use crate::{environment::Environment, options::InputOptions, rlimit::Limits, seat::Dir};
 use formats::Idset;
 use nix::{
     fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
@@ -37,11 +38,15 @@ pub struct Spec<'a> {
     pub argv: &'a [String],
     pub env: Environment,
     pub input: &'a InputOptions,
+    pub dir: &'a Dir,
+    pub limits: &'a Limits,
     /// Give the task a process group of its own.
     pub process_group: bool,
     /// The task's PMI rank and size, when it gets PMI.
     pub pmi: Option<(u32, u32)>,
     pub cpus: Option<&'a Idset>,
+    /// What the shell's process is to be bound to again when the task has its own CPUs.
+    pub unbound: Option<&'a Idset>,
     /// The task's `oom_score_adj`.
     pub oom_adjust: Option<i32>,
     /// What runs in the task's process before its program.
@@ -74,8 +79,8 @@ fn is_executable(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file a command names: a path as it is, a bare name by the directories of `path`.
-pub fn resolve(command: &str, path: Option<&str>) -> io::Result<PathBuf> {
+/// The file a command names, seen from `at`: a path as it is, a bare name by the directories of `path`.
+pub fn resolve(command: &str, path: Option<&str>, at: &Dir) -> io::Result<PathBuf> {
     if command.contains('/') {
         return Ok(PathBuf::from(command));
     }
@@ -86,7 +91,7 @@ pub fn resolve(command: &str, path: Option<&str>) -> io::Result<PathBuf> {
     for dir in path.unwrap_or("/bin:/usr/bin").split(':') {
         let dir = if dir.is_empty() { "." } else { dir };
         let candidate = Path::new(dir).join(command);
-        match is_executable(&candidate) {
+        match is_executable(&at.path(&candidate)) {
             Ok(true) => return Ok(candidate),
             Ok(false) => error = io::Error::from_raw_os_error(libc::EACCES),
             Err(_) => {}
@@ -145,7 +150,7 @@ pub fn has_oom_score(pid: i32, adjust: i32) -> bool {
 /// Starts a task. Must be called within a tokio runtime.
 pub fn start(mut spec: Spec) -> io::Result<Started> {
     let name = spec.argv.first().map_or("", String::as_str);
-    let program = resolve(name, spec.env.get("PATH").map(String::as_str))?;
+    let program = resolve(name, spec.env.get("PATH").map(String::as_str), spec.dir)?;
     let mut ours = None;
     let mut theirs = None;
     if let Some((rank, size)) = spec.pmi {
@@ -174,6 +179,14 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             command.arg0(name);
         }
         command.env_clear().envs(&spec.env);
+        if let Some(dir) = &spec.dir.0 {
+            command.current_dir(dir);
+        }
+        if !spec.limits.is_empty() {
+            let limits = spec.limits.clone();
+            // SAFETY: only system calls are made between fork and exec.
+            unsafe { command.pre_exec(move || Ok(limits.set()?)) };
+        }
         if let Some(adjust) = spec.oom_adjust {
             let text = adjust.to_string();
             // SAFETY: only open, write and close are called between fork and exec.
@@ -193,7 +206,7 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
             None => {
                 command.stdin(match spec.input {
                     InputOptions::Service => Stdio::piped(),
-                    InputOptions::File(path) => File::open(path)?.into(),
+                    InputOptions::File(path) => File::open(spec.dir.path(path))?.into(),
                 });
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
                 if spec.process_group {
@@ -212,6 +225,9 @@ pub fn start(mut spec: Spec) -> io::Result<Started> {
         outcome => outcome,
     };
     drop(theirs);
+    if let (Some(_), Some(cpus)) = (spec.cpus, spec.unbound) {
+        crate::affinity::bind(cpus)?;
+    }
     let mut child = spawned?;
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
     // The child has not been waited for, so its id is known.
@@ -249,9 +265,23 @@ mod tests {
         put(&a.join("plain"), 0o644);
         put(&b.join("tool"), 0o755);
         let path = format!("{}:{}", a.display(), b.display());
-        assert_eq!(resolve("tool", Some(&path)).unwrap(), b.join("tool"));
-        assert_eq!(resolve("./x", Some(&path)).unwrap(), Path::new("./x"));
-        let errno = |name| resolve(name, Some(&path)).unwrap_err().raw_os_error();
+        let here = Dir::default();
+        // A directory of PATH that is relative is one of the task's.
+        let there = Dir(Some(dir.path().to_owned()));
+        assert_eq!(
+            resolve("tool", Some("b"), &there).unwrap(),
+            Path::new("b/tool")
+        );
+        assert_eq!(resolve("tool", Some(&path), &here).unwrap(), b.join("tool"));
+        assert_eq!(
+            resolve("./x", Some(&path), &here).unwrap(),
+            Path::new("./x")
+        );
+        let errno = |name| {
+            resolve(name, Some(&path), &here)
+                .unwrap_err()
+                .raw_os_error()
+        };
         assert_eq!(errno("none"), Some(libc::ENOENT));
         assert_eq!(errno("plain"), Some(libc::EACCES));
         assert_eq!(errno(""), Some(libc::ENOENT));
@@ -267,9 +297,12 @@ mod tests {
             argv: &argv,
             env,
             input: &input,
+            dir: &Dir::default(),
+            limits: &Limits::default(),
             process_group: true,
             pmi,
             cpus: None,
+            unbound: None,
             oom_adjust: Some(777),
             before_exec: None,
             stopped: false,

@@ -158,7 +158,7 @@ impl Server {
         tokio::select! {
             // The server holds a sender, so the queue never ends.
             Some((key, report)) = self.reported.recv() => Happening(What::Report(key, report)),
-            _ = self.children.recv() => Happening(What::Child),
+            _ = self.children.recv(), if !self.entries.is_empty() => Happening(What::Child),
         }
     }
 

@@ -6,6 +6,7 @@ use formats::{fsd, signals};
 use serde_json::{Value, json};
 
 use super::ending::Step;
+use super::sharing::Policy;
 
 /// How jobs are started and ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,7 @@ pub(crate) struct Config {
     pub(super) broker_timeout: Option<Duration>,
     /// Guests may have jobs that only pretend to run.
     pub(super) mocks_for_guests: bool,
+    pub(super) shared_shells: Policy,
     pub(super) ending: Ending,
 }
 
@@ -76,6 +78,7 @@ impl Default for Config {
             max_start_delay: 25.0,
             broker_timeout: None,
             mocks_for_guests: false,
+            shared_shells: Policy::default(),
             ending: Ending::default(),
         }
     }
@@ -190,6 +193,12 @@ impl Config {
                 Some(Value::Bool(allow)) => *allow,
                 Some(_) => return Err("exec.testexec.allow-guests must be true or false".into()),
             },
+            shared_shells: match table.text("shared-shells")? {
+                None => default.shared_shells,
+                Some(name) => Policy::named(&name).ok_or_else(|| {
+                    format!("invalid exec.shared-shells: {name}: must be auto, always or never")
+                })?,
+            },
             ending: Ending {
                 term_signal: table.signal("term-signal")?.unwrap_or(ending.term_signal),
                 kill_signal: table.signal("kill-signal")?.unwrap_or(ending.kill_signal),
@@ -238,7 +247,7 @@ mod tests {
             "job-shell": "/s", "kill-timeout": "0.5s", "term-signal": "SIGUSR1",
             "kill-signal": "INT", "max-kill-count": 3, "max-kill-timeout": "1m",
             "barrier-timeout": "0", "shell-exit-timeout": "none", "broker-timeout": "0",
-            "max-start-delay-percent": 50, "imp": "/imp", "testexec": {},
+            "max-start-delay-percent": 50, "shared-shells": "never", "imp": "/imp", "testexec": {},
         }));
         let config = config.unwrap();
         assert_eq!(config.ending.kill_timeout, Duration::from_millis(500));
@@ -251,6 +260,7 @@ mod tests {
             (None, None)
         );
         assert_eq!(config.broker_timeout, Some(Duration::ZERO));
+        assert_eq!(config.shared_shells, Policy::Never);
         let args = ["kill-timeout=2s", "max-kill-count=1"].map(str::to_owned);
         let table = json!({"exec": {"kill-timeout": "1s"}});
         let config = Config::parse(&table, &args).unwrap();
@@ -268,6 +278,7 @@ mod tests {
             json!({"term-signal": "SIGNOTHING"}),
             json!({"max-kill-count": 0}),
             json!({"max-kill-count": []}),
+            json!({"shared-shells": "sometimes"}),
             json!({"service": "sdexec"}),
             json!({"testexec": {"allow-guests": 1}}),
             json!(7),
@@ -282,6 +293,7 @@ mod tests {
         invalid exec.term-signal: SIGNOTHING: no signal of this name
         invalid exec.max-kill-count: 0
         exec.max-kill-count must be a number
+        invalid exec.shared-shells: sometimes: must be auto, always or never
         exec.service: sdexec is not there: jobs run by rexec
         exec.testexec.allow-guests must be true or false
         exec must be a table

@@ -33,31 +33,37 @@ impl Guest {
         &self.name
     }
 
-    /// Make it for `userid`, reachable as `guest` in the job's record. Should it have been made before, an earlier life of
-    /// this service had begun to start the job, or even ended it: returns the shells that have exited since.
+    /// Make it for `userid`. Should it have been made before, an earlier life of this service had begun to start the job, or
+    /// even ended it: returns the shells that have exited since. [`Guest::link`] is left to do.
     pub(super) async fn create(&self, userid: u32) -> Result<Vec<(u32, i32)>, RpcError> {
         let key = self.id.key(JobKey::Guest);
-        match kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await {
-            Ok(TreeObj::DirRef(_)) => return self.take_up(userid).await,
+        let (kept, created) = futures::join!(
+            kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key),
+            kvs::client::namespace_create(&self.handle, &self.name, userid),
+        );
+        match kept {
+            Ok(TreeObj::DirRef(_)) => {
+                if created.is_ok() {
+                    // What is kept is what it is to begin with.
+                    kvs::client::namespace_remove(&self.handle, &self.name).await?;
+                }
+                return self.take_up(userid).await;
+            }
             Err(e) if e.errno != libc::ENOENT => return Err(e),
             _ => {}
         }
-        let created = kvs::client::namespace_create(&self.handle, &self.name, userid).await;
-        let exited = match created {
-            Ok(()) => Vec::new(),
-            Err(e) if e.errno == libc::EEXIST => self.exited().await?,
-            Err(e) => return Err(e),
-        };
-        self.link().await?;
-        Ok(exited)
+        match created {
+            Ok(()) => Ok(Vec::new()),
+            Err(e) if e.errno == libc::EEXIST => self.exited().await,
+            Err(e) => Err(e),
+        }
     }
 
-    /// Let `guest` in the job's record lead to it.
-    async fn link(&self) -> Result<(), RpcError> {
+    /// Let `guest` in the job's record lead to it. The request is sent before the future is polled.
+    pub(super) fn link(&self) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
         let mut txn = Txn::new();
         txn.symlink(&self.id.key(JobKey::Guest), Some(&self.name), ".");
-        let commit = kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn);
-        commit.await.map(drop)
+        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn)
     }
 
     /// Keep what it holds now in the job's record: the namespace may go with the instance.
@@ -92,7 +98,7 @@ impl Guest {
             };
             kvs::client::namespace_create_at(&self.handle, &self.name, userid, root).await?;
         }
-        self.link().await
+        Ok(())
     }
 
     /// Append events to the exec eventlog. The request is sent before the future is polled.
@@ -128,7 +134,9 @@ impl Guest {
     /// Link the namespace's content, which ends with this root, into the job's record and drop the namespace.
     pub(super) async fn finish(&self, last: Root) -> Result<(), RpcError> {
         self.graft(last).await?;
-        kvs::client::namespace_remove(&self.handle, &self.name).await
+        // Nothing waits for it to be gone.
+        kvs::client::namespace_forget(&self.handle, &self.name);
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use client::Node;
 use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
+use formats::shared_shell::{self, Kill, Of};
 use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
 use formats::{Idset, eventlog, fsd, signals};
 use kvs::calls::Root;
@@ -23,7 +24,8 @@ use super::config::Config;
 use super::ending::{Ending, Step};
 use super::guest::Guest;
 use super::lost::Places;
-use super::watch::{ShellEvent, Watch, label};
+use super::sharing::can_share;
+use super::watch::{Keeper, ShellEvent, Watch, label};
 use super::{Control, Reporter, Site, mock};
 use crate::{rexec, shown};
 
@@ -55,7 +57,7 @@ const NO_IMP: &str = "only the owner of the instance can run programs here: ther
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shell {
     Starting,
-    Running(i32),
+    Running(Keeper),
     Gone,
 }
 
@@ -64,6 +66,8 @@ struct Job {
     report: Reporter,
     guest: Guest,
     shells: HashMap<u32, Shell>,
+    /// Its shell shares a process with those of other jobs.
+    shares: bool,
     barrier: Barrier,
     places: Places,
     started: bool,
@@ -141,6 +145,7 @@ pub(super) async fn run(
     let mut job = Job {
         report: report.clone(),
         shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
+        shares: false,
         barrier: Barrier::new(
             ranks.iter().copied().collect(),
             bulk.barrier_timeout(&site.config),
@@ -229,6 +234,16 @@ async fn at(when: Option<Instant>) {
 /// Signals that a shell does not take for its own, but passes on.
 const SHELLS_PASS_ON: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGALRM];
 
+/// Options of processes that stay when this service goes, or the broker for as long as it may be away.
+pub(super) fn lasting(patience: Duration) -> Map<String, Value> {
+    let mut opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
+    if !patience.is_zero() {
+        let seconds = patience.as_secs().max(1).to_string();
+        opts.insert(OUTLIVES_BROKER.to_owned(), seconds.into());
+    }
+    opts
+}
+
 /// Wait status of a job of which nothing is left: exit code 127.
 const LOST: i32 = 127 << 8;
 
@@ -257,11 +272,18 @@ impl Job {
             true => &[("re-starting", Value::Null)],
             false => &[("init", Value::Null), ("starting", Value::Null)],
         };
-        let begun = self.guest.append(events);
+        let (linked, begun) = (self.guest.link(), self.guest.append(events));
         let command = Arc::new(self.command(start));
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
         let mut watches = JoinSet::new();
+        let shared = match ranks {
+            [rank] if !start.reattach && self.can_share(start) => {
+                let policy = self.site.config.shared_shells;
+                self.site.sharing.place(policy, *rank)
+            }
+            _ => None,
+        };
         let away = |rank: &&u32| self.shells.get(rank) == Some(&Shell::Starting);
         for rank in ranks.iter().filter(away) {
             let watch = Watch {
@@ -270,6 +292,8 @@ impl Job {
                 id: start.id,
                 patience: self.site.patience(),
                 events: tx.clone(),
+                sharing: self.site.sharing.clone(),
+                shared: shared.clone(),
             };
             match start.reattach {
                 true => watches.spawn(watch.find()),
@@ -278,7 +302,7 @@ impl Job {
         }
         let mut found = start.reattach;
         self.start_if_all_have();
-        if let Err(e) = begun.await {
+        if let (Err(e), _) | (_, Err(e)) = futures::join!(linked, begun) {
             self.fail("exec", &format!("cannot write the exec eventlog: {e}"));
         }
         while self.shells.values().any(|shell| *shell != Shell::Gone) {
@@ -332,6 +356,11 @@ impl Job {
         true
     }
 
+    /// Whether its shell may be among those that share a process.
+    fn can_share(&self, start: &Start) -> bool {
+        self.site.config.job_shell.is_none() && can_share(&start.jobspec)
+    }
+
     fn command(&self, start: &Start) -> ExecRequest {
         let shell = start
             .jobspec
@@ -342,22 +371,17 @@ impl Job {
         let mut env = rexec::environment();
         env.insert("FLUX_KVS_NAMESPACE".into(), self.guest.name().to_owned());
         let cmdline = vec![shell.to_owned(), start.id.dec()];
-        // The shells stay when this service goes, or the broker for a while.
-        let mut opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
-        let patience = self.site.patience();
-        if !patience.is_zero() {
-            let seconds = patience.as_secs().max(1).to_string();
-            opts.insert(OUTLIVES_BROKER.to_owned(), seconds.into());
-        }
+        let opts = lasting(self.site.patience());
         rexec::request(cmdline, env, label(start.id), opts)
     }
 
     async fn shell_event(&mut self, rank: u32, event: ShellEvent) {
         match event {
-            ShellEvent::Started(pid) => {
-                self.shells.insert(rank, Shell::Running(pid));
+            ShellEvent::Started(keeper) => {
+                self.shells.insert(rank, Shell::Running(keeper));
+                self.shares = keeper == Keeper::Shared;
                 if let Some(signum) = self.signal {
-                    self.signal(rank, pid, signum);
+                    self.signal(rank, keeper, signum);
                 }
                 self.start_if_all_have();
             }
@@ -432,13 +456,17 @@ impl Job {
             .unzip();
         all.extend(events);
         let appended = self.guest.append(&all);
-        let (handle, label) = (self.site.handle.clone(), label(self.report.id()));
+        let (handle, id) = (self.site.handle.clone(), self.report.id());
+        let shares = self.shares;
         async move {
             let appended = appended.await;
-            // From now on the eventlog knows: rexec need not.
+            // From now on the eventlog knows: nobody else need.
             for rank in ranks {
-                let request = Target::label(label.clone());
-                handle.notify("rexec.wait", Node::Rank(rank), &request);
+                let rank = Node::Rank(rank);
+                match shares {
+                    true => handle.notify(&shared("wait"), rank, &Of { id }),
+                    false => handle.notify("rexec.wait", rank, &Target::label(label(id))),
+                }
             }
             appended
         }
@@ -606,16 +634,28 @@ impl Job {
     fn signal_all(&mut self, signum: i32) {
         self.signal = Some(signum);
         for (rank, shell) in &self.shells {
-            if let Shell::Running(pid) = shell {
-                self.signal(*rank, *pid, signum);
+            if let Shell::Running(keeper) = shell {
+                self.signal(*rank, *keeper, signum);
             }
         }
     }
 
-    fn signal(&self, rank: u32, pid: i32, signum: i32) {
-        let request = json!({ "pid": pid, "signum": signum });
-        self.site
-            .handle
-            .notify("rexec.kill", Node::Rank(rank), &request);
+    fn signal(&self, rank: u32, keeper: Keeper, signum: i32) {
+        let (handle, rank) = (&self.site.handle, Node::Rank(rank));
+        match keeper {
+            Keeper::Rexec(pid) => {
+                let request = json!({ "pid": pid, "signum": signum });
+                handle.notify("rexec.kill", rank, &request);
+            }
+            Keeper::Shared => {
+                let id = self.report.id();
+                handle.notify(&shared("kill"), rank, &Kill { id, signum });
+            }
+        }
     }
+}
+
+/// The topic of a method of the shared shells.
+fn shared(method: &str) -> String {
+    format!("{}.{method}", shared_shell::NAME)
 }

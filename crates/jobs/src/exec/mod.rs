@@ -15,6 +15,7 @@ mod guest;
 mod job;
 mod lost;
 mod mock;
+mod sharing;
 mod watch;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use client::services::job_manager::Presence;
 use client::{Handle, Inbox, Node};
 use formats::Idset;
 use formats::jobid::JobId;
+use formats::shared_shell;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -34,8 +36,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wire::{Message, RpcError};
 
-use crate::shown;
+use crate::{rexec, shown};
 use config::Config;
+use sharing::Sharing;
 
 /// What a job's task is told.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ pub(crate) struct Site {
     config: Arc<Config>,
     /// The instance is kept when it ends, so that it may come back.
     is_kept: bool,
+    sharing: Arc<Sharing>,
 }
 
 /// How long brokers may be away, where nothing says otherwise.
@@ -73,12 +77,24 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 impl Site {
     /// How long jobs wait for a broker that is away, and shells for theirs.
     fn patience(&self) -> Duration {
-        let unless_said = match self.is_kept {
-            true => BROKER_TIMEOUT,
-            false => Duration::ZERO,
-        };
-        self.config.broker_timeout.unwrap_or(unless_said)
+        patience(&self.config, self.is_kept)
     }
+}
+
+fn patience(config: &Config, is_kept: bool) -> Duration {
+    let unless_said = match is_kept {
+        true => BROKER_TIMEOUT,
+        false => Duration::ZERO,
+    };
+    config.broker_timeout.unwrap_or(unless_said)
+}
+
+/// Where this instance's shells share processes.
+fn sharing(handle: &Handle, shell: &str, patience: Duration) -> Sharing {
+    let cmdline = vec![shell.to_owned(), "--shared".to_owned()];
+    let (env, label) = (rexec::environment(), shared_shell::NAME.to_owned());
+    let command = rexec::request(cmdline, env, label, job::lasting(patience));
+    Sharing::new(handle.clone(), command, patience)
 }
 
 /// A job that runs: the way to its task, and whose it is.
@@ -129,7 +145,9 @@ pub async fn main(ctx: Context) -> ModuleResult {
     let owner = owner
         .parse()
         .map_err(|e| ModuleError::invalid(format!("security.owner={owner}: {e}")))?;
+    let sharing = sharing(&handle, &shell, patience(&config, is_kept));
     let site = Site {
+        sharing: Arc::new(sharing),
         handle,
         shell,
         owner,
@@ -161,6 +179,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
             Some(ended) = exec.tasks.next(), if !exec.tasks.is_empty() => exec.ended(ended),
         }
     }
+    exec.site.sharing.close();
     // What runs goes on: shells outlive this service, and its next life finds them.
     let ids: Vec<JobId> = exec.jobs.drain().map(|(id, _)| id).collect();
     while let Some(ended) = exec.tasks.next().await {

@@ -1,21 +1,27 @@
-//! Following one shell through rexec, and finding it again when its broker comes back.
+//! Following one shell, in rexec or in the process of its node's shared shells, and finding it again when its broker comes
+//! back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Handle, Node, RpcStream};
 use formats::jobid::JobId;
+use formats::shared_shell::{self, Of};
 use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, Target};
 use tokio::sync::mpsc::UnboundedSender;
 use wire::RpcError;
 
+use super::sharing::{Ending, Sharing};
 use crate::rexec;
 
 /// Between two attempts to find a shell again: as long as the first, then longer and longer up to the last.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// By then a process that has ended is known to have.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// What is said of a broker, or its rexec, that is not there, or not there yet.
-const AWAY: [i32; 4] = [
+pub(super) const AWAY: [i32; 4] = [
     libc::EHOSTUNREACH,
     libc::EAGAIN,
     libc::ENOSYS,
@@ -25,11 +31,20 @@ const AWAY: [i32; 4] = [
 /// What the shell on a rank reports.
 pub(super) enum ShellEvent {
     /// It runs; also said when it was found again.
-    Started(i32),
+    Started(Keeper),
     Output(String),
     Exited(i32),
     /// It could not be started, or is out of reach.
     Failed(RpcError),
+}
+
+/// Who has a shell that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// It is a process of this id.
+    Rexec(i32),
+    /// It is in the process of the shared shells.
+    Shared,
 }
 
 /// What a job's shells are called in rexec.
@@ -45,6 +60,9 @@ pub(super) struct Watch {
     /// How long its broker may be away.
     pub(super) patience: Duration,
     pub(super) events: UnboundedSender<(u32, ShellEvent)>,
+    pub(super) sharing: Arc<Sharing>,
+    /// The shell is, or will be, in the process of the shared shells, which may end in this way.
+    pub(super) shared: Option<Ending>,
 }
 
 impl Watch {
@@ -60,12 +78,27 @@ impl Watch {
         self.follow(stream, None)
     }
 
+    /// Ask the process of the shared shells.
+    fn ask_shared(&self, method: &str) -> RpcStream {
+        let topic = format!("{}.{method}", shared_shell::NAME);
+        let request = Of { id: self.id };
+        self.handle.stream(&topic, Node::Rank(self.rank), &request)
+    }
+
     fn exec(&self, request: &ExecRequest) -> RpcStream {
-        let node = Node::Rank(self.rank);
-        self.handle.stream("rexec.exec", node, request)
+        match self.shared {
+            Some(_) => self.ask_shared("exec"),
+            None => {
+                let node = Node::Rank(self.rank);
+                self.handle.stream("rexec.exec", node, request)
+            }
+        }
     }
 
     fn attach(&self) -> RpcStream {
+        if self.shared.is_some() {
+            return self.ask_shared("attach");
+        }
         let request = AttachRequest {
             target: Target::label(label(self.id)),
             flags: rexec::OUTPUT,
@@ -79,33 +112,77 @@ impl Watch {
         let _ = self.events.send((self.rank, event));
     }
 
+    /// What comes next of the stream; the end of the process of the shared shells is the end of all of them.
+    async fn next(
+        &mut self,
+        stream: &mut RpcStream,
+        status: Option<i32>,
+    ) -> Result<ExecResponse, RpcError> {
+        let Some(ending) = &mut self.shared else {
+            return understand(stream.next().await, status);
+        };
+        tokio::select! {
+            biased;
+            answer = stream.next() => understand(answer, status),
+            status = ending.status() => Ok(ExecResponse::Finished { status }),
+        }
+    }
+
     /// Report what becomes of the shell. `request` starts it, as long as it is not known to run.
-    async fn follow(self, mut stream: RpcStream, mut request: Option<Arc<ExecRequest>>) {
+    async fn follow(mut self, mut stream: RpcStream, mut request: Option<Arc<ExecRequest>>) {
         let mut status = None;
         let mut away: Option<(Instant, Duration)> = None;
         loop {
-            let answer = match stream.next().await {
-                Some(answer) => answer.and_then(|msg| msg.json()),
-                None => match status {
-                    Some(code) => return self.send(ShellEvent::Exited(code)),
-                    None => Err(RpcError::errno(libc::ECONNRESET)),
-                },
-            };
-            match answer {
+            match self.next(&mut stream, status).await {
                 Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
                     (request, away) = (None, None);
-                    self.send(ShellEvent::Started(pid));
+                    let keeper = match self.shared {
+                        Some(_) => Keeper::Shared,
+                        None => Keeper::Rexec(pid),
+                    };
+                    self.send(ShellEvent::Started(keeper));
                 }
                 Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
                     let text = String::from_utf8_lossy(&io.data).into_owned();
                     self.send(ShellEvent::Output(text));
                 }
+                // In a process that has ended, nothing else follows.
+                Ok(ExecResponse::Finished { status: code }) if self.has_ended() => {
+                    return self.send(ShellEvent::Exited(code));
+                }
                 Ok(ExecResponse::Finished { status: code }) => status = Some(code),
                 Ok(_) => {}
+                Err(e) if e.errno == libc::ENODATA => {
+                    return self.send(ShellEvent::Exited(status.unwrap_or_default()));
+                }
                 // It was started before, by a broker or a life of this service that could not say so.
                 Err(e) if e.errno == libc::EEXIST && request.is_some() => {
                     request = None;
                     stream = self.attach();
+                }
+                // It cannot be among the shared shells, or they are not there yet: nobody has begun to start it.
+                Err(e) if self.is_turned_away(&e, away.is_some()) && request.is_some() => {
+                    self.shared = None;
+                    self.sharing.turned_away(self.rank);
+                    // Checked above.
+                    if let Some(request) = &request {
+                        stream = self.exec(request);
+                    }
+                }
+                // One that was found in no process of its own may be among the shared ones.
+                Err(e) if e.errno == libc::ENOENT && request.is_none() && self.shared.is_none() => {
+                    self.shared = self.sharing.find(self.rank).await;
+                    if self.shared.is_none() {
+                        return self.send(ShellEvent::Failed(e));
+                    }
+                    stream = self.attach();
+                }
+                Err(e) if AWAY.contains(&e.errno) && self.ends().await => {
+                    // Where the process has ended, that is said a moment later.
+                    if let Some(ending) = &mut self.shared {
+                        let status = ending.status().await;
+                        return self.send(ShellEvent::Exited(status));
+                    }
                 }
                 Err(e) if AWAY.contains(&e.errno) && !self.patience.is_zero() => {
                     let (since, pause) = away.unwrap_or((Instant::now(), PAUSES[0]));
@@ -122,5 +199,35 @@ impl Watch {
                 Err(e) => return self.send(ShellEvent::Failed(e)),
             }
         }
+    }
+
+    /// Whether the process of the shared shells is ending.
+    async fn ends(&mut self) -> bool {
+        match &mut self.shared {
+            Some(ending) => tokio::time::timeout(SETTLED, ending.status()).await.is_ok(),
+            None => false,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.shared.as_ref().is_some_and(Ending::has_come)
+    }
+
+    /// Whether the shared shells have not taken the job, for good. Once a broker was `away` that is not known.
+    fn is_turned_away(&self, e: &RpcError, away: bool) -> bool {
+        let refused = e.errno == libc::ENOTSUP || e.errno == libc::ENOSYS && !away;
+        self.shared.is_some() && refused
+    }
+}
+
+/// An answer of a stream, the end of which is ENODATA if the status is known by then.
+fn understand(
+    answer: Option<Result<wire::Message, RpcError>>,
+    status: Option<i32>,
+) -> Result<ExecResponse, RpcError> {
+    match answer {
+        Some(answer) => answer.and_then(|msg| msg.json()),
+        None if status.is_some() => Err(RpcError::errno(libc::ENODATA)),
+        None => Err(RpcError::errno(libc::ECONNRESET)),
     }
 }

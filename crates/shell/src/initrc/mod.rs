@@ -19,6 +19,7 @@ use crate::{
     Fatal,
     plugins::{self, Stack},
 };
+use formats::Jobspec;
 use serde_json::{Map, Value};
 use std::{
     cell::{OnceCell, RefCell},
@@ -80,6 +81,35 @@ pub fn read(stack: &Rc<Stack>, site: Site) -> Result<Rc<Reader>, Fatal> {
     }
     read.map_err(Fatal::new)?;
     Ok(reader)
+}
+
+/// Whether no initrc file or plugin is read for this job: nothing is named, and nothing is where it would be found.
+pub fn is_plain(jobspec: &Jobspec, site: &Site) -> bool {
+    let named = ["initrc", "userrc", "mpi"];
+    let home = client::installation::confdir().join("shell");
+    let installed = client::installation::shell_plugins();
+    let plugins = match &site.plugin_path {
+        Some(path) => path.split(':').map(PathBuf::from).collect(),
+        None => vec![installed],
+    };
+    let none = |dir: &Path, suffix: &str| {
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        files
+            .map(|file| file.file_name())
+            .all(|name| !name.to_string_lossy().ends_with(suffix))
+    };
+    site.initrc.is_none()
+        && !named
+            .iter()
+            .any(|name| jobspec.shell_option(name).is_some())
+        && !jobspec
+            .environment()
+            .any(|(name, _)| name == "FLUX_SHELL_RC_PATH")
+        && !["initrc.lua", "initrc.toml"]
+            .iter()
+            .any(|name| home.join(name).exists())
+        && none(&home.join("lua.d"), "")
+        && plugins.iter().all(|dir| none(dir, ".so"))
 }
 
 impl Reader {

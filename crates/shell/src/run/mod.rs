@@ -18,6 +18,7 @@ use crate::{
     environment::{for_task, gpus_per_task},
     gather::Gather,
     input::Input,
+    learn::{self, Learned},
     log::{Level, Logger, complain, os_error},
     options::{InputOptions, Warning},
     output::{self, Stream},
@@ -25,6 +26,7 @@ use crate::{
     plugins,
     pmi::{Entries, Pmi},
     pty::{Terminals, leader_session},
+    seat::{Seat, Signals},
     startup::{self, Shell, task_tags},
     task,
     template::{Scope, TaskTag},
@@ -128,24 +130,26 @@ struct Running {
     processes: Server,
 }
 
-/// Runs the job's part on this node and returns the exit code.
+/// Runs the job's part on this node, in a process of its own, and returns the exit code.
 pub async fn run(id: JobId) -> i32 {
     let patience = Patience::from_env();
-    let code = run_patiently(id, &patience).await.clamp(0, 255);
+    let logger = Logger::default();
+    let code = match learn::learn(id, Seat::Own(patience.clone())).await {
+        Ok(learned) => run_learned(id, learned, &logger).await,
+        Err(e) => end_early(id, &logger, e).await,
+    };
+    let code = code.clamp(0, 255);
     patience.leave(code);
     code
 }
 
-async fn run_patiently(id: JobId, patience: &Patience) -> i32 {
-    let logger = Logger::default();
-    let shell = match startup::prepare(id, patience, &logger).await {
-        Ok(shell) => shell,
-        Err(e) => return end_early(id, &logger, e).await,
-    };
+/// Runs the part of a job one knows about, and returns the exit code.
+pub async fn run_learned(id: JobId, learned: Learned, logger: &Logger) -> i32 {
+    let prepared = startup::prepare(learned, logger).await;
     let (events, queue) = unbounded_channel();
-    let mut running = match Running::new(shell, events) {
+    let mut running = match prepared.and_then(|shell| Running::new(shell, events)) {
         Ok(running) => running,
-        Err(e) => return end_early(id, &logger, e).await,
+        Err(e) => return end_early(id, logger, e).await,
     };
     match running.serve(queue).await {
         Ok(()) => running.finish().await,
@@ -154,7 +158,7 @@ async fn run_patiently(id: JobId, patience: &Patience) -> i32 {
 }
 
 /// Reports an error of the preparation, through a connection of its own if need be.
-async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
+pub async fn end_early(id: JobId, logger: &Logger, e: Fatal) -> i32 {
     // The exception has job-exec end the job's shells; this one ends with a code of its own.
     let _caught = signal(SignalKind::terminate());
     logger.log(Level::Fatal, &e.message).await;
@@ -209,10 +213,10 @@ impl Running {
     }
 
     async fn serve(&mut self, mut events: UnboundedReceiver<Event>) -> Result<(), Fatal> {
-        let watch = |kind| signal(kind).map_err(|e| Fatal::new(format!("watching signals: {e}")));
-        let mut interrupt = watch(SignalKind::interrupt())?;
-        let mut terminate = watch(SignalKind::terminate())?;
-        let mut alarm = watch(SignalKind::alarm())?;
+        let mut signals = match self.shell.signals.take() {
+            Some(sent) => Signals::Sent(sent),
+            None => Signals::of_process()?,
+        };
         let heeded = self.shell.initrc.heed_signals();
         heeded.map_err(|e| Fatal::new(format!("watching signals: {e}")))?;
 
@@ -233,12 +237,11 @@ impl Running {
                     break;
                 }
                 // A shell that warns of something comes to the barrier when the leader has heard it.
-                message = self.shell.inbox.recv() => match message {
+                message = self.shell.mail.recv() => match message {
                     Some(message) if message.method() != "write" => early.push(message),
                     message => self.received(message).await?,
                 },
-                _ = interrupt.recv() => return Err(killed(libc::SIGINT)),
-                _ = terminate.recv() => return Err(killed(libc::SIGTERM)),
+                signum = signals.next() => return Err(killed(signum)),
             }
         }
         self.passed = 1;
@@ -280,12 +283,14 @@ impl Running {
             tokio::select! {
                 // The loop itself holds a sender, so the queue never ends.
                 Some(event) = events.recv() => self.event(event).await?,
-                message = self.shell.inbox.recv() => self.received(message).await?,
+                message = self.shell.mail.recv() => self.received(message).await?,
                 happening = self.terminals.server.next() => self.terminals.server.happened(happening),
                 happening = self.processes.next() => self.processes.happened(happening),
-                _ = interrupt.recv() => self.kill_tasks(libc::SIGINT),
-                _ = terminate.recv() => self.kill_tasks(libc::SIGTERM),
-                _ = alarm.recv() => self.kill_tasks(libc::SIGALRM),
+                signum = signals.next() => match signum {
+                    libc::SIGINT | libc::SIGTERM | libc::SIGALRM => self.kill_tasks(signum),
+                    // What would end a process of the shell's own.
+                    _ => return Err(killed(signum)),
+                },
             }
         }
     }
@@ -347,9 +352,12 @@ impl Running {
                 argv: &argv,
                 env,
                 input: &shell.options.input,
+                dir: &shell.dir,
+                limits: &shell.limits,
                 process_group: !shell.options.nosetpgrp,
                 pmi: self.pmi.as_ref().map(|_| (tag.rank, info.ntasks)),
                 cpus: shell.bindings.get(index),
+                unbound: shell.unbound.as_ref(),
                 oom_adjust: shell.options.oom_adjust,
                 before_exec,
                 stopped: shell.options.stop_in_exec,

@@ -16,7 +16,7 @@ impl Running {
                 tokio::select! {
                     () = self.processes.drained() => return,
                     () = sleep_until(limit) => break,
-                    message = self.shell.inbox.recv() => match message {
+                    message = self.shell.mail.recv() => match message {
                         Some(message) => self.late(message),
                         None => return,
                     },

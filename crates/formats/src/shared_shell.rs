@@ -1,0 +1,37 @@
+//! Requests to a process that has the shells of many jobs.
+//!
+//! On each node there is at most one such process. Its service answers as a subprocess server (RFC 42) does, with
+//! [`crate::subprocess::ExecResponse`], but a shell is named by its job.
+//!
+//! | method | payload | answer |
+//! |---|---|---|
+//! | `exec` | [`Of`] | stream: started, output, finished; EEXIST if the job has a shell there, ENOTSUP if it needs a process |
+//! | `attach` | [`Of`] | stream: attached, output, finished; ENOENT if the job has no shell there |
+//! | `kill` | [`Kill`] | nothing |
+//! | `wait` | [`Of`] | nothing: how the shell ended need not be kept any longer |
+
+use serde::{Deserialize, Serialize};
+
+use crate::jobid::JobId;
+
+/// What the service is called, and the process in `rexec`.
+pub const NAME: &str = "shells";
+
+/// What the process writes when its service is there.
+pub const READY: &str = "ready\n";
+
+/// About the shell of one job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Of {
+    /// The job.
+    pub id: JobId,
+}
+
+/// Request of `kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// The job.
+    pub id: JobId,
+    /// Signal number.
+    pub signum: i32,
+}
