@@ -92,3 +92,31 @@ fn jobs_outlive_their_brokers_and_lose_nothing() {
         no records\n",
     );
 }
+
+#[test]
+fn shared_shells_outlive_their_brokers_too() {
+    let site = Site::new();
+    let out = kept(
+        &site,
+        "[exec]
+        shared-shells = \"always\"",
+        r#"
+        # Each rank has its process before the jobs come.
+        has_process() { flux run --requires=rank:$1 sh -c 'grep -q shared /proc/$PPID/cmdline' 2>/dev/null; }
+        for rank in 0 1 2 3; do until has_process $rank; do :; done; done
+        ids=$(for rank in 0 1 2 3; do flux submit --requires=rank:$rank sh -c "grep -c shared /proc/\$PPID/cmdline >>shared; $talk"; done)
+        for id in $ids; do running $id; done
+        for rank in 1 2 3 0; do kill_broker $rank; done
+        flux run -N4 -n4 echo others run | sort -u
+        touch go
+        for id in $ids; do check $id 1; done | sort | uniq -c | sed 's/^ *//'
+        sort shared | uniq -c | sed 's/^ *//'
+        flux resource list -s free -no '{ncores}'
+        touch down; kill $(pid 0); wait
+        # A process without shells ends when its broker has.
+        while ls -d run/*/rexec-* >/dev/null 2>&1; do :; done; echo no records
+        "#,
+    );
+    out.success()
+        .expect_stdout("others run\n4 whole, ended with 3\n4 1\n32\nno records\n");
+}

@@ -8,6 +8,7 @@
 //! | `exec` | [`Of`] | stream: started, output, finished; EEXIST if the job has a shell there, ENOTSUP if it needs a process |
 //! | `attach` | [`Of`] | stream: attached, output, finished; ENOENT if the job has no shell there |
 //! | `kill` | [`Kill`] | nothing |
+//! | `retire` | nothing | empty: the process ends, having no shells; EBUSY if it has some |
 //! | `wait` | [`Of`] | nothing: how the shell ended need not be kept any longer |
 
 use serde::{Deserialize, Serialize};

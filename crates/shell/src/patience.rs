@@ -154,6 +154,16 @@ impl Patience {
         true
     }
 
+    /// Take back the record: the next broker need not look for this process.
+    pub fn withdraw(&self) {
+        if let Some(terms) = self.0.as_deref().filter(|t| t.are_kept()) {
+            // One that stays says of a process that has ended, which does no harm.
+            let _ = fs::remove_file(&terms.record);
+            // The directory goes with the last.
+            let _ = terms.record.parent().map(fs::remove_dir);
+        }
+    }
+
     /// Leave the exit code for the broker that did not start this shell.
     pub fn leave(&self, code: i32) {
         if let Some(terms) = self.0.as_deref().filter(|t| t.are_kept()) {

@@ -15,14 +15,19 @@ use crate::{
     run,
     seat::{Common, Seat},
 };
-use client::Node;
+use client::{Node, Status};
 use formats::{
     IoData, JobId,
     shared_shell::{Kill, NAME, Of, READY},
     subprocess::{Command, ExecResponse},
 };
 use serde_json::json;
-use std::{cell::RefCell, collections::HashMap, io::Write as _, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io::Write as _,
+    rc::Rc,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -54,6 +59,8 @@ struct Shells(RefCell<HashMap<JobId, Entry>>);
 struct Hall {
     common: Rc<Common>,
     shells: Shells,
+    /// It is not needed any more.
+    retired: Cell<bool>,
 }
 
 fn pid() -> i32 {
@@ -231,9 +238,17 @@ fn watch_connection(common: Rc<Common>) -> UnboundedReceiver<Option<Turn>> {
     let lost = {
         let (mut status, tell) = (common.handle.status(), tell.clone());
         async move {
-            let first = client::Status::Connected(0);
-            let _ = status.wait_for(|status| *status != first).await;
-            let _ = tell.send(None);
+            let is_connected = |status: &Status| matches!(status, Status::Connected(_));
+            while status
+                .wait_for(|status| !is_connected(status))
+                .await
+                .is_ok()
+            {
+                let _ = tell.send(None);
+                if status.wait_for(is_connected).await.is_err() {
+                    break;
+                }
+            }
         }
     };
     spawn_local(lost);
@@ -276,6 +291,7 @@ async fn serve_patiently(patience: &Patience) -> Result<(), crate::Fatal> {
     let hall = Rc::new(Hall {
         common: common.clone(),
         shells: Shells::default(),
+        retired: Cell::new(false),
     });
     let mut running = JoinSet::new();
     let mut turns = watch_connection(common.clone());
@@ -284,7 +300,7 @@ async fn serve_patiently(patience: &Patience) -> Result<(), crate::Fatal> {
         .write_all(READY.as_bytes())
         .and_then(|()| std::io::stdout().flush());
     let (mut is_connected, mut is_ending) = (true, false);
-    while !(is_ending && running.is_empty()) {
+    while !((is_ending || hall.retired.get()) && running.is_empty()) {
         tokio::select! {
             message = inbox.recv() => match message {
                 Some(message) if message.is_event() => hall.deliver(message),
@@ -298,15 +314,22 @@ async fn serve_patiently(patience: &Patience) -> Result<(), crate::Fatal> {
             turn = turns.recv(), if is_connected => match turn {
                 Some(Some(Turn::Back)) => {}
                 Some(None) if !hall.is_empty() => {}
+                Some(None) => {
+                    patience.withdraw();
+                    break;
+                }
+                Some(Some(Turn::Abandoned)) => break,
                 // The end of the inbox follows.
                 None => is_connected = false,
-                Some(_) => break,
             },
             _ = terminate.recv() => {
                 is_ending = true;
                 hall.signal_all(libc::SIGTERM);
             }
         }
+    }
+    if hall.retired.get() {
+        patience.withdraw();
     }
     // Shells notice for themselves that their connection is gone.
     hall.shells.0.borrow_mut().clear();
@@ -347,6 +370,12 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
                 hall.disconnect(message);
                 Ok(())
             }
+            "retire" if hall.is_empty() => {
+                handle.respond_ok(message);
+                hall.retired.set(true);
+                Ok(())
+            }
+            "retire" => Err(RpcError::errno(libc::EBUSY)),
             _ => Err(RpcError::errno(libc::ENOSYS)),
         });
     if let Err(e) = outcome {

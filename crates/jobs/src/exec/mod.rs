@@ -179,7 +179,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
             Some(ended) = exec.tasks.next(), if !exec.tasks.is_empty() => exec.ended(ended),
         }
     }
-    exec.site.sharing.close();
+    exec.site.sharing.close().await;
     // What runs goes on: shells outlive this service, and its next life finds them.
     let ids: Vec<JobId> = exec.jobs.drain().map(|(id, _)| id).collect();
     while let Some(ended) = exec.tasks.next().await {

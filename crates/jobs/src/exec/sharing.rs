@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use client::{Handle, Node};
 use formats::shared_shell::{NAME, READY};
 use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, Target};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -49,6 +49,9 @@ const RATE: f64 = 10.0;
 
 /// After a shell that was turned away, so many more are not sent.
 const PENALTY: f64 = 50.0;
+
+/// By then a process that can end has ended.
+const RETIRED: Duration = Duration::from_secs(1);
 
 /// Shell options that concern tasks only.
 const OPTIONS: [&str; 11] = [
@@ -167,8 +170,24 @@ impl Sharing {
         }
     }
 
-    /// Watch nobody any more: this service ends.
-    pub(super) fn close(&self) {
+    /// Watch nobody any more: this service ends. Processes without shells end with it.
+    pub(super) async fn close(&self) {
+        let serve = |(rank, known): (&u32, &Rank)| match &known.process {
+            Process::Serves(ending) => Some((*rank, ending.clone())),
+            _ => None,
+        };
+        let serving: Vec<_> = lock(&self.ranks).iter().filter_map(serve).collect();
+        let topic = format!("{NAME}.retire");
+        let retired = serving.into_iter().map(|(rank, mut ending)| {
+            let answer = self.handle.rpc(&topic, Node::Rank(rank), &json!({}));
+            async move {
+                if answer.await.is_ok() {
+                    ending.status().await;
+                }
+            }
+        });
+        // One that does not answer looks after itself.
+        let _ = tokio::time::timeout(RETIRED, futures::future::join_all(retired)).await;
         lock(&self.watches).abort_all();
     }
 
@@ -311,7 +330,6 @@ impl Sharing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn jobs_that_concern_their_process_do_not_share_it() {
