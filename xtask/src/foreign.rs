@@ -40,7 +40,14 @@ struct Reader {
 const READERS: &[Reader] = &[
     Reader {
         language: Language::Nix,
-        words: &["nix-instantiate", "--parse"],
+        // Reading needs no group of builders, which not every machine has.
+        words: &[
+            "nix-instantiate",
+            "--option",
+            "build-users-group",
+            "",
+            "--parse",
+        ],
         package: "nix-bin",
     },
     Reader {
