@@ -38,11 +38,6 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// The name of the shell's service.
-    pub fn service(&self) -> &str {
-        &self.service
-    }
-
     /// Whether neither the site nor the user makes more of this shell than it is, so that it needs no process of its own.
     pub fn is_plain(&self) -> bool {
         initrc::is_plain(&self.answers.jobspec, &self.answers.site)
@@ -207,10 +202,15 @@ pub async fn connect_shared(patience: &Patience) -> Result<(Common, Inbox), Fata
     Ok((common, inbox))
 }
 
+/// The name of the shell's service.
+pub fn service(id: JobId) -> String {
+    let uid = nix::unistd::getuid().as_raw();
+    format!("{uid}-shell-{}", id.f58_ascii())
+}
+
 /// Learns about the job.
 pub async fn learn(id: JobId, seat: Seat) -> Result<Learned, Fatal> {
-    let uid = nix::unistd::getuid().as_raw();
-    let service = format!("{uid}-shell-{}", id.f58_ascii());
+    let service = service(id);
     Ok(match seat {
         Seat::Own(patience) => {
             let events = format!("shell-{}.", id.0);

@@ -14,7 +14,7 @@ use std::{
 
 use client::{Handle, Node, OpenError, OpenOptions, Reconnect, Status};
 use formats::survivor::{self, Record};
-use serde_json::Value;
+use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
 /// Between two attempts.
@@ -113,7 +113,7 @@ impl Patience {
 
     /// Wait until connection number `connection` is lost, and then for the next broker; `connection` becomes the number of
     /// the connection there is then. `None` once it is gone for good, as it is for a shell without patience.
-    pub async fn turn(&self, handle: &Handle, connection: &mut u32) -> Option<Turn> {
+    async fn turn(&self, handle: &Handle, connection: &mut u32) -> Option<Turn> {
         let terms = self.0.as_deref()?;
         let mut status = handle.status();
         let former = Status::Connected(*connection);
@@ -135,6 +135,20 @@ impl Patience {
             if since.elapsed() > terms.limit || !terms.are_kept() {
                 return Some(Turn::Abandoned);
             }
+        }
+    }
+
+    /// Follow the connection until it is gone for good: with each next broker the service is registered again, and `tell`
+    /// hears what becomes of each connection that is lost.
+    pub async fn keep_service(self, handle: Handle, service: String, tell: impl Fn(Turn)) {
+        let mut connection = 0;
+        while let Some(turn) = self.turn(&handle, &mut connection).await {
+            if turn == Turn::Back {
+                // Should the broker be gone again, the next turn is to follow.
+                let request = json!({ "service": service });
+                let _ = self.rpc(&handle, "service.add", Node::Any, &request).await;
+            }
+            tell(turn);
         }
     }
 

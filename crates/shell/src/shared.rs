@@ -51,16 +51,13 @@ struct Entry {
     client: Option<Message>,
 }
 
-/// The shells, each of one job.
-#[derive(Default)]
-struct Shells(RefCell<HashMap<JobId, Entry>>);
-
 /// The process, as its shells and requests see it.
 struct Hall {
     common: Rc<Common>,
-    shells: Shells,
-    /// It is not needed any more.
-    retired: Cell<bool>,
+    /// Each of one job.
+    shells: RefCell<HashMap<JobId, Entry>>,
+    /// It takes its leave when the shells it has are gone.
+    is_ending: Cell<bool>,
 }
 
 fn pid() -> i32 {
@@ -69,12 +66,12 @@ fn pid() -> i32 {
 
 impl Hall {
     fn is_empty(&self) -> bool {
-        self.shells.0.borrow().is_empty()
+        self.shells.borrow().is_empty()
     }
 
     /// Answers whoever follows the shell, if somebody does.
     fn tell(&self, id: JobId, answer: &ExecResponse) {
-        let shells = self.shells.0.borrow();
+        let shells = self.shells.borrow();
         if let Some(client) = shells.get(&id).and_then(|entry| entry.client.as_ref()) {
             self.common.handle.respond(client, answer);
         }
@@ -99,7 +96,7 @@ impl Hall {
 
     /// Sends a message to the shell it is for.
     fn deliver(&self, message: Message) {
-        let shells = self.shells.0.borrow();
+        let shells = self.shells.borrow();
         let entry = job_of(message.topic()).and_then(|id| shells.get(&id));
         match entry.map(|entry| &entry.stage) {
             Some(Stage::Runs { mail, .. }) => {
@@ -118,7 +115,7 @@ impl Hall {
 
     fn attach(&self, message: &Message) -> Result<(), RpcError> {
         let Of { id } = message.json()?;
-        let mut shells = self.shells.0.borrow_mut();
+        let mut shells = self.shells.borrow_mut();
         let entry = shells.get_mut(&id);
         let entry = entry.ok_or_else(|| RpcError::errno(libc::ENOENT))?;
         let handle = &self.common.handle;
@@ -136,7 +133,7 @@ impl Hall {
 
     fn kill(&self, message: &Message) -> Result<(), RpcError> {
         let Kill { id, signum } = message.json()?;
-        let shells = self.shells.0.borrow();
+        let shells = self.shells.borrow();
         match shells.get(&id).map(|entry| &entry.stage) {
             Some(Stage::Runs { signals, .. }) => {
                 // A shell that has just ended needs no signal.
@@ -149,7 +146,7 @@ impl Hall {
 
     fn wait(&self, message: &Message) -> Result<(), RpcError> {
         let Of { id } = message.json()?;
-        let mut shells = self.shells.0.borrow_mut();
+        let mut shells = self.shells.borrow_mut();
         match shells.get(&id).map(|entry| &entry.stage) {
             Some(Stage::Ended(_)) => {
                 shells.remove(&id);
@@ -161,7 +158,7 @@ impl Hall {
     }
 
     fn signal_all(&self, signum: i32) {
-        for entry in self.shells.0.borrow().values() {
+        for entry in self.shells.borrow().values() {
             if let Stage::Runs { signals, .. } = &entry.stage {
                 // A shell that has just ended needs no signal.
                 let _ = signals.send(signum);
@@ -171,7 +168,7 @@ impl Hall {
 
     /// Forgets clients that have gone.
     fn disconnect(&self, message: &Message) {
-        for entry in self.shells.0.borrow_mut().values_mut() {
+        for entry in self.shells.borrow_mut().values_mut() {
             let gone = |client: &mut Message| client.sender() == message.sender();
             drop(entry.client.take_if(gone));
         }
@@ -184,20 +181,21 @@ impl Hall {
         let code = match learn::learn(id, seat).await {
             Ok(learned) if learned.is_plain() => {
                 self.tell(id, &ExecResponse::Started { pid: pid() });
-                let service = learned.service().to_owned();
-                let code = run::run_learned(id, learned, &logger).await;
-                self.remove_service(&service);
-                code
+                Some(run::run_learned(id, learned, &logger).await)
             }
-            Ok(learned) => {
-                self.remove_service(learned.service());
-                return self.refuse(id);
-            }
-            Err(e) => run::end_early(id, &logger, e).await,
+            Ok(_) => None,
+            Err(e) => Some(run::end_early(id, &logger, e).await),
+        };
+        // A shell with a connection of its own leaves this to the connection.
+        let request = json!({ "service": learn::service(id) });
+        let handle = &self.common.handle;
+        handle.notify("service.remove", Node::Any, &request);
+        let Some(code) = code else {
+            return self.refuse(id);
         };
         let status = code.clamp(0, 255) << 8;
         let client = {
-            let mut shells = self.shells.0.borrow_mut();
+            let mut shells = self.shells.borrow_mut();
             let entry = shells.get_mut(&id);
             // Entries of shells that run are not removed.
             entry.and_then(|entry| {
@@ -210,14 +208,8 @@ impl Hall {
         }
     }
 
-    fn remove_service(&self, service: &str) {
-        let request = json!({ "service": service });
-        let handle = &self.common.handle;
-        handle.notify("service.remove", Node::Any, &request);
-    }
-
     fn refuse(&self, id: JobId) {
-        let entry = self.shells.0.borrow_mut().remove(&id);
+        let entry = self.shells.borrow_mut().remove(&id);
         if let Some(client) = entry.and_then(|entry| entry.client) {
             let e = RpcError::new(libc::ENOTSUP, "the job's shell needs a process of its own");
             self.common.handle.respond_error(&client, &e);
@@ -233,7 +225,7 @@ fn job_of(topic: &str) -> Option<JobId> {
 }
 
 /// Tells when the connection is lost, and what becomes of it.
-fn watch_connection(common: Rc<Common>) -> UnboundedReceiver<Option<Turn>> {
+fn watch_connection(common: &Common) -> UnboundedReceiver<Option<Turn>> {
     let (tell, turns) = unbounded_channel();
     let lost = {
         let (mut status, tell) = (common.handle.status(), tell.clone());
@@ -252,20 +244,10 @@ fn watch_connection(common: Rc<Common>) -> UnboundedReceiver<Option<Turn>> {
         }
     };
     spawn_local(lost);
-    spawn_local(async move {
-        let mut connection = 0;
-        while let Some(turn) = common.patience.turn(&common.handle, &mut connection).await {
-            if turn == Turn::Back {
-                let request = json!({ "service": NAME });
-                // Should the broker be gone again, the next turn is to follow.
-                let _ = common
-                    .patience
-                    .rpc(&common.handle, "service.add", Node::Any, &request)
-                    .await;
-            }
-            let _ = tell.send(Some(turn));
-        }
-    });
+    let (patience, handle) = (common.patience.clone(), common.handle.clone());
+    spawn_local(patience.keep_service(handle, NAME.to_owned(), move |turn| {
+        let _ = tell.send(Some(turn));
+    }));
     turns
 }
 
@@ -290,17 +272,17 @@ async fn serve_patiently(patience: &Patience) -> Result<(), crate::Fatal> {
     let common = Rc::new(common);
     let hall = Rc::new(Hall {
         common: common.clone(),
-        shells: Shells::default(),
-        retired: Cell::new(false),
+        shells: RefCell::default(),
+        is_ending: Cell::new(false),
     });
     let mut running = JoinSet::new();
-    let mut turns = watch_connection(common.clone());
+    let mut turns = watch_connection(&common);
     // Without a reader nobody sends shells here.
     let _ = std::io::stdout()
         .write_all(READY.as_bytes())
         .and_then(|()| std::io::stdout().flush());
-    let (mut is_connected, mut is_ending) = (true, false);
-    while !((is_ending || hall.retired.get()) && running.is_empty()) {
+    let mut is_connected = true;
+    while !(hall.is_ending.get() && running.is_empty()) {
         tokio::select! {
             message = inbox.recv() => match message {
                 Some(message) if message.is_event() => hall.deliver(message),
@@ -323,16 +305,13 @@ async fn serve_patiently(patience: &Patience) -> Result<(), crate::Fatal> {
                 None => is_connected = false,
             },
             _ = terminate.recv() => {
-                is_ending = true;
+                hall.is_ending.set(true);
                 hall.signal_all(libc::SIGTERM);
             }
         }
     }
-    if hall.retired.get() {
-        patience.withdraw();
-    }
     // Shells notice for themselves that their connection is gone.
-    hall.shells.0.borrow_mut().clear();
+    hall.shells.borrow_mut().clear();
     while running.join_next().await.is_some() {}
     Ok(())
 }
@@ -345,7 +324,7 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
         .and_then(|()| match message.method() {
             "exec" => {
                 let Of { id } = message.json()?;
-                if hall.shells.0.borrow().contains_key(&id) {
+                if hall.shells.borrow().contains_key(&id) {
                     return Err(RpcError::errno(libc::EEXIST));
                 }
                 let (mail, mails) = unbounded_channel();
@@ -354,7 +333,7 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
                     stage: Stage::Runs { mail, signals },
                     client: Some(message.clone()),
                 };
-                hall.shells.0.borrow_mut().insert(id, entry);
+                hall.shells.borrow_mut().insert(id, entry);
                 let seat = Seat::Shared {
                     common: hall.common.clone(),
                     mail: mails,
@@ -371,8 +350,9 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
                 Ok(())
             }
             "retire" if hall.is_empty() => {
+                hall.common.patience.withdraw();
+                hall.is_ending.set(true);
                 handle.respond_ok(message);
-                hall.retired.set(true);
                 Ok(())
             }
             "retire" => Err(RpcError::errno(libc::EBUSY)),

@@ -41,16 +41,17 @@ impl Guest {
             kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key),
             kvs::client::namespace_create(&self.handle, &self.name, userid),
         );
-        match kept {
-            Ok(TreeObj::DirRef(_)) => {
-                if created.is_ok() {
-                    // What is kept is what it is to begin with.
-                    kvs::client::namespace_remove(&self.handle, &self.name).await?;
-                }
-                return self.take_up(userid).await;
-            }
-            Err(e) if e.errno != libc::ENOENT => return Err(e),
-            _ => {}
+        let is_kept = match kept {
+            Ok(TreeObj::DirRef(_)) => Ok(true),
+            Err(e) if e.errno != libc::ENOENT => Err(e),
+            _ => Ok(false),
+        };
+        if !matches!(is_kept, Ok(false)) && created.is_ok() {
+            // It is not to begin empty, or not at all.
+            kvs::client::namespace_remove(&self.handle, &self.name).await?;
+        }
+        if is_kept? {
+            return self.take_up(userid).await;
         }
         match created {
             Ok(()) => Ok(Vec::new()),

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::watch::{AWAY, PAUSES};
+use super::watch::{Search, understand};
 use crate::rexec;
 
 /// Which shells share a process: `exec.shared-shells`.
@@ -134,8 +134,8 @@ impl Ending {
 enum Process {
     /// Nobody has looked, or it has ended.
     Unknown,
-    /// It is being looked for, or started.
-    Coming(watch::Receiver<Option<i32>>),
+    /// It is being looked for, or started. This closes once it serves, or does not come.
+    Coming(watch::Receiver<()>),
     Serves(Ending),
 }
 
@@ -213,13 +213,9 @@ impl Sharing {
         if !wanted {
             return None;
         }
-        match self.with(rank, |rank| rank.process.clone()) {
+        match self.seek(rank, true) {
             Process::Serves(ending) => Some(ending),
-            Process::Coming(_) => None,
-            Process::Unknown => {
-                self.watch(rank, true);
-                None
-            }
+            _ => None,
         }
     }
 
@@ -230,33 +226,38 @@ impl Sharing {
 
     /// The process of a rank, if rexec has it.
     pub(super) async fn find(self: &Arc<Self>, rank: u32) -> Option<Ending> {
-        let mut coming = match self.with(rank, |rank| rank.process.clone()) {
-            Process::Serves(ending) => return Some(ending),
-            Process::Coming(coming) => coming,
-            Process::Unknown => self.watch(rank, false),
-        };
-        // It has come, or will not, when nobody is left to say so.
-        while coming.changed().await.is_ok() {}
+        if let Process::Coming(mut coming) = self.seek(rank, false) {
+            // It has come, or will not, when nobody is left to say so.
+            while coming.changed().await.is_ok() {}
+        }
         match self.with(rank, |rank| rank.process.clone()) {
             Process::Serves(ending) => Some(ending),
             _ => None,
         }
     }
 
-    /// Follow the process of a rank to its end; make it if it is not there and is to be made. What is returned closes once
-    /// it serves, or does not come.
-    fn watch(self: &Arc<Self>, rank: u32, make: bool) -> watch::Receiver<Option<i32>> {
-        let (coming, come) = watch::channel(None);
-        self.with(rank, |r| r.process = Process::Coming(come.clone()));
-        let sharing = self.clone();
-        lock(&self.watches).spawn(async move {
-            let end = sharing.follow(rank, make, coming).await;
-            sharing.with(rank, |r| r.process = Process::Unknown);
-            if let Some((ending, status)) = end {
-                let _ = ending.send(Some(status));
-            }
+    /// The process of a rank. One that is not known is looked for from now on, made if it is to be, and followed to its end.
+    /// Of those who ask at the same time one does that: rexec tells one client of a process.
+    fn seek(self: &Arc<Self>, rank: u32, make: bool) -> Process {
+        let (process, sought) = self.with(rank, |rank| {
+            let Process::Unknown = rank.process else {
+                return (rank.process.clone(), None);
+            };
+            let (coming, come) = watch::channel(());
+            rank.process = Process::Coming(come);
+            (rank.process.clone(), Some(coming))
         });
-        come
+        if let Some(coming) = sought {
+            let sharing = self.clone();
+            lock(&self.watches).spawn(async move {
+                let end = sharing.follow(rank, make, coming).await;
+                sharing.with(rank, |r| r.process = Process::Unknown);
+                if let Some((ending, status)) = end {
+                    let _ = ending.send(Some(status));
+                }
+            });
+        }
+        process
     }
 
     /// Follow it; returns how it ended, and whom to tell, if it has served.
@@ -264,7 +265,7 @@ impl Sharing {
         &self,
         rank: u32,
         make: bool,
-        coming: watch::Sender<Option<i32>>,
+        coming: watch::Sender<()>,
     ) -> Option<(watch::Sender<Option<i32>>, i32)> {
         let node = Node::Rank(rank);
         let attach = || {
@@ -279,12 +280,9 @@ impl Sharing {
             false => attach(),
         };
         let (mut coming, mut served) = (Some(coming), None);
-        let mut away: Option<(Instant, Duration)> = None;
+        let mut search = Search::new(self.patience);
         loop {
-            let answer = match stream.next().await {
-                Some(answer) => answer.and_then(|msg| msg.json()),
-                None => Err(wire::RpcError::errno(libc::ECONNRESET)),
-            };
+            let answer = understand(stream.next().await, None);
             let mut serves = || {
                 if coming.take().is_some() {
                     let (tell, ending) = watch::channel(None);
@@ -295,7 +293,7 @@ impl Sharing {
             };
             match answer {
                 Ok(ExecResponse::Attached { .. }) => {
-                    away = None;
+                    search.over();
                     serves();
                 }
                 Ok(ExecResponse::Output { io, .. }) if io.data == READY.as_bytes() => serves(),
@@ -311,15 +309,7 @@ impl Sharing {
                 }
                 Ok(_) => {}
                 Err(e) if e.errno == libc::EEXIST => stream = attach(),
-                Err(e) if AWAY.contains(&e.errno) && served.is_some() => {
-                    let (since, pause) = away.unwrap_or((Instant::now(), PAUSES[0]));
-                    if since.elapsed() > self.patience {
-                        return Some((served?, libc::SIGKILL));
-                    }
-                    tokio::time::sleep(pause).await;
-                    away = Some((since, (pause * 2).min(PAUSES[1])));
-                    stream = attach();
-                }
+                Err(e) if served.is_some() && search.goes_on_after(&e).await => stream = attach(),
                 // It is gone, and its shells with it.
                 Err(_) => return Some((served?, libc::SIGKILL)),
             }

@@ -15,18 +15,52 @@ use super::sharing::{Ending, Sharing};
 use crate::rexec;
 
 /// Between two attempts to find a shell again: as long as the first, then longer and longer up to the last.
-pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 /// By then a process that has ended is known to have.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// What is said of a broker, or its rexec, that is not there, or not there yet.
-pub(super) const AWAY: [i32; 4] = [
+const AWAY: [i32; 4] = [
     libc::EHOSTUNREACH,
     libc::EAGAIN,
     libc::ENOSYS,
     libc::ECONNRESET,
 ];
+
+/// Attempts to find again what a broker that is away has.
+pub(super) struct Search {
+    /// How long it may be away.
+    patience: Duration,
+    /// Since when it is, and how long to wait before the next attempt.
+    away: Option<(Instant, Duration)>,
+}
+
+impl Search {
+    pub(super) fn new(patience: Duration) -> Self {
+        let away = None;
+        Self { patience, away }
+    }
+
+    /// It was found.
+    pub(super) fn over(&mut self) {
+        self.away = None;
+    }
+
+    /// Whether to try again after this error; after a pause, if so.
+    pub(super) async fn goes_on_after(&mut self, e: &RpcError) -> bool {
+        if !AWAY.contains(&e.errno) || self.patience.is_zero() {
+            return false;
+        }
+        let (since, pause) = self.away.unwrap_or((Instant::now(), PAUSES[0]));
+        if since.elapsed() > self.patience {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        self.away = Some((since, (pause * 2).min(PAUSES[1])));
+        true
+    }
+}
 
 /// What the shell on a rank reports.
 pub(super) enum ShellEvent {
@@ -131,11 +165,12 @@ impl Watch {
     /// Report what becomes of the shell. `request` starts it, as long as it is not known to run.
     async fn follow(mut self, mut stream: RpcStream, mut request: Option<Arc<ExecRequest>>) {
         let mut status = None;
-        let mut away: Option<(Instant, Duration)> = None;
+        let mut search = Search::new(self.patience);
         loop {
             match self.next(&mut stream, status).await {
                 Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
-                    (request, away) = (None, None);
+                    request = None;
+                    search.over();
                     let keeper = match self.shared {
                         Some(_) => Keeper::Shared,
                         None => Keeper::Rexec(pid),
@@ -161,7 +196,7 @@ impl Watch {
                     stream = self.attach();
                 }
                 // It cannot be among the shared shells, or they are not there yet: nobody has begun to start it.
-                Err(e) if self.is_turned_away(&e, away.is_some()) && request.is_some() => {
+                Err(e) if self.is_turned_away(&e, search.away.is_some()) && request.is_some() => {
                     self.shared = None;
                     self.sharing.turned_away(self.rank);
                     // Checked above.
@@ -177,36 +212,28 @@ impl Watch {
                     }
                     stream = self.attach();
                 }
-                Err(e) if AWAY.contains(&e.errno) && self.ends().await => {
-                    // Where the process has ended, that is said a moment later.
-                    if let Some(ending) = &mut self.shared {
-                        let status = ending.status().await;
+                Err(e) => {
+                    if AWAY.contains(&e.errno)
+                        && let Some(status) = self.end_of_process().await
+                    {
                         return self.send(ShellEvent::Exited(status));
                     }
-                }
-                Err(e) if AWAY.contains(&e.errno) && !self.patience.is_zero() => {
-                    let (since, pause) = away.unwrap_or((Instant::now(), PAUSES[0]));
-                    if since.elapsed() > self.patience {
+                    if !search.goes_on_after(&e).await {
                         return self.send(ShellEvent::Failed(e));
                     }
-                    tokio::time::sleep(pause).await;
-                    away = Some((since, (pause * 2).min(PAUSES[1])));
                     stream = match &request {
                         Some(request) => self.exec(request),
                         None => self.attach(),
                     };
                 }
-                Err(e) => return self.send(ShellEvent::Failed(e)),
             }
         }
     }
 
-    /// Whether the process of the shared shells is ending.
-    async fn ends(&mut self) -> bool {
-        match &mut self.shared {
-            Some(ending) => tokio::time::timeout(SETTLED, ending.status()).await.is_ok(),
-            None => false,
-        }
+    /// How the process of the shared shells has ended, if it has: that is said a moment after it answers no more.
+    async fn end_of_process(&mut self) -> Option<i32> {
+        let ending = self.shared.as_mut()?;
+        tokio::time::timeout(SETTLED, ending.status()).await.ok()
     }
 
     fn has_ended(&self) -> bool {
@@ -221,7 +248,7 @@ impl Watch {
 }
 
 /// An answer of a stream, the end of which is ENODATA if the status is known by then.
-fn understand(
+pub(super) fn understand(
     answer: Option<Result<wire::Message, RpcError>>,
     status: Option<i32>,
 ) -> Result<ExecResponse, RpcError> {

@@ -36,6 +36,26 @@ pub struct Site {
     pub plugin_path: Option<String>,
 }
 
+impl Site {
+    /// Where plugins are looked for.
+    fn search_path(&self) -> String {
+        let installed = || client::installation::shell_plugins();
+        let path = self.plugin_path.clone();
+        path.unwrap_or_else(|| installed().to_string_lossy().into_owned())
+    }
+}
+
+/// The directory of the site's files.
+fn home() -> PathBuf {
+    client::installation::confdir().join("shell")
+}
+
+/// The site's initrc file, where none is named.
+fn file_of_site() -> Option<PathBuf> {
+    let files = ["initrc.lua", "initrc.toml"].map(|name| home().join(name));
+    files.into_iter().find(|path| path.exists())
+}
+
 /// Reading of initrc files.
 pub struct Reader {
     stack: Rc<Stack>,
@@ -48,28 +68,23 @@ pub struct Reader {
 
 /// Reads the job's initrc files onto the stack. The reader that is returned holds what their callbacks need.
 pub fn read(stack: &Rc<Stack>, site: Site) -> Result<Rc<Reader>, Fatal> {
-    let home = client::installation::confdir().join("shell");
     let info = stack.job().info();
     let option = |name: &str| match info.jobspec.shell_option(name) {
         None => Ok(None),
         Some(Value::String(path)) => Ok(Some(PathBuf::from(path))),
         Some(other) => Err(crate::options::bad(name, other, "the name of a file")),
     };
+    let search_path = RefCell::new(site.search_path());
     let named = option("initrc")?.or(site.initrc.map(PathBuf::from));
-    let present = |name| Some(home.join(name)).filter(|path| path.exists());
-    let file = named.or_else(|| present("initrc.lua").or_else(|| present("initrc.toml")));
+    let file = named.or_else(file_of_site);
     let user = option("userrc")?;
-    let installed = client::installation::shell_plugins();
     let reader = Rc::new(Reader {
         stack: stack.clone(),
         dir: match file.as_deref().and_then(Path::parent) {
             Some(dir) => dir.to_owned(),
-            None => home,
+            None => home(),
         },
-        search_path: RefCell::new(
-            site.plugin_path
-                .unwrap_or_else(|| installed.to_string_lossy().into_owned()),
-        ),
+        search_path,
         lua: OnceCell::new(),
     });
     let read = match file {
@@ -86,12 +101,6 @@ pub fn read(stack: &Rc<Stack>, site: Site) -> Result<Rc<Reader>, Fatal> {
 /// Whether no initrc file or plugin is read for this job: nothing is named, and nothing is where it would be found.
 pub fn is_plain(jobspec: &Jobspec, site: &Site) -> bool {
     let named = ["initrc", "userrc", "mpi"];
-    let home = client::installation::confdir().join("shell");
-    let installed = client::installation::shell_plugins();
-    let plugins = match &site.plugin_path {
-        Some(path) => path.split(':').map(PathBuf::from).collect(),
-        None => vec![installed],
-    };
     let none = |dir: &Path, suffix: &str| {
         let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
         files
@@ -105,11 +114,12 @@ pub fn is_plain(jobspec: &Jobspec, site: &Site) -> bool {
         && !jobspec
             .environment()
             .any(|(name, _)| name == "FLUX_SHELL_RC_PATH")
-        && !["initrc.lua", "initrc.toml"]
-            .iter()
-            .any(|name| home.join(name).exists())
-        && none(&home.join("lua.d"), "")
-        && plugins.iter().all(|dir| none(dir, ".so"))
+        && file_of_site().is_none()
+        && none(&home().join("lua.d"), "")
+        && site
+            .search_path()
+            .split(':')
+            .all(|dir| none(Path::new(dir), ".so"))
 }
 
 impl Reader {

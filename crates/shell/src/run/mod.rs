@@ -454,19 +454,9 @@ impl Running {
     fn watch_connection(&self) {
         let (handle, patience) = (self.shell.handle.clone(), self.shell.patience.clone());
         let (service, events) = (self.shell.service.clone(), self.events.clone());
-        spawn_local(async move {
-            let mut connection = 0;
-            while let Some(turn) = patience.turn(&handle, &mut connection).await {
-                if turn == Turn::Back {
-                    // Should the broker be gone again, the next turn is to follow.
-                    let request = json!({ "service": service });
-                    let _ = patience
-                        .rpc(&handle, "service.add", Node::Any, &request)
-                        .await;
-                }
-                let _ = events.send(Event::Turn(turn));
-            }
-        });
+        spawn_local(patience.keep_service(handle, service, move |turn| {
+            let _ = events.send(Event::Turn(turn));
+        }));
     }
 
     /// Sets the clock for the warning signal, and again when the job's time changes.
