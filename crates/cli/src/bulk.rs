@@ -14,6 +14,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::environment::block_on;
 use crate::error::{Failure, Outcome};
+use crate::submit::progress::{Progress, Stage};
 use crate::submit::template::Fields;
 use crate::submit::watch::{Follow, Sink, follow};
 use crate::submit::{Common, Request, Tasks, submitted};
@@ -174,51 +175,14 @@ impl Logs {
     }
 }
 
-/// A counter on standard error while jobs are submitted and waited for.
-struct Progress {
-    on: bool,
-    jps: bool,
-    total: usize,
-    done: usize,
-    failed: usize,
-    start: std::time::Instant,
-}
-
-impl Progress {
-    fn new(copies: &[Copy]) -> Self {
-        use std::io::IsTerminal as _;
-        // Options of the whole command line are the same in all copies.
-        let bulk = copies.first().map(|c| &c.job.bulk);
-        let wanted = bulk.is_some_and(|b| b.progress);
-        let on = wanted && std::io::stdout().is_terminal();
-        if wanted && !on {
-            eprintln!("flux: stdout is not a terminal: --progress is ignored");
+/// The line of progress these jobs ask for: options of the whole command line are in all copies.
+fn progress(copies: &[Copy]) -> Progress {
+    match copies.first().map(|copy| &copy.job.bulk) {
+        Some(bulk) if bulk.progress => {
+            let is_unwatched = bulk.event().is_none();
+            Progress::new("submit", copies.len(), bulk.jps, is_unwatched)
         }
-        Self {
-            on,
-            jps: bulk.is_some_and(|b| b.jps),
-            total: copies.len(),
-            done: 0,
-            failed: 0,
-            start: std::time::Instant::now(),
-        }
-    }
-
-    fn one(&mut self, failed: bool) {
-        self.done += 1;
-        self.failed += usize::from(failed);
-        if self.on {
-            let seconds = self.start.elapsed().as_secs_f64();
-            let rate = match self.jps {
-                true => format!(" {:.1} job/s", self.done as f64 / seconds.max(1e-3)),
-                false => format!(" {seconds:.1}s"),
-            };
-            let end = if self.done == self.total { "\n" } else { "" };
-            eprint!(
-                "\r\x1b[K{}/{} jobs, {} failed{rate}{end}",
-                self.done, self.total, self.failed
-            );
-        }
+        _ => Progress::default(),
     }
 }
 
@@ -240,7 +204,7 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
     let mut first = first.into_iter();
     let handle = Handle::open(None).await?;
     let mut logs = Logs::default();
-    let mut progress = Progress::new(copies);
+    let progress = progress(copies);
     let mut code = 0;
     let mut sent = VecDeque::new();
     let mut followed = FuturesUnordered::new();
@@ -280,7 +244,7 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
                 let label = copy.cc.map_or_else(String::new, |cc| format!("cc={cc}: "));
                 err.write(format!("flux-submit: {label}{}\n", e.message).as_bytes());
                 code = 1;
-                progress.one(true);
+                progress.moves(None, Stage::Failed);
                 continue;
             }
         };
@@ -288,8 +252,8 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
         if !common.quiet {
             out.write(format!("{}\n", crate::jobid::shown(id)).as_bytes());
         }
+        progress.moves(None, Stage::Pending);
         let Some(event) = copy.job.bulk.event() else {
-            progress.one(false);
             continue;
         };
         let how = Follow {
@@ -300,14 +264,13 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
             log_events: common.verbose > 1,
             stdout: out,
             stderr: err,
+            progress: progress.clone(),
         };
         let handle = &handle;
-        followed.push(async move { follow(handle, id, &how).await });
+        followed.push(async move { follow(handle, id, Stage::Pending, &how).await });
     }
     while let Some(result) = followed.next().await {
-        let ended = result?;
-        progress.one(ended != 0);
-        code = code.max(ended);
+        code = code.max(result?);
     }
     Ok(code)
 }

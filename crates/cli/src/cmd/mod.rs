@@ -35,6 +35,7 @@ mod lptest;
 mod modprobe;
 mod module;
 mod module_trace;
+mod multi_prog;
 mod overlay;
 mod pgrep;
 mod ping;
@@ -60,6 +61,7 @@ mod update;
 mod uptime;
 mod uri;
 mod version;
+mod watch;
 
 use crate::args::Args;
 use crate::error::Outcome;
@@ -113,6 +115,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("lsattr", "list broker attributes", attr::list),
     command("modprobe", "load and unload modules with what they require", modprobe::run),
     command("module", "manage broker modules", module::run),
+    command("multi-prog", "run another program in each task of a job", multi_prog::run),
     command("overlay", "look at the brokers' tree", overlay::run),
     command("pgrep", "find jobs by name or id", pgrep::pgrep),
     command("ping", "measure round trips to a service", ping::run),
@@ -138,4 +141,5 @@ pub(crate) const TABLE: &[Command] = &[
     command("uptime", "show how long the instance has been running", uptime::run),
     command("uri", "find the URI of an instance", uri::run),
     command("version", "print the versions of the command and the broker", version::run),
+    command("watch", "show the output of jobs, and wait for them", watch::run),
 ];

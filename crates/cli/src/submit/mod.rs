@@ -9,6 +9,7 @@ mod config;
 mod environment;
 mod files;
 mod pattern;
+pub(crate) mod progress;
 mod rlimit;
 mod shape;
 pub(crate) mod template;

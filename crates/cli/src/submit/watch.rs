@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::attach::{cancel_watch, decode_events, watch_events};
 use crate::error::Failure;
 use crate::output;
+use crate::submit::progress::{Progress, Stage};
 
 /// Where a job's messages go: a terminal stream, or a file that several jobs may share.
 #[derive(Clone)]
@@ -53,6 +54,18 @@ pub(crate) struct Follow {
     pub(crate) log_events: bool,
     pub(crate) stdout: Sink,
     pub(crate) stderr: Sink,
+    pub(crate) progress: Progress,
+}
+
+impl Follow {
+    fn write(&self, sink: &Sink, bytes: &[u8]) {
+        match sink {
+            Sink::File(_) => sink.write(bytes),
+            _ => self
+                .progress
+                .write(|| sink.write(bytes), bytes.ends_with(b"\n")),
+        }
+    }
 }
 
 /// State of one job that is followed.
@@ -62,22 +75,31 @@ struct Job<'a> {
     zero: Option<f64>,
     started: bool,
     code: u8,
+    stage: Stage,
 }
 
-/// Follow a job to its end or the event waited for; its exit code.
-pub(crate) async fn follow(handle: &Handle, id: JobId, follow: &Follow) -> Result<u8, Failure> {
+/// Follow a job, which `progress` counts at `stage`, to its end or the event waited for; its
+/// exit code.
+pub(crate) async fn follow(
+    handle: &Handle,
+    id: JobId,
+    stage: Stage,
+    follow: &Follow,
+) -> Result<u8, Failure> {
     let mut job = Job {
         follow,
         name: crate::jobid::shown(id),
         zero: None,
         started: false,
         code: 0,
+        stage,
     };
     let mut main = Some(watch_events(handle, id, "eventlog"));
     let mut exec = None;
     let mut out = None;
     loop {
         if main.is_none() && exec.is_none() && out.is_none() {
+            job.reach(Stage::ended(job.code));
             return Ok(job.code);
         }
         tokio::select! {
@@ -127,10 +149,18 @@ pub(crate) async fn follow(handle: &Handle, id: JobId, follow: &Follow) -> Resul
 }
 
 impl Job<'_> {
+    /// What has ended stays so.
+    fn reach(&mut self, stage: Stage) {
+        if !self.stage.is_over() && self.stage != stage {
+            self.follow.progress.moves(Some(self.stage), stage);
+            self.stage = stage;
+        }
+    }
+
     fn log(&mut self, timestamp: f64, text: &str) {
         let zero = *self.zero.get_or_insert(timestamp);
         let line = format!("{}: {:.3}s: {text}\n", self.name, timestamp - zero);
-        self.follow.stderr.write(line.as_bytes());
+        self.follow.write(&self.follow.stderr, line.as_bytes());
     }
 
     fn log_event(&mut self, prefix: &str, event: &Event) {
@@ -163,7 +193,10 @@ impl Job<'_> {
                 let text = format!("job.exception: type={kind} severity={severity} {note}");
                 self.log(event.timestamp, &text);
             }
-            "start" => self.started = true,
+            "start" => {
+                self.started = true;
+                self.reach(Stage::Running);
+            }
             "finish" => {
                 let status = event.get("status").and_then(Value::as_i64).unwrap_or(0) as i32;
                 self.code = self.code.max(WaitStatus(status).exit_code() as u8);
@@ -192,8 +225,8 @@ impl Job<'_> {
             }
         }
         match io.stream.as_str() {
-            "stdout" => self.follow.stdout.write(&bytes),
-            _ => self.follow.stderr.write(&bytes),
+            "stdout" => self.follow.write(&self.follow.stdout, &bytes),
+            _ => self.follow.write(&self.follow.stderr, &bytes),
         }
         Ok(())
     }
