@@ -242,7 +242,8 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
             Ok(id) => id,
             Err(e) => {
                 let label = copy.cc.map_or_else(String::new, |cc| format!("cc={cc}: "));
-                err.write(format!("flux-submit: {label}{}\n", e.message).as_bytes());
+                let text = format!("flux-submit: {label}{}\n", e.message);
+                progress.write(&err, text.as_bytes());
                 code = 1;
                 progress.moves(None, Stage::Failed);
                 continue;
@@ -250,7 +251,8 @@ async fn submit_all(copies: &[Copy]) -> Outcome {
         };
         let common = &copy.job.common;
         if !common.quiet {
-            out.write(format!("{}\n", crate::jobid::shown(id)).as_bytes());
+            let text = format!("{}\n", crate::jobid::shown(id));
+            progress.write(&out, text.as_bytes());
         }
         progress.moves(None, Stage::Pending);
         let Some(event) = copy.job.bulk.event() else {

@@ -171,12 +171,7 @@ impl Options {
         let mut all = self.all_states;
         if let Some(since) = &self.since {
             all |= query.filter.is_empty();
-            query.since = crate::datetime::parse(since, now)?;
-            if query.since > now {
-                return Err(Failure::new(format!(
-                    "--since={since} appears to be in the future"
-                )));
-            }
+            query.active_since(since, crate::datetime::parse(since, now)?, now)?;
         }
         if all && !query.filter.is_empty() {
             eprintln!("flux-jobs: WARNING: Both -a and --filter specified, ignoring -a");

@@ -63,18 +63,6 @@ impl Programs {
                         .map_err(|_| Fault::Ranks(number, who.clone()))?,
                 ),
             };
-            let twice = |other: &&Line| match (&ranks, &other.ranks) {
-                (None, None) => true,
-                (Some(a), Some(b)) => !a.intersection(b).is_empty(),
-                _ => false,
-            };
-            if let Some(other) = lines.iter().find(twice) {
-                let what = match (&ranks, &other.ranks) {
-                    (Some(a), Some(b)) => format!("rank {}", a.intersection(b)),
-                    _ => who,
-                };
-                return Err(Fault::Twice(number, what, other.number));
-            }
             let command: Vec<String> = words.collect();
             if command.is_empty() {
                 return Err(Fault::Command(number));
@@ -85,7 +73,10 @@ impl Programs {
                 command,
             });
         }
-        Ok(Programs(lines))
+        match twice(&lines) {
+            Some(fault) => Err(fault),
+            None => Ok(Programs(lines)),
+        }
     }
 
     /// What a task runs.
@@ -103,6 +94,33 @@ impl Programs {
         let fill = |word: &String| word.replace("%t", &task).replace("%o", &offset);
         Ok(line.command.iter().map(fill).collect())
     }
+}
+
+/// Two lines for the same ranks. Every task asks: O(n log n) for n ranges.
+fn twice(lines: &[Line]) -> Option<Fault> {
+    let mut rest = lines.iter().filter(|line| line.ranks.is_none());
+    if let (Some(first), Some(second)) = (rest.next(), rest.next()) {
+        return Some(Fault::Twice(second.number, "*".to_owned(), first.number));
+    }
+    let named = || {
+        lines
+            .iter()
+            .filter_map(|l| Some((l.number, l.ranks.as_ref()?)))
+    };
+    let mut ranges: Vec<_> = named()
+        .flat_map(|(number, ranks)| {
+            ranks
+                .ranges()
+                .iter()
+                .map(move |r| (r.0, r.1, number, ranks))
+        })
+        .collect();
+    ranges.sort_unstable_by_key(|&(first, _, number, _)| (first, number));
+    // If any two overlap, two that follow each other do.
+    let overlap = ranges.windows(2).find(|pair| pair[0].1 >= pair[1].0)?;
+    let ((_, _, a, left), (_, _, b, right)) = (overlap[0], overlap[1]);
+    let what = format!("rank {}", left.intersection(right));
+    Some(Fault::Twice(a.max(b), what, a.min(b)))
 }
 
 /// Words as one would type them in a shell.

@@ -2,16 +2,15 @@
 
 use clap::Parser;
 use client::Handle;
-use formats::JobId;
+use formats::{JobResult, JobState};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use serde_json::{Map, Value};
 
 use crate::args::Args;
 use crate::environment::block_on;
-use crate::error::{Failure, Outcome};
+use crate::error::{Context as _, Failure, Outcome};
 use crate::jobid::JobIdArg;
-use crate::jobs::{Filter, Query, now};
+use crate::jobs::{Filter, Job, Query, now};
 use crate::submit::progress::{Progress, Stage};
 use crate::submit::watch::{Follow, Sink, follow};
 
@@ -67,13 +66,10 @@ impl Options {
             filter.add(words).map_err(|e| e.code(2))?;
         }
         if let Some(since) = &self.since {
-            query.since = crate::datetime::parse(since, now).map_err(|e| {
-                Failure::new(format!("--since: invalid value: {}", e.message)).code(2)
-            })?;
-            if query.since > now {
-                let text = format!("--since={since} appears to be in the future");
-                return Err(Failure::new(text).code(2));
-            }
+            crate::datetime::parse(since, now)
+                .context("--since: invalid value")
+                .and_then(|time| query.active_since(since, time, now))
+                .map_err(|e| e.code(2))?;
             if filter.is_empty() {
                 filter = Filter::everything();
             }
@@ -91,34 +87,13 @@ impl Options {
     }
 }
 
-/// A job as it is when watching begins.
-struct Watched {
-    id: JobId,
-    stage: Stage,
-    t_submit: f64,
-}
-
-impl Watched {
-    fn of(job: &Map<String, Value>) -> Option<Watched> {
-        use formats::job::{self, JobResult, JobState};
-        let number = |key: &str| job.get(key).and_then(Value::as_u64);
-        let state = number("state").map(|bits| bits as u32);
-        let is = |bits: u32| state.is_some_and(|state| state & bits != 0);
-        let stage = match () {
-            () if is(JobState::Inactive.bit()) => {
-                match number("result") == Some(u64::from(JobResult::Completed.bit())) {
-                    true => Stage::Complete,
-                    false => Stage::Failed,
-                }
-            }
-            () if is(job::RUNNING) => Stage::Running,
-            () => Stage::Pending,
-        };
-        Some(Watched {
-            id: JobId(number("id")?),
-            stage,
-            t_submit: job.get("t_submit").and_then(Value::as_f64)?,
-        })
+/// How a job counts when watching begins.
+fn stage(job: &Job) -> Stage {
+    match (job.state(), job.result()) {
+        (Some(JobState::Inactive), Some(JobResult::Completed)) => Stage::Complete,
+        (Some(JobState::Inactive), _) => Stage::Failed,
+        (Some(JobState::Run | JobState::Cleanup), _) => Stage::Running,
+        _ => Stage::Pending,
     }
 }
 
@@ -134,8 +109,13 @@ async fn watch(options: &Options, query: &Query) -> Outcome {
     for fault in faults {
         eprintln!("flux-watch: {fault}");
     }
-    let mut jobs: Vec<Watched> = jobs.iter().filter_map(Watched::of).collect();
-    jobs.sort_by(|a, b| a.t_submit.total_cmp(&b.t_submit).then(a.id.cmp(&b.id)));
+    let now = now();
+    let mut jobs: Vec<Job> = jobs.into_iter().map(|job| Job::new(job, now)).collect();
+    let submitted = |job: &Job| job.time("t_submit");
+    jobs.sort_by(|a, b| {
+        let order = submitted(a).total_cmp(&submitted(b));
+        order.then(a.id.cmp(&b.id))
+    });
     if options.verbose > 0 {
         let s = if jobs.len() == 1 { "" } else { "s" };
         eprintln!("flux-watch: Watching {} job{s}", jobs.len());
@@ -144,7 +124,7 @@ async fn watch(options: &Options, query: &Query) -> Outcome {
     if options.progress {
         progress = Progress::new("watch", jobs.len(), options.jps, false);
         if let Some(first) = jobs.first() {
-            progress.since(first.t_submit);
+            progress.since(submitted(first));
         }
     }
     let how = Follow {
@@ -158,11 +138,11 @@ async fn watch(options: &Options, query: &Query) -> Outcome {
         progress: progress.clone(),
     };
     for job in &jobs {
-        progress.moves(None, job.stage);
+        progress.moves(None, stage(job));
     }
     let mut followed: FuturesUnordered<_> = jobs
         .iter()
-        .map(|job| follow(&handle, job.id, job.stage, &how))
+        .map(|job| follow(&handle, job.id, stage(job), &how))
         .collect();
     let mut code = 0;
     while let Some(ended) = followed.next().await {

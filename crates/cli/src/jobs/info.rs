@@ -98,7 +98,7 @@ impl Job {
         self.raw(name).and_then(Json::as_i64)
     }
 
-    fn time(&self, name: &str) -> f64 {
+    pub(crate) fn time(&self, name: &str) -> f64 {
         self.raw(name).and_then(Json::as_f64).unwrap_or(0.)
     }
 

@@ -107,6 +107,16 @@ impl Query {
         }
     }
 
+    /// Keep jobs that were active after a time, which the user wrote as `text`.
+    pub(crate) fn active_since(&mut self, text: &str, time: f64, now: f64) -> Result<(), Failure> {
+        if time > now {
+            let text = format!("--since={text} appears to be in the future");
+            return Err(Failure::new(text));
+        }
+        self.since = time;
+        Ok(())
+    }
+
     fn constraint(&self) -> Result<Value, Failure> {
         let mut all = Vec::new();
         if let Some(targets) = &self.include {

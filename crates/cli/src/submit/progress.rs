@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::jobs::now;
+use crate::submit::watch::Sink;
 
 /// The least time between two drawings: more cannot be read, and each is a system call.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -140,17 +141,18 @@ impl Progress {
         display.refresh();
     }
 
-    /// Write something above the line.
-    pub(crate) fn write(&self, write: impl FnOnce(), ends_line: bool) {
-        let Some(display) = &self.0 else {
-            return write();
+    /// Write bytes; those for the terminal go above the line.
+    pub(crate) fn write(&self, sink: &Sink, bytes: &[u8]) {
+        let display = match (&self.0, sink) {
+            (None, _) | (_, Sink::File(_)) => return sink.write(bytes),
+            (Some(display), _) => display,
         };
         let mut display = display.borrow_mut();
         if display.drawn.take().is_some() && !display.is_finished {
             eprint!("\r\x1b[K");
         }
-        write();
-        if ends_line {
+        sink.write(bytes);
+        if bytes.ends_with(b"\n") {
             display.refresh();
         }
     }

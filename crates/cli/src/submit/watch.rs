@@ -57,17 +57,6 @@ pub(crate) struct Follow {
     pub(crate) progress: Progress,
 }
 
-impl Follow {
-    fn write(&self, sink: &Sink, bytes: &[u8]) {
-        match sink {
-            Sink::File(_) => sink.write(bytes),
-            _ => self
-                .progress
-                .write(|| sink.write(bytes), bytes.ends_with(b"\n")),
-        }
-    }
-}
-
 /// State of one job that is followed.
 struct Job<'a> {
     follow: &'a Follow,
@@ -160,7 +149,10 @@ impl Job<'_> {
     fn log(&mut self, timestamp: f64, text: &str) {
         let zero = *self.zero.get_or_insert(timestamp);
         let line = format!("{}: {:.3}s: {text}\n", self.name, timestamp - zero);
-        self.follow.write(&self.follow.stderr, line.as_bytes());
+        let Follow {
+            progress, stderr, ..
+        } = self.follow;
+        progress.write(stderr, line.as_bytes());
     }
 
     fn log_event(&mut self, prefix: &str, event: &Event) {
@@ -224,10 +216,11 @@ impl Job<'_> {
                 }
             }
         }
-        match io.stream.as_str() {
-            "stdout" => self.follow.write(&self.follow.stdout, &bytes),
-            _ => self.follow.write(&self.follow.stderr, &bytes),
-        }
+        let sink = match io.stream.as_str() {
+            "stdout" => &self.follow.stdout,
+            _ => &self.follow.stderr,
+        };
+        self.follow.progress.write(sink, &bytes);
         Ok(())
     }
 }
