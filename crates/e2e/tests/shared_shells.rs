@@ -97,3 +97,51 @@ fn shared_shells_outlive_the_module_that_started_them() {
     out.success()
         .expect_stdout("begin\nend\ncode 3\nthe same process\n");
 }
+
+#[test]
+fn a_namespace_is_made_when_somebody_asks_for_it() {
+    let site = Site::new();
+    let out = sharing(
+        &site,
+        r#"
+        guest() { echo $(flux job id --to=kvs $1).guest; }
+        made() { flux kvs namespace list | grep -c job- || true; }
+        names() { echo $(flux job eventlog -p exec $1 | awk '{ print $2 }'); }
+        event() { flux job wait-event $1 $2 >/dev/null; }
+        # Nobody asks: all is in the job's record, and a job with a process of its own has the same there.
+        id=$(flux submit echo plain); event $id clean; names $id; flux job attach $id
+        own=$(flux submit -o pty.capture echo plain); event $own clean
+        test "$(names $own)" = "$(names $id)" && echo alike
+        echo $(flux kvs ls $(guest $id)); made
+        # A task asks.
+        id=$(flux submit sh -c 'flux kvs put a=b; echo put'); flux job attach $id
+        flux kvs get $(guest $id).a; names $id
+        # Somebody who looks on asks, as soon as the job has started.
+        id=$(flux submit sleep inf); event $id start
+        flux job info $id guest.exec.eventlog | grep -c starting; made
+        flux cancel $id; event $id clean; made
+        # Somebody asks for what is not to be.
+        flux kvs ls -N job-1 2>&1 || true
+        "#,
+    );
+    let log = "init starting shell.init shell.start shell.task-exit shell-exit complete done";
+    out.success().expect_stdout(&format!(
+        "{log}\nplain\nalike\nexec input output\n0\nput\nb\n{log}\n1\n1\n0\n\
+        .: Operation not supported: KVS namespace job-1 does not exist\n"
+    ));
+}
+
+#[test]
+fn what_a_shell_holds_back_outlives_the_module() {
+    let site = Site::new();
+    let out = sharing(
+        &site,
+        r#"
+        ids=$(flux submit --cc=1-20 sh -c 'echo {cc}; sleep 0.0{cc}')
+        flux module reload job-exec
+        for id in $ids; do flux job attach $id; flux job eventlog -p exec $id | grep -c ' done'; done | sort -n | uniq -c | awk '{ print $1, $2 }'
+        "#,
+    );
+    let each: String = (2..=20).map(|n| format!("1 {n}\n")).collect();
+    out.success().expect_stdout(&format!("21 1\n{each}"));
+}

@@ -11,6 +11,12 @@
 //! | `retire` | nothing | empty: the process ends, having no shells; EBUSY if it has some |
 //! | `wait` | [`Of`] | nothing: how the shell ended need not be kept any longer |
 
+//!
+//! A shell that ends before it had to store what it says ([`HOLD`]) hands it over: before it is finished there is output of a
+//! stream for each key of the job's namespace ([`stream_of`]).
+
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::jobid::JobId;
@@ -20,6 +26,21 @@ pub const NAME: &str = "shells";
 
 /// What the process writes when its service is there.
 pub const READY: &str = "ready\n";
+
+/// For so long a shell keeps what it has to store, for the case that its job ends meanwhile.
+pub const HOLD: Duration = Duration::from_millis(100);
+
+const KEY: &str = "guest.";
+
+/// The stream with what is left to append to a key of the job's namespace.
+pub fn stream_of(key: &str) -> String {
+    format!("{KEY}{key}")
+}
+
+/// The key that a stream is for.
+pub fn key_of(stream: &str) -> Option<&str> {
+    stream.strip_prefix(KEY)
+}
 
 /// About the shell of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

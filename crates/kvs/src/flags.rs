@@ -22,6 +22,8 @@ pub const WATCH_APPEND: u32 = 256;
 pub const STREAM: u32 = 512;
 /// Watch append: an empty response marks the end of the data there was at first.
 pub const WATCH_INITIAL_SENTINEL: u32 = 1024;
+/// Watch (ours): the namespace has been there already; where it is not, it was removed.
+pub const WATCH_EXISTING: u32 = 1 << 16;
 
 /// Commit: do not merge with other commits.
 pub const NO_MERGE: u32 = 1;

@@ -87,6 +87,13 @@ pub struct Table {
     pub map: HashMap<String, Namespace>,
 }
 
+/// Who makes a namespace when it is asked for: those of jobs are not made as long as nobody does.
+pub fn provider(name: &str) -> Option<&'static str> {
+    let id = name.strip_prefix("job-")?;
+    let is_job = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+    is_job.then_some("job-exec.namespace")
+}
+
 /// The error for a namespace that does not exist.
 pub fn unknown(name: &str) -> RpcError {
     RpcError::explained(
@@ -107,6 +114,19 @@ impl Namespaces for SeenBy<'_> {
             None => NamespaceRoot::Unknown,
             Some(ns) if ns.check_user(self.request).is_err() => NamespaceRoot::Denied,
             Some(ns) => NamespaceRoot::Root(ns.root),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_of_jobs_have_a_provider() {
+        assert!(provider("job-123").is_some());
+        for other in ["job-", "job-x", "job-12a", "primary", "ajob-1", ""] {
+            assert_eq!(provider(other), None, "{other}");
         }
     }
 }

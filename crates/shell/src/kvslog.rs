@@ -4,6 +4,9 @@
 //! commit before it was under way, so the number of commits follows the speed of the KVS and
 //! not the number of lines a job prints. The queue is bounded: when the KVS is slower than the
 //! job, writers wait, and in the end the tasks do.
+//!
+//! A log may hold its first events back for a while. If the job ends meanwhile nothing is committed: what there is goes to
+//! whoever closes the log, to be stored with the end of the job.
 
 use crate::{
     log::complain,
@@ -34,13 +37,18 @@ const BURST: f64 = 20.;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The text of one commit: as much is committed without waiting.
 const BATCH_BYTES: usize = 1 << 20;
+/// As much is not held back.
+const HELD_BYTES: usize = 64 << 10;
 /// The bound of the queue: enough for the next commit to gather while one is under way.
 const QUEUE_BYTES: u32 = 4 << 20;
 
 enum Item {
     Event { key: &'static str, line: String },
-    Flush(oneshot::Sender<Result<(), RpcError>>),
+    Close(oneshot::Sender<Result<Logs, RpcError>>),
 }
+
+/// Text to append, by key.
+pub type Logs = Vec<(&'static str, String)>;
 
 /// The writing end of the job's eventlogs.
 #[derive(Clone)]
@@ -54,10 +62,15 @@ pub fn now() -> f64 {
 }
 
 impl KvsLog {
-    /// Starts the task that commits to `namespace`.
-    pub fn start(handle: Handle, patience: Patience, namespace: String) -> KvsLog {
+    /// Starts the task that commits to `namespace`, which holds the first events back for as long as `hold`.
+    pub fn start(
+        handle: Handle,
+        patience: Patience,
+        namespace: String,
+        hold: Option<Duration>,
+    ) -> KvsLog {
         let (queue, items) = queue::queue(QUEUE_BYTES);
-        tokio::spawn(commit_loop(handle, patience, namespace, items));
+        tokio::spawn(commit_loop(handle, patience, namespace, hold, items));
         KvsLog { queue }
     }
 
@@ -69,10 +82,10 @@ impl KvsLog {
         self.queue.send(Item::Event { key, line }, bytes).await;
     }
 
-    /// Waits until everything appended before is stored.
-    pub async fn flush(&self) -> Result<(), RpcError> {
+    /// Waits until everything appended before is stored; returns what is held back and still to be stored, by the caller.
+    pub async fn close(&self) -> Result<Logs, RpcError> {
         let (done, outcome) = oneshot::channel();
-        self.queue.send(Item::Flush(done), 0).await;
+        self.queue.send(Item::Close(done), 0).await;
         outcome
             .await
             .unwrap_or_else(|_| Err(RpcError::errno(libc::ECONNRESET)))
@@ -82,15 +95,15 @@ impl KvsLog {
 /// The events of one commit, by key.
 #[derive(Default)]
 struct Batch {
-    logs: Vec<(&'static str, String)>,
+    logs: Logs,
     bytes: usize,
-    flushes: Vec<oneshot::Sender<Result<(), RpcError>>>,
+    closes: Vec<oneshot::Sender<Result<Logs, RpcError>>>,
 }
 
 impl Batch {
     fn add(&mut self, item: Item) {
         match item {
-            Item::Flush(done) => self.flushes.push(done),
+            Item::Close(done) => self.closes.push(done),
             Item::Event { key, line } => {
                 let at = self
                     .logs
@@ -108,7 +121,22 @@ impl Batch {
 
     /// No reason is left to wait for more.
     fn is_due(&self) -> bool {
-        !self.flushes.is_empty() || self.bytes >= BATCH_BYTES
+        !self.closes.is_empty() || self.bytes >= BATCH_BYTES
+    }
+
+    /// Takes what comes until `deadline`, or until it `is_due`.
+    async fn gather(
+        &mut self,
+        items: &mut UnboundedReceiver<Entry<Item>>,
+        deadline: Instant,
+        is_due: impl Fn(&Batch) -> bool,
+    ) {
+        while !is_due(self) {
+            match timeout_at(deadline, items.recv()).await {
+                Ok(Some(entry)) => self.add(entry.item),
+                Ok(None) | Err(_) => break,
+            }
+        }
     }
 
     fn request(&self, namespace: &str) -> Value {
@@ -143,7 +171,7 @@ impl Allowance {
     }
 
     fn spend(&mut self) {
-        // A flush or a full batch may go ahead of its time.
+        // A close or a full batch may go ahead of its time.
         self.commits = (self.commits - 1.).max(-1.);
     }
 }
@@ -162,7 +190,11 @@ impl Store<'_> {
         let mut attempts = self.patience.attempts();
         loop {
             let stored = self.handle.rpc("kvs.commit", Node::Any, &request).await;
-            let Err(e) = stored else { return Ok(()) };
+            let Err(mut e) = stored else { return Ok(()) };
+            if e.errno == libc::ENOTSUP {
+                // Nobody has made the namespace yet: whoever should is not there.
+                e.errno = libc::ENOSYS;
+            }
             if !attempts.go_on_after(&e).await {
                 return Err(e);
             }
@@ -210,8 +242,14 @@ async fn commit_loop(
     handle: Handle,
     patience: Patience,
     namespace: String,
+    mut hold: Option<Duration>,
     mut items: UnboundedReceiver<Entry<Item>>,
 ) {
+    let store = Store {
+        handle: &handle,
+        patience: &patience,
+        namespace: &namespace,
+    };
     let mut failed: Option<RpcError> = None;
     let mut allowance = Allowance {
         commits: BURST,
@@ -220,13 +258,21 @@ async fn commit_loop(
     while let Some(first) = items.recv().await {
         let mut batch = Batch::default();
         batch.add(first.item);
-        let deadline = allowance.next(Instant::now());
-        while !batch.is_due() {
-            match timeout_at(deadline, items.recv()).await {
-                Ok(Some(entry)) => batch.add(entry.item),
-                Ok(None) | Err(_) => break,
+        if let Some(hold) = hold {
+            let is_due = |batch: &Batch| batch.is_due() || batch.bytes >= HELD_BYTES;
+            batch
+                .gather(&mut items, Instant::now() + hold, is_due)
+                .await;
+            if let Some(done) = batch.closes.pop() {
+                // Whoever gave up waiting has no use for it.
+                let _ = done.send(Ok(batch.logs));
+                continue;
             }
         }
+        // What is held back is first: once something is stored, all that follows is.
+        hold = None;
+        let deadline = allowance.next(Instant::now());
+        batch.gather(&mut items, deadline, Batch::is_due).await;
         while batch.bytes < BATCH_BYTES {
             match items.try_recv() {
                 Ok(entry) => batch.add(entry.item),
@@ -235,11 +281,6 @@ async fn commit_loop(
         }
         if !batch.logs.is_empty() {
             allowance.spend();
-            let store = Store {
-                handle: &handle,
-                patience: &patience,
-                namespace: &namespace,
-            };
             if let Err(e) = store.commit(&batch).await {
                 if failed.is_none() {
                     complain(&format!("ERROR: storing events of the job: {e}"));
@@ -247,9 +288,9 @@ async fn commit_loop(
                 failed = Some(e);
             }
         }
-        for done in batch.flushes {
+        for done in batch.closes {
             // Whoever gave up waiting does not need the outcome.
-            let _ = done.send(failed.clone().map_or(Ok(()), Err));
+            let _ = done.send(failed.clone().map_or(Ok(Logs::new()), Err));
         }
     }
 }
@@ -306,7 +347,7 @@ mod tests {
             (&json!("job-1"), &json!(32))
         );
         let (done, _outcome) = oneshot::channel();
-        batch.add(Item::Flush(done));
+        batch.add(Item::Close(done));
         assert!(batch.is_due());
     }
 }

@@ -434,7 +434,12 @@ mod tests {
         };
         let tasks = [TaskTag { rank: 0, index: 0 }, TaskTag { rank: 1, index: 1 }];
         let (handle, _deliver) = Handle::with_sink(|_| true);
-        let route = Route::Leader(KvsLog::start(handle, Default::default(), "job-1".into()));
+        let route = Route::Leader(KvsLog::start(
+            handle,
+            Default::default(),
+            "job-1".into(),
+            None,
+        ));
         let out = Output::open(&options, &Dir::default(), scope, &tasks, &route, 100).unwrap();
         for (stream, rank, text) in [
             (Stream::Stdout, 0, "a\nb\n"),

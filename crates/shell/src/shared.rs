@@ -9,16 +9,17 @@
 //! shells do, and ends with it when it has none.
 
 use crate::{
+    kvslog::Logs,
     learn,
     log::{Logger, complain},
     patience::{Patience, Turn},
-    run,
+    run::{self, End},
     seat::{Common, Seat},
 };
 use client::{Node, Status};
 use formats::{
     IoData, JobId,
-    shared_shell::{Kill, NAME, Of, READY},
+    shared_shell::{Kill, NAME, Of, READY, stream_of},
     subprocess::{Command, ExecResponse},
 };
 use serde_json::json;
@@ -41,8 +42,15 @@ enum Stage {
         mail: UnboundedSender<Message>,
         signals: UnboundedSender<i32>,
     },
-    /// With this wait status.
-    Ended(i32),
+    Ended(Rc<Ended>),
+}
+
+/// How a shell has ended.
+struct Ended {
+    /// Wait status.
+    status: i32,
+    /// What job-exec is to store of the job's eventlogs.
+    unstored: Logs,
 }
 
 struct Entry {
@@ -87,9 +95,19 @@ impl Hall {
         self.tell(id, &ExecResponse::Output { pid: pid(), io });
     }
 
-    /// The last answer to whoever follows.
-    fn conclude(&self, client: &Message, status: i32) {
+    /// The last answers to whoever follows.
+    fn conclude(&self, client: &Message, ended: &Ended) {
         let handle = &self.common.handle;
+        for (key, text) in &ended.unstored {
+            let io = IoData {
+                stream: stream_of(key),
+                rank: "0".into(),
+                data: text.as_bytes().to_vec(),
+                eof: false,
+            };
+            handle.respond(client, &ExecResponse::Output { pid: pid(), io });
+        }
+        let status = ended.status;
         handle.respond(client, &ExecResponse::Finished { status });
         handle.respond_error(client, &RpcError::errno(libc::ENODATA));
     }
@@ -124,9 +142,9 @@ impl Hall {
         }
         let (pid, cmd) = (pid(), Command::default());
         handle.respond(message, &ExecResponse::Attached { pid, cmd });
-        if let Stage::Ended(status) = entry.stage {
+        if let Stage::Ended(ended) = &entry.stage {
             entry.client = None;
-            self.conclude(message, status);
+            self.conclude(message, ended);
         }
         Ok(())
     }
@@ -178,33 +196,37 @@ impl Hall {
     async fn run(self: Rc<Self>, id: JobId, seat: Seat) {
         let hall = self.clone();
         let logger = Logger::with_early(Box::new(move |text| hall.say(id, text)));
-        let code = match learn::learn(id, seat).await {
+        let end = match learn::learn(id, seat).await {
             Ok(learned) if learned.is_plain() => {
                 self.tell(id, &ExecResponse::Started { pid: pid() });
                 Some(run::run_learned(id, learned, &logger).await)
             }
             Ok(_) => None,
-            Err(e) => Some(run::end_early(id, &logger, e).await),
+            Err(e) => Some(End {
+                code: run::end_early(id, &logger, e).await,
+                unstored: Logs::new(),
+            }),
         };
         // A shell with a connection of its own leaves this to the connection.
         let request = json!({ "service": learn::service(id) });
         let handle = &self.common.handle;
         handle.notify("service.remove", Node::Any, &request);
-        let Some(code) = code else {
+        let Some(End { code, unstored }) = end else {
             return self.refuse(id);
         };
         let status = code.clamp(0, 255) << 8;
+        let ended = Rc::new(Ended { status, unstored });
         let client = {
             let mut shells = self.shells.borrow_mut();
             let entry = shells.get_mut(&id);
             // Entries of shells that run are not removed.
             entry.and_then(|entry| {
-                entry.stage = Stage::Ended(status);
+                entry.stage = Stage::Ended(ended.clone());
                 entry.client.take()
             })
         };
         if let Some(client) = client {
-            self.conclude(&client, status);
+            self.conclude(&client, &ended);
         }
     }
 

@@ -273,9 +273,10 @@ pub async fn prepare(learned: Learned, logger: &Logger) -> Result<Shell, Fatal> 
     let given = env::var("FLUX_KVS_NAMESPACE").ok();
     let namespace = given.filter(|_| common.is_none());
     let namespace = namespace.unwrap_or_else(|| id.namespace());
+    let hold = common.map(|_| formats::shared_shell::HOLD);
     let log = info
         .is_leader()
-        .then(|| KvsLog::start(handle.clone(), patience.clone(), namespace.clone()));
+        .then(|| KvsLog::start(handle.clone(), patience.clone(), namespace.clone(), hold));
     let temporary = temporary(&plugins.job().env());
     let parent = temporary.as_deref().unwrap_or("/tmp");
     let tmpdir = make_tmpdir(&info, broker.rundir.as_deref(), parent)?;

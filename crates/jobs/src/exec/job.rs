@@ -11,10 +11,9 @@ use formats::resource_set::ResourceSet;
 use formats::shared_shell::{self, Kill, Of};
 use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
 use formats::{Idset, eventlog, fsd, signals};
-use kvs::calls::Root;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use wire::{Message, RpcError};
 
@@ -22,11 +21,11 @@ use super::barrier::Barrier;
 use super::bulk::BulkExec;
 use super::config::Config;
 use super::ending::{Ending, Step};
-use super::guest::Guest;
+use super::guest::{Addition, BEGINNING, Guest};
 use super::lost::Places;
-use super::sharing::can_share;
+use super::sharing::{self, can_share};
 use super::watch::{Keeper, ShellEvent, Watch, label};
-use super::{Control, Reporter, Site, mock};
+use super::{Control, Orders, Reporter, Site, mock};
 use crate::{rexec, shown};
 
 /// A `start` request (RFC 32).
@@ -40,6 +39,9 @@ pub(crate) struct Start {
     /// Its shells were started in an earlier life of this service.
     #[serde(default)]
     pub(super) reattach: bool,
+    /// It was not asked for before.
+    #[serde(default)]
+    fresh: bool,
 }
 
 impl Start {
@@ -68,6 +70,8 @@ struct Job {
     shells: HashMap<u32, Shell>,
     /// Its shell shares a process with those of other jobs.
     shares: bool,
+    /// What such a shell has not stored, for this service to store at the end.
+    handed: Vec<Addition>,
     barrier: Barrier,
     places: Places,
     started: bool,
@@ -87,40 +91,48 @@ struct Job {
     failed: bool,
 }
 
-/// Run a job to its end.
-pub(super) async fn run(
-    site: Site,
-    request: Message,
-    start: Start,
-    mut control: UnboundedReceiver<Control>,
-) {
+/// Run a job to its end; returns whether it has not come to it, and has a namespace.
+pub(super) async fn run(site: Site, request: Message, start: Start, mut orders: Orders) -> bool {
     let report = Reporter::new(site.handle.clone(), request, start.id);
     if mock::options(&start.jobspec).is_some() {
-        mock::run(&site, &report, &start, &mut control).await;
-        return;
+        mock::run(&site, &report, &start, &mut orders).await;
+        return false;
     }
     if start.userid != site.owner {
         // Its programs would do as the owner what another user wants.
         report.exception("exec", NO_IMP);
         report.released();
-        return;
+        return false;
     }
-    let guest = Guest::new(site.handle.clone(), start.id);
     let set = match ResourceSet::try_from(start.r.clone()) {
         Ok(set) => set,
         Err(e) => {
             report.exception("exec", &e.to_string());
             report.released();
-            return;
+            return false;
         }
     };
-    let prepared = match start.reattach {
-        true => guest.take_up(start.userid).await,
-        false => guest.create(start.userid).await,
+    let ranks: Vec<u32> = set.ranks().iter().collect();
+    let shared = match ranks[..] {
+        [rank] if !start.reattach && site.config.job_shell.is_none() => {
+            can_share(&start.jobspec).then(|| site.sharing.place(site.config.shared_shells, rank))
+        }
+        _ => None,
+    };
+    let shared = shared.flatten();
+    let promise = orders.promise();
+    let mut guest = Guest::new(site.handle.clone(), start.id, start.userid, promise);
+    let prepared = match (start.reattach, &shared) {
+        (true, _) => guest.take_up().await,
+        (false, None) => guest.create().await,
+        (false, Some(_)) => guest.defer(start.fresh).await,
     };
     let exited = match prepared {
         Ok(exited) => exited,
-        Err(e) => return unprepared(&report, &start, &e),
+        Err(e) => {
+            unprepared(&report, &start, &e);
+            return false;
+        }
     };
     let bulk = match BulkExec::read(&start.jobspec) {
         Ok(bulk) => bulk,
@@ -129,14 +141,13 @@ pub(super) async fn run(
                 .say("job-exec", 3, &format!("{}: {note}", shown(start.id)));
             report.exception("exec", &note);
             report.released();
-            return;
+            return false;
         }
     };
-    let ranks: Vec<u32> = set.ranks().iter().collect();
     if bulk.mock_exception.as_deref() == Some("init") {
         report.exception("exec", "mock initialization exception generated");
         report.released();
-        return;
+        return false;
     }
     let expiration = match start.reattach {
         true => set.expiration,
@@ -146,6 +157,7 @@ pub(super) async fn run(
         report: report.clone(),
         shells: ranks.iter().map(|rank| (*rank, Shell::Starting)).collect(),
         shares: false,
+        handed: Vec::new(),
         barrier: Barrier::new(
             ranks.iter().copied().collect(),
             bulk.barrier_timeout(&site.config),
@@ -170,21 +182,15 @@ pub(super) async fn run(
         job.shells.insert(rank, Shell::Gone);
         job.status = job.status.max(status);
     }
-    if !job.supervise(&start, &ranks, expiration, control).await {
-        return;
+    if !job
+        .supervise(&start, &ranks, shared, expiration, &mut orders)
+        .await
+    {
+        return job.guest.is_made();
     }
     let status = finish_status(job.status, job.excepted);
-    let last = job.write_exits(vec![
-        ("complete", json!({ "status": status })),
-        ("done", Value::Null),
-    ]);
-    job.report.finished(status);
-    let ended = async { job.guest.finish(last.await?).await };
-    if let Err(e) = ended.await {
-        job.report
-            .exception("exec", &format!("cannot store the guest namespace: {e}"));
-    }
-    job.report.released();
+    job.conclude(status, &mut orders).await;
+    false
 }
 
 /// The wait status of a job: the largest of its shells, unless a fatal exception says otherwise. A job with one has not
@@ -265,25 +271,19 @@ impl Job {
         &mut self,
         start: &Start,
         ranks: &[u32],
+        shared: Option<sharing::Ending>,
         mut expiration: f64,
-        mut control: UnboundedReceiver<Control>,
+        orders: &mut Orders,
     ) -> bool {
         let events: &[_] = match start.reattach {
             true => &[("re-starting", Value::Null)],
-            false => &[("init", Value::Null), ("starting", Value::Null)],
+            false => &BEGINNING,
         };
         let (linked, begun) = (self.guest.link(), self.guest.append(events));
         let command = Arc::new(self.command(start));
         let (tx, mut events) = unbounded_channel();
         // Nothing is followed any more when this ends.
         let mut watches = JoinSet::new();
-        let shared = match ranks {
-            [rank] if !start.reattach && self.can_share(start) => {
-                let policy = self.site.config.shared_shells;
-                self.site.sharing.place(policy, *rank)
-            }
-            _ => None,
-        };
         let away = |rank: &&u32| self.shells.get(rank) == Some(&Shell::Starting);
         for rank in ranks.iter().filter(away) {
             let watch = Watch {
@@ -315,7 +315,7 @@ impl Job {
             tokio::select! {
                 // `tx` lives here, so the channel stays open.
                 Some((rank, event)) = events.recv() => self.shell_event(rank, event).await,
-                message = control.recv() => match message {
+                message = orders.recv() => match message {
                     // The service ends; its next life finds the shells.
                     None => return false,
                     Some(message) => match message {
@@ -334,6 +334,9 @@ impl Job {
                     Control::Barrier(request) => self.barrier.enter(&self.site.handle, request),
                     Control::Expiration(when) => expiration = when,
                     Control::Critical(ranks) => self.places.set_critical(ranks),
+                    Control::Namespace(request) => self.make_namespace(&request).await,
+                    // It has left nothing yet.
+                    Control::Recorded => {}
                     },
                 },
                 () = until(expiration) => {
@@ -356,9 +359,14 @@ impl Job {
         true
     }
 
-    /// Whether its shell may be among those that share a process.
-    fn can_share(&self, start: &Start) -> bool {
-        self.site.config.job_shell.is_none() && can_share(&start.jobspec)
+    /// Somebody asks for the job's namespace.
+    async fn make_namespace(&mut self, request: &Message) {
+        let made = self.guest.make().await;
+        if let Err(e) = &made {
+            self.fail("exec", &format!("cannot make the guest namespace: {e}"));
+        }
+        let answer = made.map(|()| json!({}));
+        self.site.handle.respond_result(request, answer);
     }
 
     fn command(&self, start: &Start) -> ExecRequest {
@@ -380,6 +388,8 @@ impl Job {
             ShellEvent::Started(keeper) => {
                 self.shells.insert(rank, Shell::Running(keeper));
                 self.shares = keeper == Keeper::Shared;
+                // One that was found again says all it has to say.
+                self.handed.clear();
                 if let Some(signum) = self.signal {
                     self.signal(rank, keeper, signum);
                 }
@@ -393,6 +403,7 @@ impl Job {
                 // Losing a shell's complaint must not lose the job.
                 let _ = self.guest.append(&[("log", context)]).await;
             }
+            ShellEvent::Unstored(addition) => self.handed.push(addition),
             ShellEvent::Exited(status) => {
                 self.gone(rank, status);
                 // One that was told to end is not lost.
@@ -417,7 +428,7 @@ impl Job {
                 self.parting.push((rank, context));
                 // The exit of the last is stored with the end of the job.
                 if !left.is_empty() {
-                    let _ = self.write_exits(Vec::new()).await;
+                    let _ = self.write_exits().await;
                 }
             }
             ShellEvent::Failed(e) if e.errno == libc::EHOSTUNREACH && self.started => {
@@ -444,31 +455,57 @@ impl Job {
         }
     }
 
-    /// Append the exits of shells, and these events, to the exec eventlog. The request is sent before the future is
-    /// polled.
-    fn write_exits(
-        &mut self,
-        events: Vec<(&str, Value)>,
-    ) -> impl Future<Output = Result<Root, RpcError>> + Send + use<> {
-        let (ranks, mut all): (Vec<u32>, Vec<_>) = std::mem::take(&mut self.parting)
+    /// Shells that have exited since this was asked last, and the events that say so.
+    fn exits(&mut self) -> (Vec<u32>, Vec<(&'static str, Value)>) {
+        std::mem::take(&mut self.parting)
             .into_iter()
             .map(|(rank, context)| (rank, ("shell-exit", context)))
-            .unzip();
-        all.extend(events);
-        let appended = self.guest.append(&all);
-        let (handle, id) = (self.site.handle.clone(), self.report.id());
-        let shares = self.shares;
-        async move {
-            let appended = appended.await;
-            // From now on the eventlog knows: nobody else need.
-            for rank in ranks {
-                let rank = Node::Rank(rank);
-                match shares {
-                    true => handle.notify(&shared("wait"), rank, &Of { id }),
-                    false => handle.notify("rexec.wait", rank, &Target::label(label(id))),
-                }
+            .unzip()
+    }
+
+    /// Append the exits of shells to the exec eventlog.
+    async fn write_exits(&mut self) -> Result<(), RpcError> {
+        let (ranks, events) = self.exits();
+        let appended = self.guest.append(&events).await;
+        self.forget(&ranks);
+        appended
+    }
+
+    /// Finish with this status and release, with all stored that is left to store: by the job manager with the job's events if
+    /// there is no namespace.
+    async fn conclude(mut self, status: i32, orders: &mut Orders) {
+        let (ranks, mut events) = self.exits();
+        events.push(("complete", json!({ "status": status })));
+        events.push(("done", Value::Null));
+        let handed = std::mem::take(&mut self.handed);
+        if let Some(record) = self.guest.record(&handed, &events) {
+            self.report.finished(status);
+            self.report.released_with(&record);
+            if orders.until_recorded().await {
+                self.guest.recorded();
+                self.forget(&ranks);
             }
-            appended
+            return;
+        }
+        let stored = self.guest.finish(handed, &events);
+        self.report.finished(status);
+        if let Err(e) = stored.await {
+            self.report
+                .exception("exec", &format!("cannot store the guest namespace: {e}"));
+        }
+        self.forget(&ranks);
+        self.report.released();
+    }
+
+    /// The ends of these shells are stored: they need not be kept by anybody else.
+    fn forget(&self, ranks: &[u32]) {
+        let (handle, id) = (&self.site.handle, self.report.id());
+        for rank in ranks {
+            let rank = Node::Rank(*rank);
+            match self.shares {
+                true => handle.notify(&shared("wait"), rank, &Of { id }),
+                false => handle.notify("rexec.wait", rank, &Target::label(label(id))),
+            }
         }
     }
 

@@ -11,11 +11,10 @@ use formats::fsd;
 use formats::job_schema::{EXEC_EVENTLOG, JobKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 use wire::{Message, RpcError};
 
 use super::job::{Start, finish_status};
-use super::{Control, Reporter, Site, guest};
+use super::{Control, Orders, Reporter, Site, guest};
 use crate::shown;
 
 /// What timers can tell apart: shorter runs end at once.
@@ -58,12 +57,7 @@ impl Options {
 }
 
 /// Pretend to run a job.
-pub(super) async fn run(
-    site: &Site,
-    report: &Reporter,
-    start: &Start,
-    control: &mut UnboundedReceiver<Control>,
-) {
+pub(super) async fn run(site: &Site, report: &Reporter, start: &Start, orders: &mut Orders) {
     let options = options(&start.jobspec).map(Options::deserialize);
     let options = options.transpose().map_err(|e| e.to_string());
     let read = options.and_then(|options| {
@@ -111,7 +105,7 @@ pub(super) async fn run(
         report.exception("exec", "mock run exception generated");
         Some(site.config.ending.term_signal)
     } else {
-        let ended = mock.wait(duration, control).await;
+        let ended = mock.wait(duration, orders).await;
         ended.map(|ended| ended.unwrap_or(options.wait_status))
     };
     if let Some(status) = status {
@@ -166,11 +160,7 @@ impl Mock<'_> {
 
     /// Let its time pass. `Some(None)` when it is over, `Some(Some(status))` when something else has ended the job, `None`
     /// when the service ends: its next life goes on waiting.
-    async fn wait(
-        &mut self,
-        duration: Duration,
-        control: &mut UnboundedReceiver<Control>,
-    ) -> Option<Option<i32>> {
+    async fn wait(&mut self, duration: Duration, orders: &mut Orders) -> Option<Option<i32>> {
         let mut end = self.rest.map(|rest| Box::pin(tokio::time::sleep(rest)));
         if self.rest.is_some_and(|rest| rest < TICK) {
             return Some(None);
@@ -184,8 +174,9 @@ impl Mock<'_> {
             };
             tokio::select! {
                 () = over => return Some(None),
-                message = control.recv() => match message? {
-                    Control::Barrier(_) | Control::Expiration(_) | Control::Critical(_) => {}
+                message = orders.recv() => match message? {
+                    // Such a job has no namespace.
+                    Control::Barrier(_) | Control::Expiration(_) | Control::Critical(_) | Control::Namespace(_) | Control::Recorded => {}
                     Control::Stats(tell) => {
                         let stats = json!({ "implementation": "testexec", "running": i32::from(self.runs) });
                         // Whoever asked may be gone.

@@ -31,13 +31,14 @@ use formats::shared_shell;
 use futures::stream::{self, FuturesUnordered, StreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wire::{Message, RpcError};
 
 use crate::{rexec, shown};
 use config::Config;
+use guest::Promise;
 use sharing::Sharing;
 
 /// What a job's task is told.
@@ -55,6 +56,74 @@ pub(crate) enum Control {
     Expiration(f64),
     /// The job cannot go on without these of its shells.
     Critical(Idset),
+    /// Somebody asks for its namespace, which was not made yet.
+    Namespace(Message),
+    /// What it has left to the job manager is stored.
+    Recorded,
+}
+
+/// What a job's task is told, in order.
+pub(crate) struct Orders {
+    handle: Handle,
+    receiver: UnboundedReceiver<Control>,
+    promise: Promise,
+    /// Requests that the job will not do any more.
+    late: Vec<Message>,
+}
+
+impl Orders {
+    fn new(handle: Handle, receiver: UnboundedReceiver<Control>, promise: Promise) -> Self {
+        Self {
+            handle,
+            receiver,
+            promise,
+            late: Vec::new(),
+        }
+    }
+
+    /// The next; `None` when the service ends.
+    pub(crate) async fn recv(&mut self) -> Option<Control> {
+        self.receiver.recv().await
+    }
+
+    /// Whether the namespace can be asked for.
+    fn promise(&self) -> Promise {
+        self.promise.clone()
+    }
+
+    /// Wait until the job manager has stored what the job has left; false when the service ends before.
+    async fn until_recorded(&mut self) -> bool {
+        while let Some(order) = self.recv().await {
+            match order {
+                Control::Recorded => return true,
+                order => self.late.extend(request_of(order)),
+            }
+        }
+        false
+    }
+}
+
+fn request_of(order: Control) -> Option<Message> {
+    match order {
+        Control::Barrier(request) | Control::Namespace(request) | Control::Override(request) => {
+            Some(request)
+        }
+        _ => None,
+    }
+}
+
+impl Drop for Orders {
+    /// Whoever has asked for what will not be done is told so.
+    fn drop(&mut self) {
+        self.receiver.close();
+        while let Ok(order) = self.receiver.try_recv() {
+            self.late.extend(request_of(order));
+        }
+        for request in &self.late {
+            let e = RpcError::new(libc::ENOENT, "the job has ended");
+            self.handle.respond_error(request, &e);
+        }
+    }
 }
 
 /// What all jobs have in common.
@@ -101,6 +170,7 @@ fn sharing(handle: &Handle, shell: &str, patience: Duration) -> Sharing {
 struct Running {
     control: UnboundedSender<Control>,
     userid: u32,
+    promise: Promise,
 }
 
 struct Exec {
@@ -108,7 +178,8 @@ struct Exec {
     /// What the module was loaded with.
     args: Vec<String>,
     jobs: HashMap<JobId, Running>,
-    tasks: FuturesUnordered<JoinHandle<JobId>>,
+    /// Each ends with its job, and whether that goes on and has a namespace.
+    tasks: FuturesUnordered<JoinHandle<(JobId, bool)>>,
     /// The manager that has been told of this service; nothing when it has gone.
     manager: Option<Presence>,
 }
@@ -181,21 +252,21 @@ pub async fn main(ctx: Context) -> ModuleResult {
     }
     exec.site.sharing.close().await;
     // What runs goes on: shells outlive this service, and its next life finds them.
-    let ids: Vec<JobId> = exec.jobs.drain().map(|(id, _)| id).collect();
+    exec.jobs.clear();
+    let mut left = Vec::new();
     while let Some(ended) = exec.tasks.next().await {
-        exec.ended(ended);
+        left.extend(ended.ok().and_then(|(id, is_left)| is_left.then_some(id)));
     }
     let handle = &exec.site.handle;
-    let kept = stream::iter(ids)
-        .map(|id| async move { guest::Guest::new(handle.clone(), id).keep().await });
-    // Jobs that only pretend to run have no namespace, and an instance that ends has no KVS much longer.
+    let kept = stream::iter(left).map(|id| guest::keep(handle, id));
+    // An instance that ends has no KVS much longer.
     kept.buffer_unordered(WINDOW).for_each(|_| async {}).await;
     Ok(())
 }
 
 impl Exec {
-    fn ended(&mut self, ended: Result<JobId, tokio::task::JoinError>) {
-        if let Ok(id) = ended {
+    fn ended(&mut self, ended: Result<(JobId, bool), tokio::task::JoinError>) {
+        if let Ok((id, _)) = ended {
             self.jobs.remove(&id);
         }
     }
@@ -213,6 +284,8 @@ impl Exec {
             "shell-barrier" => self.barrier(msg),
             "expiration" => self.expiration(msg),
             "critical-ranks" => self.critical(msg),
+            "namespace" => self.namespace(msg),
+            "recorded" => self.recorded(msg),
             "override" => self.override_mock(msg),
             "stats-get" => {
                 self.stats(msg);
@@ -245,13 +318,18 @@ impl Exec {
             // It was asked for while this service said hello, and again in answer to that: one of them is enough.
             return Ok(());
         }
-        let (control, rx) = unbounded_channel();
-        let userid = start.userid;
-        self.jobs.insert(id, Running { control, userid });
+        let (control, receiver) = unbounded_channel();
+        let running = Running {
+            control,
+            userid: start.userid,
+            promise: Promise::default(),
+        };
+        let handle = self.site.handle.clone();
+        let orders = Orders::new(handle, receiver, running.promise.clone());
+        self.jobs.insert(id, running);
         let (site, request) = (self.site.clone(), msg.clone());
         self.tasks.push(tokio::spawn(async move {
-            job::run(site, request, start, rx).await;
-            id
+            (id, job::run(site, request, start, orders).await)
         }));
         Ok(())
     }
@@ -281,6 +359,40 @@ impl Exec {
         }
         let Request { id } = msg.json()?;
         self.control(id, Control::Barrier(msg.clone()))
+    }
+
+    /// The KVS asks for a job's namespace, which its task has put off.
+    fn namespace(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            namespace: String,
+        }
+        msg.require_owner()?;
+        let Request { namespace } = msg.json()?;
+        let none = || RpcError::new(libc::ENOENT, format!("{namespace} is not to be made"));
+        let id = namespace
+            .strip_prefix("job-")
+            .and_then(|id| id.parse().ok());
+        let id = JobId(id.ok_or_else(none)?);
+        // A task that has made it does not read its orders while it waits for the KVS.
+        let promised = self.jobs.get(&id).is_some_and(|job| job.promise.is_given());
+        match promised {
+            true => self.control(id, Control::Namespace(msg.clone())),
+            false => Err(none()),
+        }
+    }
+
+    /// The job manager has stored what a job has left.
+    fn recorded(&mut self, msg: &Message) -> Result<(), RpcError> {
+        #[derive(Deserialize)]
+        struct Request {
+            id: JobId,
+        }
+        msg.require_owner()?;
+        let Request { id } = msg.json()?;
+        // A life of this service that has been told nothing has nothing to do.
+        let _ = self.control(id, Control::Recorded);
+        Ok(())
     }
 
     fn expiration(&mut self, msg: &Message) -> Result<(), RpcError> {
@@ -431,5 +543,11 @@ impl Reporter {
 
     pub(crate) fn released(&self) {
         self.send("release", json!({ "ranks": "all", "final": true }));
+    }
+
+    /// Released, and this text is to be stored in the job's guest directory, by key, with that.
+    fn released_with(&self, record: &Map<String, Value>) {
+        let data = json!({ "ranks": "all", "final": true, "record": record });
+        self.send("release", data);
     }
 }

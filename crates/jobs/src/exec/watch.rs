@@ -11,6 +11,7 @@ use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, Target};
 use tokio::sync::mpsc::UnboundedSender;
 use wire::RpcError;
 
+use super::guest::Addition;
 use super::sharing::{Ending, Sharing};
 use crate::rexec;
 
@@ -67,6 +68,8 @@ pub(super) enum ShellEvent {
     /// It runs; also said when it was found again.
     Started(Keeper),
     Output(String),
+    /// It has not stored this itself.
+    Unstored(Addition),
     Exited(i32),
     /// It could not be started, or is out of reach.
     Failed(RpcError),
@@ -179,7 +182,13 @@ impl Watch {
                 }
                 Ok(ExecResponse::Output { io, .. }) if !io.data.is_empty() => {
                     let text = String::from_utf8_lossy(&io.data).into_owned();
-                    self.send(ShellEvent::Output(text));
+                    self.send(match shared_shell::key_of(&io.stream) {
+                        Some(key) if self.shared.is_some() => {
+                            let key = key.to_owned();
+                            ShellEvent::Unstored(Addition { key, text })
+                        }
+                        _ => ShellEvent::Output(text),
+                    });
                 }
                 // In a process that has ended, nothing else follows.
                 Ok(ExecResponse::Finished { status: code }) if self.has_ended() => {

@@ -46,7 +46,18 @@ impl Shared {
     /// The value of a job's key in the primary namespace.
     pub(super) async fn get(&self, id: JobId, key: &str) -> Result<String, RpcError> {
         let path = format!("{}.{key}", id.kvs_path());
-        let data = kvs::client::get(&self.handle, Some(kvs::PRIMARY), &path).await?;
+        let primary = || kvs::client::get(&self.handle, Some(kvs::PRIMARY), &path);
+        let data = match (primary().await, key.strip_prefix("guest.")) {
+            (Err(e), Some(rest)) if e.errno == libc::ENOENT => {
+                // Its namespace may not have been asked for yet, or have ended meanwhile.
+                let name = id.namespace();
+                match kvs::client::get(&self.handle, Some(&name), rest).await {
+                    Err(e) if e.errno == libc::ENOTSUP => primary().await?,
+                    found => found?,
+                }
+            }
+            (found, _) => found?,
+        };
         String::from_utf8(data)
             .map_err(|_| RpcError::proto(format!("{key}: value is not valid UTF-8")))
     }

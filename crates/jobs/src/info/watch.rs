@@ -189,9 +189,10 @@ async fn guest(out: &mut Output<'_>, id: JobId, path: &str, flags: u32) -> Resul
     }
     if place == GuestPlace::Namespace {
         let (handle, name) = (&out.shared.handle, id.namespace());
-        let mut watch = kvs::client::watch(handle, Some(&name), path, kvs_flags(flags));
+        let flags = kvs_flags(flags) | flags::WATCH_EXISTING;
+        let mut watch = kvs::client::watch(handle, Some(&name), path, flags);
         match copy(out, &mut watch, |_| false).await {
-            // The namespace is gone: what was not sent yet is in the copy.
+            // The namespace is gone, or never came: what was not sent yet is in the job's record.
             Err(e) if e.errno == libc::ENOTSUP => {}
             other => return other,
         }

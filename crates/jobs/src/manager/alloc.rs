@@ -350,7 +350,7 @@ impl Manager {
         let context = json!({ "annotations": there_are });
         let event =
             formats::eventlog::Event::new(super::now(), "annotations").with_context(context);
-        self.journal.publish(&self.handle, job, &event);
+        self.journal.publish(job, &event);
     }
 
     /// Give the resources that a job still holds back to the scheduler.

@@ -1,7 +1,9 @@
 //! Events on their way to the KVS, many jobs' in one commit.
 //!
 //! Invariant: what depends on a record being stored is an [`After`] of the batch that stores it, and
-//! is done only when its commit has succeeded.
+//! is done only when its commit has succeeded. Batches are stored in order, so whatever a later batch says may rely on what
+//! an earlier one says: resources can be given back before it is stored that they are free, for nothing starts on them before it
+//! is stored that they are taken again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +30,8 @@ pub(crate) enum After {
     Epilog(JobId),
     /// Run housekeeping after a job.
     Housekeep(JobId),
-    /// Tell the scheduler that resources are free.
-    Free(Value),
+    /// Tell the execution service that what it has left of a job is stored.
+    Recorded(JobId),
     /// Tell a listener of the journal of these inactive jobs.
     Tell(Box<Listener>, Vec<JobId>),
     /// The segments of the archive up to this one can be read.

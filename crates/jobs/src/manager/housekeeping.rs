@@ -319,7 +319,8 @@ impl Manager {
             let kept = json!(allocation.kept).to_string();
             self.batch.set(key(id), kept);
         }
-        self.batch.after(After::Free(request));
+        self.handle
+            .notify("sched.free", client::Node::Any, &request);
     }
 
     /// `housekeeping-kill`: send a signal to the commands of a job or of all, on some ranks or all.

@@ -63,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) alloc: Alloc,
     pub(crate) exec: Exec,
     pub(crate) started: bool,
+    /// The execution service may have been asked for it before.
+    pub(crate) asked: bool,
     pub(crate) status: Option<i32>,
     /// Prologs and epilogs that have begun and not finished.
     pub(crate) perilogs: u32,
@@ -96,6 +98,7 @@ impl Job {
             alloc: Alloc::None,
             exec: Exec::None,
             started: false,
+            asked: false,
             status: None,
             perilogs: 0,
             immutable: false,

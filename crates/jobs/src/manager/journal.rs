@@ -5,6 +5,7 @@
 //! becomes inactive meanwhile is kept until then, so that each job is told of once.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use client::Handle;
 use formats::eventlog::Event;
@@ -130,10 +131,30 @@ async fn past(handle: &Handle, id: JobId) -> Result<Option<Record>, RecordError>
     }
 }
 
+/// Events of one job, one after the other, that listeners are still to be told of.
+struct News {
+    id: JobId,
+    events: Vec<Event>,
+    jobspec: Arc<Value>,
+    r: Option<Arc<Value>>,
+}
+
+impl<'a> From<&'a News> for Told<'a> {
+    fn from(news: &'a News) -> Self {
+        Told {
+            id: news.id,
+            events: &news.events,
+            jobspec: &news.jobspec,
+            r: news.r.as_deref(),
+        }
+    }
+}
+
 /// Who follows the journal.
 #[derive(Default)]
 pub(crate) struct Journal {
     listeners: Vec<Listener>,
+    news: Vec<News>,
     /// Requests of listeners that are being told of the past.
     reading: Vec<Message>,
     /// Jobs that have become inactive since the first of these began.
@@ -141,9 +162,33 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn publish(&self, handle: &Handle, job: &Job, event: &Event) {
-        for listener in &self.listeners {
-            listener.send(handle, &Told::of(job, std::slice::from_ref(event)));
+    /// Something has happened to a job. Listeners hear of it with the next [`Journal::flush`].
+    pub(crate) fn publish(&mut self, job: &Job, event: &Event) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        match self.news.last_mut().filter(|news| news.id == job.id) {
+            Some(news) => {
+                news.events.push(event.clone());
+                // What it was allocated may be new.
+                news.r.clone_from(&job.r);
+            }
+            None => self.news.push(News {
+                id: job.id,
+                events: vec![event.clone()],
+                jobspec: job.jobspec.clone(),
+                r: job.r.clone(),
+            }),
+        }
+    }
+
+    /// Tell listeners what has happened.
+    pub(crate) fn flush(&mut self, handle: &Handle) {
+        for news in self.news.drain(..) {
+            let told = Told::from(&news);
+            for listener in &self.listeners {
+                listener.send(handle, &told);
+            }
         }
     }
 
@@ -159,6 +204,7 @@ impl Journal {
         let Ok(matchtag) = msg.cancelled() else {
             return;
         };
+        self.flush(handle);
         let is_it = |request: &Message| request.is_same_rpc(msg, Some(matchtag));
         let followed = self.listeners.extract_if(.., |l| is_it(&l.request));
         let followed: Vec<Message> = followed.map(|l| l.request).collect();
@@ -259,6 +305,8 @@ impl Manager {
 
     /// A listener knows all that was; from now on it hears what is.
     fn live(&mut self, listener: Listener) {
+        // These are told to those who listened then.
+        self.journal.flush(&self.handle);
         let sentinel = json!({ "id": SENTINEL, "events": [] });
         self.handle.respond(&listener.request, &sentinel);
         self.journal.listeners.push(listener);

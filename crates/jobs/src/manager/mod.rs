@@ -184,6 +184,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
             },
         }
         manager.flush();
+        manager.journal.flush(&manager.handle);
     }
     manager.save_queues();
     // What has been posted is stored before the module ends.
@@ -192,6 +193,7 @@ pub async fn main(ctx: Context) -> ModuleResult {
         if let Some(done) = manager.work.next().await {
             manager.done(done)?;
         }
+        manager.journal.flush(&manager.handle);
     }
     Ok(())
 }
@@ -233,7 +235,7 @@ impl Manager {
         if event.name != "submit" {
             self.batch.event(id, &event);
         }
-        self.journal.publish(&self.handle, job, &event);
+        self.journal.publish(job, &event);
         let has_turned = match event.name.as_str() {
             "priority" => before == JobState::Sched,
             "dependency-remove" => before == JobState::Depend,
@@ -378,10 +380,7 @@ impl Manager {
                     self.launch_perilog(id);
                 }
                 After::Housekeep(id) => self.housekeep(id),
-                After::Free(request) => {
-                    let node = client::Node::Any;
-                    self.handle.notify("sched.free", node, &request);
-                }
+                After::Recorded(id) => self.recorded(id),
                 After::Tell(listener, ids) => self.tell_listener(listener, ids),
                 After::Archived(number) => self.archive.stored(number),
                 After::Respond(request, answer) if answer.is_null() => {

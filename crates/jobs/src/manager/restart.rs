@@ -30,6 +30,7 @@ impl Job {
         let mut job = Job::new(record.id, 0, Arc::new(record.jobspec));
         job.r = record.r.map(Arc::new);
         record.events.iter().for_each(|event| job.apply(event));
+        job.asked = true;
         job.events = record.events;
         job
     }

@@ -1,13 +1,16 @@
 //! The execution service's side of the manager (RFC 32).
 
+use client::Node;
 use formats::idset::Idset;
 use formats::job::JobState;
+use formats::job_schema::JobKey;
 use formats::jobid::JobId;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use wire::{Message, RpcError};
 
 use super::Manager;
+use super::batch::After;
 use super::job::{Alloc, Exec, Job};
 use super::restart::must_reattach;
 use crate::ingest::FLAG_DEBUG;
@@ -74,8 +77,9 @@ impl Manager {
             "jobspec": &*job.jobspec,
             "R": job.r.as_deref(),
             "reattach": must_reattach(job),
+            "fresh": !job.asked,
         });
-        job.exec = Exec::Requested;
+        (job.exec, job.asked) = (Exec::Requested, true);
         if let Err(e) = self.handle.request_untagged(&topic, &request) {
             let userid = self.owner(id);
             self.raise(id, "exec", 0, &e.to_string(), userid, None);
@@ -132,9 +136,31 @@ impl Manager {
                 if !last && let Ok(ranks) = ranks.parse::<Idset>() {
                     self.free_ranks(id, &ranks);
                 }
+                if let Some(record) = data.get("record").and_then(Value::as_object) {
+                    self.take_record(id, record);
+                }
                 self.post(id, "release", json!({ "ranks": ranks, "final": last }));
             }
             _ => {}
+        }
+    }
+
+    /// Store, with what comes next, what the execution service has left of a job in its guest directory; the service is told
+    /// when that is done.
+    fn take_record(&mut self, id: JobId, record: &Map<String, Value>) {
+        for (key, text) in record {
+            let text = text.as_str().unwrap_or_default();
+            self.batch.set(id.key(JobKey::InGuest(key)), text);
+        }
+        self.batch.after(After::Recorded(id));
+    }
+
+    /// What the execution service has left of a job is stored.
+    pub(super) fn recorded(&self, id: JobId) {
+        if let Some(start) = &self.exec.topic {
+            let topic = start.replace(".start", ".recorded");
+            self.handle
+                .notify(&topic, Node::Rank(0), &json!({ "id": id }));
         }
     }
 }

@@ -111,8 +111,14 @@ impl Module {
         let id = self.next_id;
         self.next_id += 1;
         let key = normalize(&req.key).into_owned();
-        if !self.monitors.contains_key(&req.namespace) {
-            self.start_monitor(&req.namespace);
+        match self.monitors.get(&req.namespace) {
+            None => self.start_monitor(&req.namespace),
+            // Others may wait for the namespace to come.
+            Some(monitor) if monitor.current.is_none() && req.flags & WATCH_EXISTING != 0 => {
+                let generation = monitor.generation;
+                self.ask_root(&req.namespace, generation, false);
+            }
+            Some(_) => {}
         }
         let Some(monitor) = self.monitors.get_mut(&req.namespace) else {
             return Ok(());
@@ -135,10 +141,20 @@ impl Module {
         self.next_id += 1;
         self.monitors
             .insert(name.to_owned(), Monitor::new(generation));
+        self.ask_root(name, generation, true);
+    }
+
+    /// Asks where the root of a namespace is, from where on events tell of it.
+    fn ask_root(&mut self, name: &str, generation: u64, subscribe: bool) {
+        if let Some(monitor) = self.monitors.get_mut(name) {
+            monitor.asked += 1;
+        }
         let (handle, name) = (self.handle.clone(), name.to_owned());
         self.work.push(Box::pin(async move {
             let answer = async {
-                handle.subscribe(&format!("kvs.namespace-{name}-")).await?;
+                if subscribe {
+                    handle.subscribe(&format!("kvs.namespace-{name}-")).await?;
+                }
                 let request = json!({"namespace": name, "flags": 0});
                 handle.rpc("kvs.getroot", Node::Any, &request).await
             };
@@ -170,6 +186,10 @@ impl Module {
             rootseq: i64,
             owner: i64,
         }
+        let created = self.monitors.get_mut(name).and_then(|monitor| {
+            monitor.asked -= 1;
+            monitor.created.take()
+        });
         match answer.and_then(|msg| msg.json::<Answer>()) {
             Ok(a) => {
                 let root = Root {
@@ -182,12 +202,14 @@ impl Module {
                     self.set_root(name, root, a.owner as u32, None);
                 }
             }
+            Err(_) if let Some((root, owner)) = created => self.set_root(name, root, owner, None),
             Err(e) => {
                 // Who waits for a key to be created also waits for its namespace.
                 let ids = self.watchers_of(name);
                 for id in ids {
                     let waits = self.watchers.get(&id).is_some_and(|w| {
-                        w.flags & WAITCREATE != 0 && !w.responded && e.errno == libc::ENOTSUP
+                        let may_come = w.flags & (WAITCREATE | WATCH_EXISTING) == WAITCREATE;
+                        may_come && !w.responded && e.errno == libc::ENOTSUP
                     });
                     if !waits {
                         self.fail(id, &e);
@@ -233,7 +255,10 @@ impl Module {
             if msg.topic().ends_with("-setroot") {
                 self.set_root(&e.namespace, root, owner, Some(&e.keys));
             } else if msg.topic().ends_with("-created") {
-                self.set_root(&e.namespace, root, owner, None);
+                match self.monitors.get_mut(&e.namespace) {
+                    Some(monitor) if monitor.asked > 0 => monitor.created = Some((root, owner)),
+                    _ => self.set_root(&e.namespace, root, owner, None),
+                }
             }
         }
     }

@@ -24,6 +24,10 @@ pub(super) struct Monitor {
     pub(super) generation: u64,
     /// The root and the namespace's owner; known once the namespace was seen.
     pub(super) current: Option<(Root, u32)>,
+    /// Questions for the root under way.
+    pub(super) asked: u32,
+    /// Meanwhile the namespace was created, with this root. The answer has what it was created for besides.
+    pub(super) created: Option<(Root, u32)>,
     watchers: BTreeSet<Id>,
     by_key: HashMap<String, BTreeSet<Id>>,
     /// Watchers that look at every commit.
@@ -35,6 +39,8 @@ impl Monitor {
         Monitor {
             generation,
             current: None,
+            asked: 0,
+            created: None,
             watchers: BTreeSet::new(),
             by_key: HashMap::new(),
             full: BTreeSet::new(),

@@ -68,6 +68,11 @@ impl Module {
         }
         let ns = match self.table.map.get_mut(&req.namespace) {
             Some(ns) => ns,
+            None if namespace::provider(&req.namespace).is_some() => {
+                let work = Work::Request(msg.clone());
+                self.stall_for_namespace(work, Pinned::new(), &req.namespace);
+                return Ok(());
+            }
             None => return Err(namespace::unknown(&req.namespace)),
         };
         ns.check_user(msg)?;

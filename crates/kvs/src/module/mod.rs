@@ -48,6 +48,8 @@ const STORE_LIMIT: usize = 64 << 20;
 enum Done {
     Loaded(Need, Result<Bytes, RpcError>),
     GotRoot(String, Result<RootInfo, RpcError>),
+    /// Rank 0: whoever makes this namespace has been asked.
+    Provided(String),
     /// Rank 0: the objects of the commit in flight in this namespace are stored, or not.
     Stored {
         namespace: String,
@@ -286,6 +288,7 @@ impl Module {
         match done {
             Done::Loaded(need, result) => self.handle_loaded(need, result),
             Done::GotRoot(name, result) => self.handle_got_root(name, result),
+            Done::Provided(name) => self.handle_provided(&name),
             Done::Stored {
                 namespace,
                 root,
@@ -313,13 +316,18 @@ impl Module {
         }
     }
 
-    /// The namespace, if this rank knows it and the sender may use it.
+    /// The namespace, if this rank knows it and the sender may use it. One that may come has to be waited for.
     fn namespace(&self, name: &str, msg: &Message) -> Result<Option<&Namespace>, RpcError> {
         match self.table.map.get(name) {
             Some(ns) => ns.check_user(msg).map(|()| Some(ns)),
-            None if self.handle.rank() == 0 => Err(namespace::unknown(name)),
-            None => Ok(None),
+            None if self.may_come(name) => Ok(None),
+            None => Err(namespace::unknown(name)),
         }
+    }
+
+    /// Whether somebody else can be asked for a namespace that is not known here.
+    fn may_come(&self, name: &str) -> bool {
+        self.handle.rank() != 0 || namespace::provider(name).is_some()
     }
 
     /// Publishes an event that only the instance owner sees. Events leave in the order of calls.

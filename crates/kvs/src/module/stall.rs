@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use client::{Node, RpcError};
 use content::BlobRef;
+use serde_json::json;
 
 use super::{Done, Module, RootInfo, lookup};
 use crate::namespace::{self, Namespace};
@@ -97,7 +98,7 @@ impl Module {
         }
     }
 
-    /// Parks `work` until this namespace is known here. Rank 0 knows all there are.
+    /// Parks `work` until this namespace is known here. Rank 0 knows all there are, and has those made that may come.
     pub(super) fn stall_for_namespace(&mut self, work: Work, pinned: Pinned, name: &str) {
         let id = self.next_stall;
         self.next_stall += 1;
@@ -116,12 +117,23 @@ impl Module {
             return;
         }
         let (handle, name) = (self.handle.clone(), name.to_owned());
+        if handle.rank() == 0 {
+            // Without a provider nobody asks for what rank 0 does not know.
+            let topic = namespace::provider(&name).unwrap_or_default();
+            let made = handle.rpc(topic, Node::Rank(0), &json!({ "namespace": name }));
+            self.work.push(Box::pin(async move {
+                // Whether it is there now is what counts.
+                let _ = made.await;
+                Done::Provided(name)
+            }));
+            return;
+        }
         // Root updates must be seen from the root we are told on, so subscribe first.
         self.work.push(Box::pin(async move {
             let result = async {
                 handle.subscribe(&format!("kvs.namespace-{name}-")).await?;
                 // Rank 0, not the parent: it is never behind a commit that was answered.
-                let request = serde_json::json!({ "namespace": name });
+                let request = json!({ "namespace": name });
                 let info = handle
                     .call::<RootInfo>("kvs.getroot", Node::Rank(0), &request)
                     .await;
@@ -158,14 +170,28 @@ impl Module {
                     self.arrived(id);
                 }
             }
-            Err(e) => {
-                for id in waiters {
-                    if let Some(stalled) = self.stalled.get_mut(&id) {
-                        stalled.error = Some(e.clone());
-                    }
-                    self.arrived(id);
-                }
+            Err(e) => self.never_arrives(waiters, &e),
+        }
+    }
+
+    /// Rank 0: whoever makes this namespace has done so, or not.
+    pub(super) fn handle_provided(&mut self, name: &str) {
+        let Getting { waiters, .. } = self.getroots.remove(name).unwrap_or_default();
+        if self.table.map.contains_key(name) {
+            for id in waiters {
+                self.arrived(id);
             }
+        } else {
+            self.never_arrives(waiters, &namespace::unknown(name));
+        }
+    }
+
+    fn never_arrives(&mut self, waiters: Vec<u64>, e: &RpcError) {
+        for id in waiters {
+            if let Some(stalled) = self.stalled.get_mut(&id) {
+                stalled.error = Some(e.clone());
+            }
+            self.arrived(id);
         }
     }
 
@@ -191,13 +217,13 @@ impl Module {
         }
     }
 
-    /// Handles a namespace that is not known here: an error on rank 0, else wait for it.
+    /// Handles a namespace that is not known here: waits for it if it may come.
     pub(super) fn need_namespace(&mut self, lookup: lookup::Lookup, pinned: Pinned, name: &str) {
-        if self.handle.rank() == 0 {
+        if self.may_come(name) {
+            self.stall_for_namespace(Work::Lookup(lookup), pinned, name);
+        } else {
             self.handle
                 .respond_error(&lookup.request, &namespace::unknown(name));
-        } else {
-            self.stall_for_namespace(Work::Lookup(lookup), pinned, name);
         }
     }
 }

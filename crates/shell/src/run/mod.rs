@@ -18,6 +18,7 @@ use crate::{
     environment::{for_task, gpus_per_task},
     gather::Gather,
     input::Input,
+    kvslog::Logs,
     learn::{self, Learned},
     log::{Level, Logger, complain, os_error},
     options::{InputOptions, Warning},
@@ -135,7 +136,8 @@ pub async fn run(id: JobId) -> i32 {
     let patience = Patience::from_env();
     let logger = Logger::default();
     let code = match learn::learn(id, Seat::Own(patience.clone())).await {
-        Ok(learned) => run_learned(id, learned, &logger).await,
+        // A log of a process of its own holds nothing back.
+        Ok(learned) => run_learned(id, learned, &logger).await.code,
         Err(e) => end_early(id, &logger, e).await,
     };
     let code = code.clamp(0, 255);
@@ -143,13 +145,25 @@ pub async fn run(id: JobId) -> i32 {
     code
 }
 
-/// Runs the part of a job one knows about, and returns the exit code.
-pub async fn run_learned(id: JobId, learned: Learned, logger: &Logger) -> i32 {
+/// How a shell has ended.
+pub struct End {
+    /// Its exit code.
+    pub code: i32,
+    /// What is left to store of the job's eventlogs.
+    pub unstored: Logs,
+}
+
+/// Runs the part of a job one knows about.
+pub async fn run_learned(id: JobId, learned: Learned, logger: &Logger) -> End {
     let prepared = startup::prepare(learned, logger).await;
     let (events, queue) = unbounded_channel();
     let mut running = match prepared.and_then(|shell| Running::new(shell, events)) {
         Ok(running) => running,
-        Err(e) => return end_early(id, logger, e).await,
+        Err(e) => {
+            let code = end_early(id, logger, e).await;
+            let unstored = Logs::new();
+            return End { code, unstored };
+        }
     };
     match running.serve(queue).await {
         Ok(()) => running.finish().await,
@@ -583,7 +597,7 @@ impl Running {
     }
 
     /// The ordered end: everything is stored before the shell exits.
-    async fn finish(mut self) -> i32 {
+    async fn finish(mut self) -> End {
         self.end_processes().await;
         self.stop_pmix();
         for (stream, limit) in &self.shell.output.limits {
@@ -605,12 +619,12 @@ impl Running {
         if !self.is_leader() && self.shell.plugins.handles("shell.exit") {
             self.tell_leader_of_completion().await;
         }
-        self.flush().await;
-        code
+        let unstored = self.close_log().await;
+        End { code, unstored }
     }
 
     /// The end by an error of the shell: tasks are killed and the job gets an exception.
-    async fn fail(mut self, e: Fatal) -> i32 {
+    async fn fail(mut self, e: Fatal) -> End {
         self.shell.logger.log(Level::Fatal, &e.message).await;
         self.kill_tasks(libc::SIGKILL);
         self.processes.stop(libc::SIGKILL);
@@ -621,20 +635,22 @@ impl Running {
                 complain(&format!("ERROR: failed to raise job exception: {raise}"));
             }
         }
-        self.flush().await;
-        e.code
+        let (code, unstored) = (e.code, self.close_log().await);
+        End { code, unstored }
     }
 
-    async fn flush(&self) {
+    /// Waits until all is stored that is not held back.
+    async fn close_log(&self) -> Logs {
         let Some(log) = &self.shell.log else {
             // What was sent before, such as the ends of processes, is with the broker when this is answered.
             let _ = self.shell.handle.getattr("rank").await;
-            return;
+            return Logs::new();
         };
-        if let Err(e) = log.flush().await {
+        log.close().await.unwrap_or_else(|e| {
             complain(&format!(
                 "ERROR: not all events of the job were stored: {e}"
             ));
-        }
+            Logs::new()
+        })
     }
 }
