@@ -5,7 +5,7 @@
 //!
 //! | method | payload | answer |
 //! |---|---|---|
-//! | `exec` | [`Of`] | stream: started, output, finished; EEXIST if the job has a shell there, ENOTSUP if it needs a process |
+//! | `exec` | [`Exec`] | stream: started, output, finished; EEXIST if the job has a shell there, ENOTSUP if it needs a process |
 //! | `attach` | [`Of`] | stream: attached, output, finished; ENOENT if the job has no shell there |
 //! | `kill` | [`Kill`] | nothing |
 //! | `retire` | nothing | empty: the process ends, having no shells; EBUSY if it has some |
@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::jobid::JobId;
 
@@ -40,6 +41,16 @@ pub fn stream_of(key: &str) -> String {
 /// The key that a stream is for.
 pub fn key_of(stream: &str) -> Option<&str> {
     stream.strip_prefix(KEY)
+}
+
+/// Request of `exec`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The job.
+    pub id: JobId,
+    /// What it was allocated (RFC 20).
+    #[serde(rename = "R")]
+    pub r: Value,
 }
 
 /// About the shell of one job.

@@ -10,7 +10,9 @@ use crate::{
 };
 use client::services::service::Add;
 use client::{Handle, Inbox, Node, OpenError};
-use formats::{JobId, Jobspec, ResourceSet, shared_shell, signed};
+use formats::{
+    JobId, Jobspec, ResourceSet, iodata::base64_decode, job_schema::JobKey, shared_shell, signed,
+};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -68,7 +70,6 @@ fn unanswered(what: &str) -> impl FnOnce(RpcError) -> Setback {
 /// The jobspec is taken from the signed request `J`, because the copy under `jobspec` is stored
 /// without the environment. Where `J` is not kept, that copy must do.
 async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), Setback> {
-    let what = "fetching the job's jobspec and R";
     let ask = |key: &str| {
         let request = json!({"id": id, "keys": [key, "R"], "flags": 0});
         handle.rpc("job-info.lookup", Node::Any, &request)
@@ -78,9 +79,9 @@ async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), S
         answer => answer,
     };
     let job: Value = answer
-        .map_err(unanswered(what))?
+        .map_err(unanswered(FETCHING))?
         .json()
-        .map_err(|e| fatal(what, e))?;
+        .map_err(|e| fatal(FETCHING, e))?;
     // Depending on the flags of the lookup, objects come as JSON text or as objects.
     let part = |key: &str| match job.get(key) {
         Some(Value::String(text)) => {
@@ -89,16 +90,51 @@ async fn look_up(handle: &Handle, id: JobId) -> Result<(Jobspec, ResourceSet), S
         Some(value @ Value::Object(_)) => Ok(value.clone()),
         _ => Err(Fatal::new(format!("the job has no {key}"))),
     };
-    let jobspec: Value = match job.get("J").and_then(Value::as_str) {
-        Some(j) => {
-            let signed = signed::unwrap(j).map_err(|e| fatal("job's J", e))?;
-            serde_json::from_slice(&signed.payload).map_err(|e| fatal("job's J", e))?
-        }
-        None => part("jobspec")?,
+    let jobspec = match job.get("J").and_then(Value::as_str) {
+        Some(j) => signed_jobspec(j)?,
+        None => Jobspec::from_value(part("jobspec")?).map_err(|e| fatal("job", e))?,
     };
-    let jobspec = Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))?;
-    let r = ResourceSet::try_from(part("R")?).map_err(|e| fatal("job", e))?;
-    Ok((jobspec, r))
+    Ok((jobspec, resources(part("R")?)?))
+}
+
+const FETCHING: &str = "fetching the job's jobspec and R";
+
+/// The jobspec alone, by the instance's owner, who needs nobody's leave.
+async fn look_up_as_owner(handle: &Handle, id: JobId) -> Result<Jobspec, Setback> {
+    let ask = |key: JobKey| {
+        let request = json!({"namespace": "primary", "key": id.key(key), "flags": 0});
+        handle.rpc("kvs.lookup", Node::Any, &request)
+    };
+    let (answer, is_signed) = match ask(JobKey::J).await {
+        Err(e) if e.errno == libc::ENOENT => (ask(JobKey::Jobspec).await, false),
+        answer => (answer, true),
+    };
+    let found: Value = answer
+        .map_err(unanswered(FETCHING))?
+        .json()
+        .map_err(|e| fatal(FETCHING, e))?;
+    let data = found.pointer("/val/data").and_then(Value::as_str);
+    let data = data.and_then(base64_decode);
+    let data = data.ok_or_else(|| Fatal::new(format!("{FETCHING}: malformed value")))?;
+    let text = String::from_utf8_lossy(&data);
+    match is_signed {
+        true => Ok(signed_jobspec(&text)?),
+        false => {
+            let jobspec = serde_json::from_str(&text).map_err(|e| fatal("job's jobspec", e))?;
+            Ok(Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))?)
+        }
+    }
+}
+
+/// The jobspec in a signed request.
+fn signed_jobspec(j: &str) -> Result<Jobspec, Fatal> {
+    let signed = signed::unwrap(j).map_err(|e| fatal("job's J", e))?;
+    let jobspec = serde_json::from_slice(&signed.payload).map_err(|e| fatal("job's J", e))?;
+    Jobspec::from_value(jobspec).map_err(|e| fatal("job", e))
+}
+
+fn resources(r: Value) -> Result<ResourceSet, Fatal> {
+    ResourceSet::try_from(r).map_err(|e| fatal("job", e))
 }
 
 /// What the broker says about itself.
@@ -118,10 +154,22 @@ async fn ask_broker(handle: &Handle) -> Result<Broker, Setback> {
     })
 }
 
-/// What the broker says about the job, whose service it has from now on.
-async fn ask(handle: &Handle, id: JobId, service: &str) -> Result<Answers, Setback> {
+/// What the broker says about the job, whose service it has from now on. `r` is what the job was allocated, if the shell knows
+/// that already.
+async fn ask(
+    handle: &Handle,
+    id: JobId,
+    service: &str,
+    r: Option<&ResourceSet>,
+) -> Result<Answers, Setback> {
+    let job = async {
+        match r {
+            None => look_up(handle, id).await,
+            Some(r) => Ok((look_up_as_owner(handle, id).await?, r.clone())),
+        }
+    };
     let (job, initrc, plugins, added) = futures::join!(
-        look_up(handle, id),
+        job,
         handle.getattr("conf.shell_initrc"),
         handle.getattr("conf.shell_pluginpath"),
         handle.ask(Node::Any, &Add { service }),
@@ -217,7 +265,7 @@ pub async fn learn(id: JobId, seat: Seat) -> Result<Learned, Fatal> {
             let (handle, answers, broker) = again(&patience, async || {
                 let handle = open(&patience).await?;
                 let (answers, broker, subscribed) = futures::join!(
-                    ask(&handle, id, &service),
+                    ask(&handle, id, &service, None),
                     ask_broker(&handle),
                     subscribe(&handle, &events),
                 );
@@ -240,11 +288,14 @@ pub async fn learn(id: JobId, seat: Seat) -> Result<Learned, Fatal> {
         }
         Seat::Shared {
             common,
+            r,
             mail,
             signals,
         } => {
+            let r = resources(r)?;
             let (handle, patience) = (common.handle.clone(), common.patience.clone());
-            let answers = again(&patience, async || ask(&handle, id, &service).await).await?;
+            let ask = async || ask(&handle, id, &service, Some(&r)).await;
+            let answers = again(&patience, ask).await?;
             Learned {
                 id,
                 mail: Mail::Sorted(mail, handle.clone()),

@@ -7,6 +7,7 @@
 use crate::{Fatal, affinity::Machine, patience::Patience};
 use client::{Handle, Inbox};
 use formats::Idset;
+use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
@@ -117,6 +118,8 @@ pub enum Seat {
     Own(Patience),
     Shared {
         common: Rc<Common>,
+        /// What the job was allocated.
+        r: Value,
         mail: UnboundedReceiver<Message>,
         signals: UnboundedReceiver<i32>,
     },

@@ -19,7 +19,7 @@ use crate::{
 use client::{Node, Status};
 use formats::{
     IoData, JobId,
-    shared_shell::{Kill, NAME, Of, READY, stream_of},
+    shared_shell::{Exec, Kill, NAME, Of, READY, stream_of},
     subprocess::{Command, ExecResponse},
 };
 use serde_json::json;
@@ -202,16 +202,18 @@ impl Hall {
                 Some(run::run_learned(id, learned, &logger).await)
             }
             Ok(_) => None,
-            Err(e) => Some(End {
-                code: run::end_early(id, &logger, e).await,
-                unstored: Logs::new(),
-            }),
+            Err(e) => Some(End::early(run::end_early(id, &logger, e).await)),
         };
         // A shell with a connection of its own leaves this to the connection.
         let request = json!({ "service": learn::service(id) });
         let handle = &self.common.handle;
         handle.notify("service.remove", Node::Any, &request);
-        let Some(End { code, unstored }) = end else {
+        let Some(End {
+            code,
+            unstored,
+            rest,
+        }) = end
+        else {
             return self.refuse(id);
         };
         let status = code.clamp(0, 255) << 8;
@@ -228,6 +230,8 @@ impl Hall {
         if let Some(client) = client {
             self.conclude(&client, &ended);
         }
+        // Nobody waits for this.
+        drop(rest);
     }
 
     fn refuse(&self, id: JobId) {
@@ -345,7 +349,14 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
         .require_user(uid)
         .and_then(|()| match message.method() {
             "exec" => {
-                let Of { id } = message.json()?;
+                let Exec { id, r } = message.json()?;
+                if hall.is_ending.get() {
+                    // How this shell ended would not be kept.
+                    return Err(RpcError::new(
+                        libc::ENOTSUP,
+                        "the shared shells are leaving",
+                    ));
+                }
                 if hall.shells.borrow().contains_key(&id) {
                     return Err(RpcError::errno(libc::EEXIST));
                 }
@@ -358,6 +369,7 @@ fn own_request(hall: &Rc<Hall>, running: &mut JoinSet<()>, message: &Message) {
                 hall.shells.borrow_mut().insert(id, entry);
                 let seat = Seat::Shared {
                     common: hall.common.clone(),
+                    r,
                     mail: mails,
                     signals: sent,
                 };

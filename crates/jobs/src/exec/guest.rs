@@ -76,18 +76,10 @@ impl Guest {
         self.unmade.is_none()
     }
 
-    /// Make it, as [`Guest::create`] does, but not before somebody asks for it. For a `fresh` job it was not made before.
-    pub(super) async fn defer(&mut self, fresh: bool) -> Result<Vec<(u32, i32)>, RpcError> {
-        if !fresh {
-            let key = self.id.key(JobKey::Guest);
-            match kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await {
-                Err(e) if e.errno == libc::ENOENT => {}
-                _ => return self.create().await,
-            }
-        }
+    /// Do not make it, for the first life of the job, before somebody asks for it.
+    pub(super) fn defer(&mut self) {
         self.unmade = Some(String::new());
         self.promise.set(true);
-        Ok(Vec::new())
     }
 
     /// Somebody asks for it: it is there, with what there is to say, when this is done.

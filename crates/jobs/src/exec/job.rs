@@ -35,7 +35,7 @@ pub(crate) struct Start {
     pub(super) userid: u32,
     pub(super) jobspec: Value,
     #[serde(rename = "R")]
-    r: Value,
+    r: Arc<Value>,
     /// Its shells were started in an earlier life of this service.
     #[serde(default)]
     pub(super) reattach: bool,
@@ -104,7 +104,7 @@ pub(super) async fn run(site: Site, request: Message, start: Start, mut orders: 
         report.released();
         return false;
     }
-    let set = match ResourceSet::try_from(start.r.clone()) {
+    let set = match ResourceSet::try_from((*start.r).clone()) {
         Ok(set) => set,
         Err(e) => {
             report.exception("exec", &e.to_string());
@@ -114,18 +114,21 @@ pub(super) async fn run(site: Site, request: Message, start: Start, mut orders: 
     };
     let ranks: Vec<u32> = set.ranks().iter().collect();
     let shared = match ranks[..] {
-        [rank] if !start.reattach && site.config.job_shell.is_none() => {
-            can_share(&start.jobspec).then(|| site.sharing.place(site.config.shared_shells, rank))
+        // One that was asked for before may have a shell somewhere.
+        [rank] if start.fresh && site.config.job_shell.is_none() && can_share(&start.jobspec) => {
+            site.sharing.place(site.config.shared_shells, rank)
         }
         _ => None,
     };
-    let shared = shared.flatten();
     let promise = orders.promise();
     let mut guest = Guest::new(site.handle.clone(), start.id, start.userid, promise);
     let prepared = match (start.reattach, &shared) {
         (true, _) => guest.take_up().await,
         (false, None) => guest.create().await,
-        (false, Some(_)) => guest.defer(start.fresh).await,
+        (false, Some(_)) => {
+            guest.defer();
+            Ok(Vec::new())
+        }
     };
     let exited = match prepared {
         Ok(exited) => exited,
@@ -294,10 +297,12 @@ impl Job {
                 events: tx.clone(),
                 sharing: self.site.sharing.clone(),
                 shared: shared.clone(),
+                r: start.r.clone(),
             };
-            match start.reattach {
-                true => watches.spawn(watch.find()),
-                false => watches.spawn(watch.start(&command)),
+            match (start.reattach, start.fresh) {
+                (true, _) => watches.spawn(watch.find()),
+                (false, true) => watches.spawn(watch.start(&command)),
+                (false, false) => watches.spawn(watch.find_or_start(&command)),
             };
         }
         let mut found = start.reattach;

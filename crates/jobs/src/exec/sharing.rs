@@ -284,7 +284,8 @@ impl Sharing {
         loop {
             let answer = understand(stream.next().await, None);
             let mut serves = || {
-                if coming.take().is_some() {
+                // Those who wait look as soon as this is dropped.
+                if let Some(_come) = coming.take() {
                     let (tell, ending) = watch::channel(None);
                     served = Some(tell);
                     let process = Process::Serves(Ending(ending));
@@ -309,7 +310,12 @@ impl Sharing {
                 }
                 Ok(_) => {}
                 Err(e) if e.errno == libc::EEXIST => stream = attach(),
-                Err(e) if served.is_some() && search.goes_on_after(&e).await => stream = attach(),
+                Err(e)
+                    if (served.is_some() || e.errno == libc::EBUSY)
+                        && search.goes_on_after(&e).await =>
+                {
+                    stream = attach()
+                }
                 // It is gone, and its shells with it.
                 Err(_) => return Some((served?, libc::SIGKILL)),
             }

@@ -8,6 +8,8 @@ use client::{Handle, Node, RpcStream};
 use formats::jobid::JobId;
 use formats::shared_shell::{self, Of};
 use formats::subprocess::{AttachRequest, ExecRequest, ExecResponse, Target};
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 use wire::RpcError;
 
@@ -18,7 +20,7 @@ use crate::rexec;
 /// Between two attempts to find a shell again: as long as the first, then longer and longer up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// By then a process that has ended is known to have.
+/// By then a process or client that has ended is known to have.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// What is said of a broker, or its rexec, that is not there, or not there yet.
@@ -50,11 +52,14 @@ impl Search {
 
     /// Whether to try again after this error; after a pause, if so.
     pub(super) async fn goes_on_after(&mut self, e: &RpcError) -> bool {
-        if !AWAY.contains(&e.errno) || self.patience.is_zero() {
-            return false;
-        }
+        let limit = match e.errno {
+            // Whoever had it, such as this service in its life before, is not known to have gone yet.
+            libc::EBUSY => SETTLED,
+            away if AWAY.contains(&away) => self.patience,
+            _ => return false,
+        };
         let (since, pause) = self.away.unwrap_or((Instant::now(), PAUSES[0]));
-        if since.elapsed() > self.patience {
+        if limit.is_zero() || since.elapsed() > limit {
             return false;
         }
         tokio::time::sleep(pause).await;
@@ -100,31 +105,41 @@ pub(super) struct Watch {
     pub(super) sharing: Arc<Sharing>,
     /// The shell is, or will be, in the process of the shared shells, which may end in this way.
     pub(super) shared: Option<Ending>,
+    /// What the job was allocated.
+    pub(super) r: Arc<Value>,
 }
 
 impl Watch {
     /// Start a shell; the request is sent before the future is polled.
     pub(super) fn start(self, request: &Arc<ExecRequest>) -> impl Future<Output = ()> + use<> {
         let stream = self.exec(request);
-        self.follow(stream, Some(request.clone()))
+        self.follow(stream, Some(request.clone()), None)
     }
 
     /// Find one that was started in an earlier life of this service.
     pub(super) fn find(self) -> impl Future<Output = ()> + use<> {
         let stream = self.attach();
-        self.follow(stream, None)
+        self.follow(stream, None, None)
+    }
+
+    /// Find one that may have been started in an earlier life of this service, or else start it.
+    pub(super) fn find_or_start(
+        self,
+        request: &Arc<ExecRequest>,
+    ) -> impl Future<Output = ()> + use<> {
+        let stream = self.attach();
+        self.follow(stream, None, Some(request.clone()))
     }
 
     /// Ask the process of the shared shells.
-    fn ask_shared(&self, method: &str) -> RpcStream {
+    fn ask_shared(&self, method: &str, request: &impl Serialize) -> RpcStream {
         let topic = format!("{}.{method}", shared_shell::NAME);
-        let request = Of { id: self.id };
-        self.handle.stream(&topic, Node::Rank(self.rank), &request)
+        self.handle.stream(&topic, Node::Rank(self.rank), request)
     }
 
     fn exec(&self, request: &ExecRequest) -> RpcStream {
         match self.shared {
-            Some(_) => self.ask_shared("exec"),
+            Some(_) => self.ask_shared("exec", &json!({ "id": self.id, "R": &*self.r })),
             None => {
                 let node = Node::Rank(self.rank);
                 self.handle.stream("rexec.exec", node, request)
@@ -134,7 +149,7 @@ impl Watch {
 
     fn attach(&self) -> RpcStream {
         if self.shared.is_some() {
-            return self.ask_shared("attach");
+            return self.ask_shared("attach", &Of { id: self.id });
         }
         let request = AttachRequest {
             target: Target::label(label(self.id)),
@@ -165,14 +180,20 @@ impl Watch {
         }
     }
 
-    /// Report what becomes of the shell. `request` starts it, as long as it is not known to run.
-    async fn follow(mut self, mut stream: RpcStream, mut request: Option<Arc<ExecRequest>>) {
+    /// Report what becomes of the shell. `request` starts it, as long as it is not known to run; `otherwise` does where it is
+    /// not found.
+    async fn follow(
+        mut self,
+        mut stream: RpcStream,
+        mut request: Option<Arc<ExecRequest>>,
+        mut otherwise: Option<Arc<ExecRequest>>,
+    ) {
         let mut status = None;
         let mut search = Search::new(self.patience);
         loop {
             match self.next(&mut stream, status).await {
                 Ok(ExecResponse::Started { pid } | ExecResponse::Attached { pid, .. }) => {
-                    request = None;
+                    (request, otherwise) = (None, None);
                     search.over();
                     let keeper = match self.shared {
                         Some(_) => Keeper::Shared,
@@ -216,10 +237,26 @@ impl Watch {
                 // One that was found in no process of its own may be among the shared ones.
                 Err(e) if e.errno == libc::ENOENT && request.is_none() && self.shared.is_none() => {
                     self.shared = self.sharing.find(self.rank).await;
-                    if self.shared.is_none() {
-                        return self.send(ShellEvent::Failed(e));
+                    match (&self.shared, otherwise.take()) {
+                        (Some(_), unless_found) => {
+                            otherwise = unless_found;
+                            stream = self.attach();
+                        }
+                        (None, Some(start)) => {
+                            stream = self.exec(&start);
+                            request = Some(start);
+                        }
+                        (None, None) => return self.send(ShellEvent::Failed(e)),
                     }
-                    stream = self.attach();
+                }
+                // It was in neither.
+                Err(e) if e.errno == libc::ENOENT && otherwise.is_some() => {
+                    self.shared = None;
+                    request = otherwise.take();
+                    // Checked above.
+                    if let Some(start) = &request {
+                        stream = self.exec(start);
+                    }
                 }
                 Err(e) => {
                     if AWAY.contains(&e.errno)

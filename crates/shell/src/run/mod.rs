@@ -42,7 +42,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap, os::unix::process::ExitStatusExt, sync::atomic::Ordering, time::Duration,
+    any::Any, collections::HashMap, os::unix::process::ExitStatusExt, sync::atomic::Ordering,
+    time::Duration,
 };
 use subprocess::server::Server;
 use tokio::{
@@ -151,6 +152,19 @@ pub struct End {
     pub code: i32,
     /// What is left to store of the job's eventlogs.
     pub unstored: Logs,
+    /// What the job needed on this node. It is cleared away when this is dropped.
+    pub rest: Option<Box<dyn Any>>,
+}
+
+impl End {
+    /// Of a shell that had made nothing yet.
+    pub fn early(code: i32) -> End {
+        End {
+            code,
+            unstored: Logs::new(),
+            rest: None,
+        }
+    }
 }
 
 /// Runs the part of a job one knows about.
@@ -159,11 +173,7 @@ pub async fn run_learned(id: JobId, learned: Learned, logger: &Logger) -> End {
     let (events, queue) = unbounded_channel();
     let mut running = match prepared.and_then(|shell| Running::new(shell, events)) {
         Ok(running) => running,
-        Err(e) => {
-            let code = end_early(id, logger, e).await;
-            let unstored = Logs::new();
-            return End { code, unstored };
-        }
+        Err(e) => return End::early(end_early(id, logger, e).await),
     };
     match running.serve(queue).await {
         Ok(()) => running.finish().await,
@@ -619,8 +629,7 @@ impl Running {
         if !self.is_leader() && self.shell.plugins.handles("shell.exit") {
             self.tell_leader_of_completion().await;
         }
-        let unstored = self.close_log().await;
-        End { code, unstored }
+        self.ended(code).await
     }
 
     /// The end by an error of the shell: tasks are killed and the job gets an exception.
@@ -635,8 +644,15 @@ impl Running {
                 complain(&format!("ERROR: failed to raise job exception: {raise}"));
             }
         }
-        let (code, unstored) = (e.code, self.close_log().await);
-        End { code, unstored }
+        self.ended(e.code).await
+    }
+
+    async fn ended(self, code: i32) -> End {
+        End {
+            code,
+            unstored: self.close_log().await,
+            rest: Some(Box::new(self)),
+        }
     }
 
     /// Waits until all is stored that is not held back.
