@@ -14,8 +14,9 @@ cd "$(dirname "$0")/.."
 PACKAGES="build-essential pkg-config libzmq3-dev libhwloc-dev mpich libmpich-dev python3"
 # What only some checks need; they say so where it is missing.
 #   nix-bin, shellcheck, systemd  read the files of their kind
+#   openmpi-bin, libopenmpi-dev, libpmix-dev  programs of Open MPI and PMIx, beside those of MPICH
 #   the rest         starts virtual machines: vm-tests/README.md
-WANTED="nix-bin shellcheck systemd qemu-system-x86 qemu-utils mmdebstrap vde2 busybox-static e2fsprogs"
+WANTED="nix-bin shellcheck systemd openmpi-bin libopenmpi-dev libpmix-dev qemu-system-x86 qemu-utils mmdebstrap vde2 busybox-static e2fsprogs"
 
 installed() {
     dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed

@@ -126,19 +126,19 @@ fn compile(site: &Site, name: &str) -> String {
     let program = site.path().join(name);
     let source = repository("examples").join(format!("{name}.c"));
     let args = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"];
-    let status = Command::new("mpicc")
+    let status = Command::new("mpicc.mpich")
         .args(args)
         .arg(&program)
         .arg(source)
         .status();
-    assert!(status.expect("mpicc is installed").success());
+    assert!(status.expect("mpicc.mpich is installed").success());
     program.to_string_lossy().into_owned()
 }
 
 #[test]
 fn mpi_programs_span_brokers() {
-    if !installed("mpicc") {
-        return skipped("mpicc is not installed (Debian: mpich, libmpich-dev)");
+    if !installed("mpicc.mpich") {
+        return skipped("mpicc.mpich is not installed (Debian: mpich, libmpich-dev)");
     }
     let site = Site::new();
     let ring = compile(&site, "ring");

@@ -208,14 +208,14 @@ int main (int argc, char **argv)
 
 #[test]
 fn mpich_under_our_server() {
-    if !available("mpicc") {
+    if !available("mpicc.mpich") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let (source, program) = (dir.path().join("hello.c"), dir.path().join("hello"));
     std::fs::write(&source, MPI_PROGRAM).unwrap();
     assert!(
-        Command::new("mpicc")
+        Command::new("mpicc.mpich")
             .arg(&source)
             .arg("-o")
             .arg(&program)
