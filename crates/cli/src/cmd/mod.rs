@@ -57,6 +57,7 @@ mod start;
 mod startlog;
 mod submit;
 mod terminus;
+mod top;
 mod update;
 mod uptime;
 mod uri;
@@ -137,6 +138,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("startlog", "list when the instance was started and ended", startlog::run),
     command("submit", "submit a job", submit::run),
     command("terminus", "run programs in terminals that can be left and entered again", terminus::run),
+    command("top", "watch an instance and its jobs on a terminal", top::run),
     command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),
     command("uri", "find the URI of an instance", uri::run),
