@@ -8,6 +8,7 @@ mod batch;
 mod broker;
 mod bulksubmit;
 pub(crate) mod cancel;
+mod cgroup;
 pub(crate) mod config;
 mod content;
 mod cron;
@@ -18,6 +19,7 @@ mod env;
 mod event;
 pub(crate) mod exec;
 mod filemap;
+mod fortune;
 mod fsck;
 mod gc;
 mod help;
@@ -52,6 +54,7 @@ mod rset;
 mod run;
 mod shutdown;
 mod similar;
+mod slurm_expiration_sync;
 mod sproc;
 mod start;
 mod startlog;
@@ -90,6 +93,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("cancel", "cancel jobs", cancel::run),
+    command("cgroup", "print the control group of this process", cgroup::run),
     command("config", "look at and change the configuration", config::run),
     command("content", "load and store blobs", content::run),
     command("cron", "schedule commands", cron::run),
@@ -99,6 +103,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("filemap", "the former name of archive", filemap::run),
+    command("fortune", "print a saying", fortune::run),
     command("fsck", "check the store of the key-value store, and repair it", fsck::run),
     command("gc", "remove what the key-value store does not refer to any more", gc::run),
     command("getattr", "print a broker attribute", attr::get),
@@ -133,6 +138,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("shutdown", "end the instance", shutdown::run),
+    command("slurm-expiration-sync", "end when the Slurm job ends that the instance is in", slurm_expiration_sync::run),
     command("sproc", "list, signal and wait for processes of brokers", sproc::run),
     command("start", "start a Flux instance", start::run),
     command("startlog", "list when the instance was started and ended", startlog::run),
