@@ -29,6 +29,7 @@ pub(crate) mod ion_r;
 pub(crate) mod ion_resource;
 mod job;
 mod job_exec_override;
+mod job_pipeline;
 pub(crate) mod jobs;
 mod jobtap;
 mod kvs;
@@ -113,6 +114,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("ion-resource", "ask the graph scheduler", ion_resource::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("job-exec-override", "begin and end jobs that only pretend to run", job_exec_override::run),
+    command("job-frobnicator", "complete jobspecs on standard input, as job-ingest does", job_pipeline::frobnicator),
+    command("job-validator", "check jobspecs on standard input, as job-ingest does", job_pipeline::validator),
     command("jobs", "list jobs", jobs::run),
     command("jobtap", "load, remove and look at plugins of the job manager", jobtap::run),
     command("kvs", "read and write the key-value store", kvs::run),
