@@ -115,6 +115,22 @@ fn attached(command: &clap::Command, words: &[String]) -> Vec<String> {
     words.iter().map(rewrite).collect()
 }
 
+/// How the command is called, on one line.
+fn usage(err: &clap::Error) -> Option<String> {
+    let Some(ContextValue::StyledStr(usage)) = err.get(ContextKind::Usage) else {
+        return None;
+    };
+    let usage = usage.to_string();
+    let words: Vec<&str> = usage.split_whitespace().collect();
+    let usage = words.join(" ");
+    // As users type it.
+    Some(
+        usage
+            .trim_start_matches("Usage: ")
+            .replacen("flux-", "flux ", 1),
+    )
+}
+
 /// A parser's complaint as one line.
 fn one_line(err: &clap::Error) -> String {
     let text = |kind| match err.get(kind) {
@@ -132,7 +148,10 @@ fn one_line(err: &clap::Error) -> String {
             let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("unknown command '{word}'")
         }
-        ErrorKind::MissingRequiredArgument => format!("missing {arg}"),
+        ErrorKind::MissingRequiredArgument => match usage(err) {
+            Some(usage) => format!("missing {arg}; usage: {usage}"),
+            None => format!("missing {arg}"),
+        },
         ErrorKind::ValueValidation => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
             let why = std::error::Error::source(err).map_or_else(String::new, |e| format!(": {e}"));
@@ -205,7 +224,7 @@ mod tests {
         unrecognized option '--bogus'
         -n <COUNT>: invalid value 'x': invalid digit found in string
         a value is required for '-n <COUNT>' but none was supplied
-        missing <WORD>
+        missing <WORD>; usage: flux sample <WORD>
         unrecognized argument 'b'
         "
         );

@@ -243,3 +243,34 @@ fn a_queue_of_hosts_that_are_not_there_is_refused() {
     let why = ["queues.front.hosts: there is no host 'no-such-host' among the resources"];
     out.expect_error(&why);
 }
+
+#[test]
+fn stages_are_filters_too() {
+    let site = Site::new();
+    let validator = program(&site, "validator", VALIDATOR);
+    let config = "policy.jobspec.defaults.system.duration = '1m'";
+    let script = r#"
+        flux submit --dry-run true >job
+        flux submit --dry-run forbidden >forbidden
+        flux submit --dry-run -n1000 true >large
+        flux job-frobnicator --jobspec-only <job | grep -o '"duration":60'
+        cat job large forbidden | flux job-validator --jobspec-only --plugins=jobspec,feasibility,$VALIDATOR >told || echo code $? >code
+        cut -d' ' -f1 told; cat code
+        flux job-validator --jobspec-only --plugins=require-instance <job | cut -c 1-12 || true
+        flux job-validator --plugins=none <job 2>&1 | grep -c 'neither built in'
+        echo '{}' | flux job-frobnicator | cut -c 1-12
+    "#;
+    let script = script.replace("$VALIDATOR", &validator.display().to_string());
+    let outcome = configured(&site, 1, config, &script);
+    let want = [
+        "\"duration\":60",
+        "{\"errnum\":0}",
+        "{\"errnum\":22,\"errstr\":\"unsatisfiable",
+        "{\"errnum\":22,\"errstr\":\"that",
+        "code 1",
+        "{\"errnum\":22",
+        "1",
+        "{\"errnum\":22",
+    ];
+    assert_eq!(outcome.lines(), want, "{outcome}");
+}

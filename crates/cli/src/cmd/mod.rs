@@ -8,6 +8,7 @@ mod batch;
 mod broker;
 mod bulksubmit;
 pub(crate) mod cancel;
+mod cgroup;
 pub(crate) mod config;
 mod content;
 mod cron;
@@ -18,6 +19,7 @@ mod env;
 mod event;
 pub(crate) mod exec;
 mod filemap;
+mod fortune;
 mod fsck;
 mod gc;
 mod help;
@@ -27,6 +29,7 @@ pub(crate) mod ion_r;
 pub(crate) mod ion_resource;
 mod job;
 mod job_exec_override;
+mod job_pipeline;
 pub(crate) mod jobs;
 mod jobtap;
 mod kvs;
@@ -52,11 +55,13 @@ mod rset;
 mod run;
 mod shutdown;
 mod similar;
+mod slurm_expiration_sync;
 mod sproc;
 mod start;
 mod startlog;
 mod submit;
 mod terminus;
+mod top;
 mod update;
 mod uptime;
 mod uri;
@@ -89,6 +94,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("broker", "run a message broker", broker::run),
     command("bulksubmit", "submit a job for each input", bulksubmit::run),
     command("cancel", "cancel jobs", cancel::run),
+    command("cgroup", "print the control group of this process", cgroup::run),
     command("config", "look at and change the configuration", config::run),
     command("content", "load and store blobs", content::run),
     command("cron", "schedule commands", cron::run),
@@ -98,6 +104,7 @@ pub(crate) const TABLE: &[Command] = &[
     command("event", "publish and watch events", event::run),
     command("exec", "run a command on brokers", exec::run),
     command("filemap", "the former name of archive", filemap::run),
+    command("fortune", "print a saying", fortune::run),
     command("fsck", "check the store of the key-value store, and repair it", fsck::run),
     command("gc", "remove what the key-value store does not refer to any more", gc::run),
     command("getattr", "print a broker attribute", attr::get),
@@ -107,6 +114,8 @@ pub(crate) const TABLE: &[Command] = &[
     command("ion-resource", "ask the graph scheduler", ion_resource::run),
     command("job", "look at, wait for and act on jobs", job::run),
     command("job-exec-override", "begin and end jobs that only pretend to run", job_exec_override::run),
+    command("job-frobnicator", "complete jobspecs on standard input, as job-ingest does", job_pipeline::frobnicator),
+    command("job-validator", "check jobspecs on standard input, as job-ingest does", job_pipeline::validator),
     command("jobs", "list jobs", jobs::run),
     command("jobtap", "load, remove and look at plugins of the job manager", jobtap::run),
     command("kvs", "read and write the key-value store", kvs::run),
@@ -132,11 +141,13 @@ pub(crate) const TABLE: &[Command] = &[
     command("run", "run a job and show its output", run::run),
     command("setattr", "set a broker attribute", attr::set),
     command("shutdown", "end the instance", shutdown::run),
+    command("slurm-expiration-sync", "end when the Slurm job ends that the instance is in", slurm_expiration_sync::run),
     command("sproc", "list, signal and wait for processes of brokers", sproc::run),
     command("start", "start a Flux instance", start::run),
     command("startlog", "list when the instance was started and ended", startlog::run),
     command("submit", "submit a job", submit::run),
     command("terminus", "run programs in terminals that can be left and entered again", terminus::run),
+    command("top", "watch an instance and its jobs on a terminal", top::run),
     command("update", "change attributes of an active job", update::run),
     command("uptime", "show how long the instance has been running", uptime::run),
     command("uri", "find the URI of an instance", uri::run),

@@ -108,7 +108,7 @@ fn mistakes_are_one_line_with_upstreams_exit_codes() {
     resource list -s x: 1
     flux-cancel: ƒ1: unknown job id
     cancel f1: 1
-    flux-job: missing <ID>...
+    flux-job: missing <ID>...; usage: flux job status <ID>...
     job status: 1
     "#);
 }

@@ -105,7 +105,7 @@ fn mistakes_are_one_line() {
         @r"
     1 flux: 'no-such' is not a flux command; see 'flux --help'
     1 flux: unknown option '--bogus' (see flux --help)
-    1 flux-getattr: missing <NAME>
+    1 flux-getattr: missing <NAME>; usage: flux getattr <NAME>
     1 flux-getattr: flux_open: no Flux instance: FLUX_URI is not set (start one with `flux start`)
     2 flux-submit: unrecognized option '--bogus'
     1 flux-submit: job command and arguments are missing

@@ -7,10 +7,8 @@
 
 mod batch;
 mod config;
-mod instance_only;
 mod pipeline;
 mod plugins;
-mod policy;
 mod sign;
 mod worker;
 

@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::{Handle, Node};
 use formats::Urgency;
-use formats::jobspec::Jobspec;
+use formats::admission::{Minimum, check_jobspec, policy};
 use formats::queues::Queues;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use wire::{Message, RpcError};
 
+use super::FLAG_NOVALIDATE;
 use super::config::{Settings, Stage};
-use super::instance_only::Minimum;
 use super::plugins::{Kind, Part};
 use super::worker::Worker;
-use super::{FLAG_NOVALIDATE, policy};
 use crate::access;
 
 const FROBNICATOR: Kind = Kind {
@@ -290,22 +289,6 @@ impl Tally {
             "pids": pids,
         })
     }
-}
-
-/// The validator `jobspec`: RFC 14, and RFC 25 unless any version will do.
-fn check_jobspec(jobspec: &Value, any_version: bool) -> Result<(), String> {
-    let jobspec = Jobspec::from_value(jobspec.clone()).map_err(|e| e.to_string())?;
-    if any_version {
-        return Ok(());
-    }
-    if jobspec.version != 1 {
-        return Err(format!(
-            "jobspec: version must be 1, found {}",
-            jobspec.version
-        ));
-    }
-    jobspec.resource_counts().map_err(|e| e.to_string())?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -288,13 +288,7 @@ impl Module {
                 Ok(())
             }
             "config-reload" => self.reload(&msg).map(|()| self.handle.respond_ok(&msg)),
-            "job-stats" => {
-                self.handle.respond(&msg, &self.table.stats());
-                if msg.is_streaming() {
-                    self.stats_watchers.push(msg.clone());
-                }
-                Ok(())
-            }
+            "job-stats" => self.handle_stats(&msg),
             "job-stats-cancel" => self.handle_stats_cancel(&msg),
             "job-state-pause" => msg.require_owner().map(|()| {
                 self.paused.get_or_insert_default();
@@ -338,6 +332,13 @@ impl Module {
         self.queues =
             Queues::from_config(&config).map_err(|e| RpcError::new(libc::EINVAL, e.to_string()))?;
         self.private = config["access"]["private-mode"].as_bool().unwrap_or(false);
+        let watchers = std::mem::take(&mut self.stats_watchers);
+        for watcher in watchers {
+            match self.require_stats(&watcher) {
+                Ok(()) => self.stats_watchers.push(watcher),
+                Err(e) => self.handle.respond_error(&watcher, &e),
+            }
+        }
         Ok(())
     }
 
@@ -479,6 +480,25 @@ impl Module {
             attrs: &waiter.attrs,
         };
         self.handle.respond(&waiter.request, &Answer { job });
+    }
+
+    /// Where jobs are private, what tells of all jobs is for the owner and administrators alone.
+    fn require_stats(&self, msg: &Message) -> Result<(), RpcError> {
+        match self.private {
+            true => msg
+                .require_role(wire::ROLE_ADMIN)
+                .map_err(|_| RpcError::new(libc::EPERM, "not permitted: jobs are private here")),
+            false => Ok(()),
+        }
+    }
+
+    fn handle_stats(&mut self, msg: &Message) -> Result<(), RpcError> {
+        self.require_stats(msg)?;
+        self.handle.respond(msg, &self.table.stats());
+        if msg.is_streaming() {
+            self.stats_watchers.push(msg.clone());
+        }
+        Ok(())
     }
 
     fn handle_stats_cancel(&mut self, msg: &Message) -> Result<(), RpcError> {

@@ -65,14 +65,14 @@ struct Disconnect {
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum When {
+pub(crate) enum When {
     Always,
     Never,
     Auto,
 }
 
 impl When {
-    fn is_on(self) -> bool {
+    pub(crate) fn is_on(self) -> bool {
         use std::io::IsTerminal as _;
         match self {
             Self::Always => true,

@@ -117,7 +117,11 @@ fn requires(table: &Value) -> Vec<String> {
 }
 
 /// The ranks of queues.
-fn queue_ranks(set: &ResourceSet, config: &Value, queues: &[String]) -> Result<Idset, Failure> {
+pub(crate) fn queue_ranks(
+    set: &ResourceSet,
+    config: &Value,
+    queues: &[String],
+) -> Result<Idset, Failure> {
     queues.iter().try_fold(Idset::new(), |ranks, name| {
         let requires = requires(queue_table(config, name)?);
         Ok(ranks.union(&with_properties(set, &requires).ranks()))

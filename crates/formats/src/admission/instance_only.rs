@@ -1,7 +1,7 @@
 //! The validator `require-instance`: jobs from a size on must be instances of their own, so that their work does not
 //! load this one.
 
-use formats::jobspec::Jobspec;
+use crate::jobspec::Jobspec;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -9,11 +9,13 @@ use serde_json::Value;
 /// both are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Minimum {
+pub struct Minimum {
     #[serde(default, rename = "minnodes")]
-    pub(super) nodes: u32,
+    /// From this many nodes on.
+    pub nodes: u32,
     #[serde(default, rename = "mincores")]
-    pub(super) cores: u32,
+    /// From this many cores on.
+    pub cores: u32,
 }
 
 /// Cores that stand for a node when only nodes are limited: a job that asks for cores alone would not be seen.
@@ -21,7 +23,7 @@ const CORES_OF_NODE: u32 = 16;
 
 impl Minimum {
     /// What was configured, complete.
-    pub(super) fn complete(self) -> Self {
+    pub fn complete(self) -> Self {
         let cores = match self {
             Minimum {
                 nodes: 1..,
@@ -33,7 +35,7 @@ impl Minimum {
     }
 
     /// Why a job is refused, if it is.
-    pub(super) fn check(self, jobspec: &Value) -> Result<(), String> {
+    pub fn check(self, jobspec: &Value) -> Result<(), String> {
         if is_instance(jobspec) || !self.applies(jobspec) {
             return Ok(());
         }
@@ -76,7 +78,7 @@ fn is_instance(jobspec: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use formats::JobspecBuilder;
+    use crate::JobspecBuilder;
 
     fn job(command: &[&str], nodes: Option<u32>, slots: u32) -> Value {
         let builder = JobspecBuilder::new(command.iter().copied());

@@ -1,10 +1,10 @@
 //! What the policy of the queues adds to a jobspec (RFC 33): defaults, then the constraint of its queue.
 
-use formats::queues::{Defaults, Queues};
+use crate::queues::{Defaults, Queues};
 use serde_json::{Map, Value, json};
 
 /// Whether there is nothing to add to any jobspec.
-pub(super) fn is_empty(queues: &Queues) -> bool {
+pub fn is_empty(queues: &Queues) -> bool {
     queues.named.is_empty() && queues.policy.defaults == Defaults::default()
 }
 
@@ -17,7 +17,7 @@ fn system(jobspec: &mut Value) -> Result<&mut Map<String, Value>, String> {
 
 /// The frobnicator `defaults`: the queue and the duration of a job that says nothing of them. An instance without queues
 /// and defaults leaves it as it is.
-pub(super) fn set_defaults(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
+pub fn set_defaults(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
     if is_empty(queues) {
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) fn set_defaults(queues: &Queues, jobspec: &mut Value) -> Result<(), S
 }
 
 /// The frobnicator `constraints`: a job runs on the resources of its queue.
-pub(super) fn set_constraints(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
+pub fn set_constraints(queues: &Queues, jobspec: &mut Value) -> Result<(), String> {
     if queues.named.is_empty() {
         return Ok(());
     }
