@@ -6,12 +6,32 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wire::{Message, ROLE_ADMIN, RpcError};
 
+use super::job::Job;
 use super::{Done, Manager};
 
 /// Values of `job-info.lookup` come as JSON where they are JSON.
 const JSON_DECODE: u32 = 1;
 
 const PRIVATE: &str = "not permitted: jobs are private here";
+
+/// What is listed of a job.
+pub(super) fn entry(job: &Job) -> Value {
+    let mut entry = json!({
+        "id": job.id,
+        "userid": job.userid,
+        "urgency": job.urgency,
+        "priority": job.priority,
+        "t_submit": job.t_submit,
+        "state": job.state.bit(),
+    });
+    if !job.dependencies.is_empty() {
+        entry["dependencies"] = json!(job.dependencies);
+    }
+    if !job.annotations.is_empty() {
+        entry["annotations"] = Value::Object(job.annotations.clone());
+    }
+    entry
+}
 
 impl Manager {
     pub(super) fn list(&self, msg: &Message) -> Result<Value, RpcError> {
@@ -29,24 +49,11 @@ impl Manager {
         } else {
             max_entries
         };
-        let entry = |job: &&super::Job| {
-            let mut entry = json!({
-                "id": job.id,
-                "userid": job.userid,
-                "urgency": job.urgency,
-                "priority": job.priority,
-                "t_submit": job.t_submit,
-                "state": job.state.bit(),
-            });
-            if !job.dependencies.is_empty() {
-                entry["dependencies"] = json!(job.dependencies);
-            }
-            if !job.annotations.is_empty() {
-                entry["annotations"] = Value::Object(job.annotations.clone());
-            }
-            entry
-        };
-        Ok(json!({ "jobs": jobs.iter().take(limit).map(entry).collect::<Vec<_>>() }))
+        let active = jobs.into_iter().map(entry);
+        // Who has submitted these has still to hear of them.
+        let ended = self.waits.ended_jobs().cloned();
+        let entries: Vec<Value> = active.chain(ended).take(limit).collect();
+        Ok(json!({ "jobs": entries }))
     }
 
     /// `job-manager.getattr`: what an active job is made of; of an inactive one what the store has.

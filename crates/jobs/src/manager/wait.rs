@@ -10,16 +10,24 @@ use serde_json::{Value, json};
 use wire::{Message, RpcError};
 
 use super::job::Job;
+use super::query::entry;
 
 /// Request id that means "any job".
 const ANY: u64 = u64::MAX;
+
+/// A job that has ended.
+struct Ended {
+    result: Value,
+    /// What is listed of it, as long as nobody has waited for it.
+    entry: Value,
+}
 
 /// Waitable jobs and who waits for them.
 #[derive(Default)]
 pub(crate) struct Waits {
     active: HashSet<JobId>,
     /// Ended, not yet waited for.
-    results: BTreeMap<JobId, Value>,
+    ended: BTreeMap<JobId, Ended>,
     by_job: HashMap<JobId, Message>,
     any: Vec<Message>,
 }
@@ -56,7 +64,10 @@ impl Waits {
             .or_else(|| (!self.any.is_empty()).then(|| self.any.remove(0)));
         match waiter {
             Some(request) => handle.respond(&request, &result(job)),
-            None => drop(self.results.insert(job.id, result(job))),
+            None => {
+                let (result, entry) = (result(job), entry(job));
+                self.ended.insert(job.id, Ended { result, entry });
+            }
         }
         // More waiters than jobs: the rest can never be answered.
         while self.any.len() > self.active.len() {
@@ -74,8 +85,8 @@ impl Waits {
         let Request { id } = msg.json()?;
         let id = if id < 0 { ANY } else { id as u64 };
         if id == ANY {
-            if let Some((_, result)) = self.results.pop_first() {
-                return Ok(Some(result));
+            if let Some((_, ended)) = self.ended.pop_first() {
+                return Ok(Some(ended.result));
             }
             if self.active.len() <= self.any.len() {
                 return Err(nothing());
@@ -84,8 +95,8 @@ impl Waits {
             return Ok(None);
         }
         let id = JobId(id);
-        if let Some(result) = self.results.remove(&id) {
-            return Ok(Some(result));
+        if let Some(ended) = self.ended.remove(&id) {
+            return Ok(Some(ended.result));
         }
         if !self.active.contains(&id) || self.by_job.contains_key(&id) {
             let text = format!(
@@ -98,6 +109,11 @@ impl Waits {
         Ok(None)
     }
 
+    /// What is listed of jobs that have ended and were not waited for, in the order of ids.
+    pub(crate) fn ended_jobs(&self) -> impl Iterator<Item = &Value> {
+        self.ended.values().map(|ended| &ended.entry)
+    }
+
     pub(crate) fn disconnect(&mut self, msg: &Message) {
         self.any.retain(|req| !req.is_same_rpc(msg, None));
         self.by_job.retain(|_, req| !req.is_same_rpc(msg, None));
@@ -106,4 +122,33 @@ impl Waits {
 
 fn nothing() -> RpcError {
     RpcError::new(libc::ECHILD, "there are no waitable jobs")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waitable_jobs_are_listed_until_somebody_has_waited_for_them() {
+        let instance = testbed::Instance::new(1);
+        let handle = instance.client(0);
+        let mut waits = Waits::default();
+        let job = |id| Job::new(JobId(id), 0, Arc::new(json!({})));
+        waits.expect(JobId(1));
+        waits.ended(&handle, &job(1));
+        waits.ended(&handle, &job(2));
+        let listed: Vec<&Value> = waits.ended_jobs().map(|entry| &entry["id"]).collect();
+        assert_eq!(listed, [&json!(1)]);
+        let request = json!({ "id": 1 });
+        let payload = wire::json_payload(&request).unwrap();
+        let mut request = Message::request("job-manager.wait", 0, 1, 0, Some(payload));
+        request.set_credentials(wire::Credentials {
+            userid: 0,
+            rolemask: wire::ROLE_OWNER,
+        });
+        assert_eq!(waits.wait(&request).unwrap().unwrap()["id"], 1);
+        assert_eq!(waits.ended_jobs().count(), 0);
+    }
 }
