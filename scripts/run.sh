@@ -15,10 +15,12 @@ done
 PATH=$bin:$PATH
 export PATH
 
+# Debian has several MPIs; its plain mpicc may be another one's.
+mpicc=$(command -v mpicc.mpich || echo mpicc)
 mkdir -p examples/build
 for name in ring allreduce; do
     if [ -z "$(find examples/build -name "$name" -newer "examples/$name.c")" ]; then
-        mpicc -std=c11 -O2 -Wall -Wextra -o "examples/build/$name" "examples/$name.c"
+        "$mpicc" -std=c11 -O2 -Wall -Wextra -o "examples/build/$name" "examples/$name.c"
     fi
 done
 

@@ -5,6 +5,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::Failure;
 
+/// Text from the command line, where shells hand line ends on as backslash and n.
+pub(crate) fn with_line_ends(text: &str) -> String {
+    text.replace("\\n", "\n")
+}
+
 /// A command's name as users type it (`submit`, `module list`) and the words after it.
 #[derive(Debug, Clone)]
 pub(crate) struct Args {

@@ -168,7 +168,7 @@ fn the_processes_of_a_running_job_are_known() {
     let site = Site::new();
     let script = "
         id=$(flux submit -N2 -n2 sh -c 'echo $$ >pid.$FLUX_TASK_RANK; exec sleep inf')
-        flux job hostpids -d ' ' $id | tr ' ' '\\n' | sed 's/.*://' >seen
+        flux job hostpids -d '\\n' $id | sed 's/.*://' >seen
         until test -s pid.0 && test -s pid.1; do :; done
         cat pid.0 pid.1 | cmp - seen && echo the same
         test $(flux job hostpids -r1 $id | sed 's/.*://') = $(cat pid.1) && echo one of them

@@ -8,7 +8,7 @@ use std::io::Read as _;
 use clap::Parser;
 use rand::seq::SliceRandom as _;
 
-use crate::args::Args;
+use crate::args::{Args, with_line_ends};
 use crate::bulk::{self, Bulk, Job};
 use crate::error::{Failure, Outcome};
 use crate::output::outln;
@@ -49,13 +49,6 @@ fn split(text: &str, sep: &str) -> Vec<String> {
         sep => Box::new(text.split(sep).filter(|w| !w.is_empty())),
     };
     words.map(str::to_owned).collect()
-}
-
-/// Backslash escapes a separator may have.
-fn unescape(text: &str) -> String {
-    text.replace("\\n", "\n")
-        .replace("\\t", "\t")
-        .replace("\\0", "\0")
 }
 
 fn read(name: &str) -> Result<String, Failure> {
@@ -121,7 +114,7 @@ fn combine(lists: &[List]) -> Vec<Vec<String>> {
 
 pub(crate) fn run(args: Args) -> Outcome {
     let options: Options = args.parse_or(2)?;
-    let sep = unescape(&options.sep);
+    let sep = with_line_ends(&options.sep);
     let (mut command, mut lists) = parse(&options.command, &sep)?;
     if command.is_empty() {
         command.push("{}".to_owned());

@@ -6,7 +6,7 @@ use clap::Parser;
 use client::Handle;
 use formats::{Hostlist, Idset, JobId};
 
-use crate::args::Args;
+use crate::args::{Args, with_line_ends};
 use crate::environment::block_on;
 use crate::error::{Context, Failure, Outcome};
 use crate::output::outln;
@@ -269,7 +269,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         None
     } else if options.expand {
         let hosts: Vec<String> = list.iter().collect();
-        Some(hosts.join(&options.delimiter.replace("\\n", "\n")))
+        Some(hosts.join(&with_line_ends(&options.delimiter)))
     } else {
         Some(list.to_string())
     };

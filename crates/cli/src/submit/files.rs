@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::args::with_line_ends;
 use crate::error::Failure;
 
 /// What the option asks for.
@@ -40,8 +41,7 @@ fn parse(text: &str) -> Result<Spec<'_>, String> {
 
 /// Name and entry of the file that `option` names.
 pub(super) fn entry(option: &str) -> Result<(String, Value), Failure> {
-    // Shells hand line ends on as backslash and n.
-    let text = option.replace("\\n", "\n");
+    let text = with_line_ends(option);
     let fail = |why: String| Failure::new(format!("--add-file={option}: {why}"));
     let spec = parse(&text).map_err(fail)?;
     let name = spec.name.to_owned();

@@ -84,16 +84,31 @@ impl Guest {
 
     /// Somebody asks for it: it is there, with what there is to say, when this is done.
     pub(super) async fn make(&mut self) -> Result<(), RpcError> {
-        if self.unmade.is_none() {
+        let Some(begun) = self.unmade.clone() else {
             return Ok(());
+        };
+        self.make_with(&begun).await?;
+        self.unmade = None;
+        self.promise.set(false);
+        self.link().await
+    }
+
+    /// Make it with an exec eventlog that begins so: whoever sees the namespace sees that, too. It is put into the job's
+    /// record first, as what was kept would be.
+    async fn make_with(&self, begun: &str) -> Result<(), RpcError> {
+        let mut txn = Txn::new();
+        txn.put(&self.id.key(JobKey::InGuest(EXEC_EVENTLOG)), begun);
+        kvs::client::commit(&self.handle, Some(kvs::PRIMARY), &txn).await?;
+        let key = self.id.key(JobKey::Guest);
+        match kvs::client::get_treeobj(&self.handle, Some(kvs::PRIMARY), &key).await? {
+            TreeObj::DirRef(root) => {
+                kvs::client::namespace_create_at(&self.handle, &self.name, self.userid, root).await
+            }
+            other => {
+                let what = format!("{key} is a {}, not a directory", other.type_name());
+                Err(RpcError::new(libc::EEXIST, what))
+            }
         }
-        match kvs::client::namespace_create(&self.handle, &self.name, self.userid).await {
-            Err(e) if e.errno != libc::EEXIST => return Err(e),
-            _ => self.promise.set(false),
-        }
-        let begun = self.unmade.take().unwrap_or_default();
-        let begun = self.append_text(EXEC_EVENTLOG, &begun);
-        futures::try_join!(self.link(), begun).map(drop)
     }
 
     /// Make it. Should it have been made before, an earlier life of this service had begun to start the job, or even ended
@@ -142,8 +157,9 @@ impl Guest {
             Ok(TreeObj::DirRef(root)) => {
                 kvs::client::namespace_create_at(&self.handle, &self.name, self.userid, root).await
             }
-            Err(e) if e.errno != libc::ENOENT => return Err(e),
-            _ => {
+            Err(e) if e.errno == libc::ENOENT => self.make_with(&encode(&BEGINNING)).await,
+            Err(e) => return Err(e),
+            Ok(_) => {
                 let created = kvs::client::namespace_create(&self.handle, &self.name, self.userid);
                 match created.await {
                     Ok(()) => self.append_text(EXEC_EVENTLOG, &encode(&BEGINNING)).await,

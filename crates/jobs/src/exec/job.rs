@@ -1,5 +1,8 @@
 //! One running job: shells on all its ranks, from start to release.
 
+mod conclude;
+mod force;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,9 +11,9 @@ use client::Node;
 use formats::job::WaitStatus;
 use formats::jobid::JobId;
 use formats::resource_set::ResourceSet;
-use formats::shared_shell::{self, Kill, Of};
-use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT, Target};
-use formats::{Idset, eventlog, fsd, signals};
+use formats::shared_shell;
+use formats::subprocess::{ExecRequest, OUTLIVES_BROKER, OUTLIVES_CLIENT};
+use formats::{Idset, eventlog, fsd};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::unbounded_channel;
@@ -20,7 +23,7 @@ use wire::{Message, RpcError};
 use super::barrier::Barrier;
 use super::bulk::BulkExec;
 use super::config::Config;
-use super::ending::{Ending, Step};
+use super::ending::Ending;
 use super::guest::{Addition, BEGINNING, Guest};
 use super::lost::Places;
 use super::sharing::{self, can_share};
@@ -240,9 +243,6 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-/// Signals that a shell does not take for its own, but passes on.
-const SHELLS_PASS_ON: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGALRM];
-
 /// Options of processes that stay when this service goes, or the broker for as long as it may be away.
 pub(super) fn lasting(patience: Duration) -> Map<String, Value> {
     let mut opts = Map::from_iter([(OUTLIVES_CLIENT.to_owned(), "1".into())]);
@@ -460,60 +460,6 @@ impl Job {
         }
     }
 
-    /// Shells that have exited since this was asked last, and the events that say so.
-    fn exits(&mut self) -> (Vec<u32>, Vec<(&'static str, Value)>) {
-        std::mem::take(&mut self.parting)
-            .into_iter()
-            .map(|(rank, context)| (rank, ("shell-exit", context)))
-            .unzip()
-    }
-
-    /// Append the exits of shells to the exec eventlog.
-    async fn write_exits(&mut self) -> Result<(), RpcError> {
-        let (ranks, events) = self.exits();
-        let appended = self.guest.append(&events).await;
-        self.forget(&ranks);
-        appended
-    }
-
-    /// Finish with this status and release, with all stored that is left to store: by the job manager with the job's events if
-    /// there is no namespace.
-    async fn conclude(mut self, status: i32, orders: &mut Orders) {
-        let (ranks, mut events) = self.exits();
-        events.push(("complete", json!({ "status": status })));
-        events.push(("done", Value::Null));
-        let handed = std::mem::take(&mut self.handed);
-        if let Some(record) = self.guest.record(&handed, &events) {
-            self.report.finished(status);
-            self.report.released_with(&record);
-            if orders.until_recorded().await {
-                self.guest.recorded();
-                self.forget(&ranks);
-            }
-            return;
-        }
-        let stored = self.guest.finish(handed, &events);
-        self.report.finished(status);
-        if let Err(e) = stored.await {
-            self.report
-                .exception("exec", &format!("cannot store the guest namespace: {e}"));
-        }
-        self.forget(&ranks);
-        self.report.released();
-    }
-
-    /// The ends of these shells are stored: they need not be kept by anybody else.
-    fn forget(&self, ranks: &[u32]) {
-        let (handle, id) = (&self.site.handle, self.report.id());
-        for rank in ranks {
-            let rank = Node::Rank(*rank);
-            match self.shares {
-                true => handle.notify(&shared("wait"), rank, &Of { id }),
-                false => handle.notify("rexec.wait", rank, &Target::label(label(id))),
-            }
-        }
-    }
-
     /// Say that the job has started if that is so.
     fn start_if_all_have(&mut self) {
         let all = self.shells.values().all(|shell| *shell != Shell::Starting);
@@ -543,79 +489,6 @@ impl Job {
             self.report.exception(kind, note);
         }
         self.end(self.site.config.ending.term_signal);
-    }
-
-    /// Ask the job to end, and see to it that it does.
-    fn end(&mut self, signum: i32) {
-        self.leader_gone = None;
-        match SHELLS_PASS_ON.contains(&signum) {
-            true => self.signal_all(signum),
-            false => self.signal_tasks(signum),
-        }
-        let timing = &self.site.config.ending;
-        self.ending
-            .get_or_insert_with(|| Ending::begin(timing.clone(), Instant::now()));
-    }
-
-    /// Do what is due with a job that has not ended yet.
-    async fn escalate(&mut self, start: &Start) {
-        let (now, id) = (Instant::now(), shown(start.id));
-        let steps = self.ending.as_mut().map(|ending| ending.steps(now));
-        for step in steps.unwrap_or_default() {
-            match step {
-                Step::KillTasks(signum) => {
-                    self.log(&format!("sending {} to job {id}", signals::name(signum)));
-                    self.signal_tasks(signum);
-                }
-                Step::KillShells(signum) => {
-                    let name = signals::name(signum);
-                    self.log(&format!("sending {name} to job shells of job {id}"));
-                    self.signal_all(signum);
-                }
-                Step::GiveUp => {
-                    let limit = match self.site.config.ending.max_kill_timeout {
-                        Some(_) => "max-kill-timeout",
-                        None => "max kill count",
-                    };
-                    let left = self.left();
-                    self.log(&format!("job {id} exceeded {limit}: draining ranks {left}"));
-                    let reason = format!("unkillable user processes for job {id}");
-                    self.drain(&self.left(), &reason).await;
-                    for rank in self.left().iter() {
-                        self.gone(rank, libc::SIGKILL);
-                    }
-                    self.ending = None;
-                }
-            }
-        }
-    }
-
-    /// Not all shells have come to the first barrier in time.
-    async fn barrier_expired(&mut self, id: JobId) {
-        let missing = self.barrier.expire();
-        let reason = format!("job {} start timeout: possible node hang", shown(id));
-        self.drain(&missing, &reason).await;
-        let note = format!(
-            "start barrier timeout waiting for {}/{} nodes (rank{} {missing})",
-            missing.len(),
-            self.shells.len(),
-            if missing.len() > 1 { "s" } else { "" },
-        );
-        self.fail("exec", &note);
-    }
-
-    /// The leader has ended, and others have not for too long.
-    async fn left_alone(&mut self) {
-        self.leader_gone = None;
-        let left = self.left();
-        let timeout = self.site.config.shell_exit_timeout.unwrap_or_default();
-        let note = format!(
-            "job shells still active on {} (rank{} {left}) {} after leader shell exit",
-            self.places.hosts(&left),
-            if left.len() > 1 { "s" } else { "" },
-            fsd::format(timeout.as_secs_f64()),
-        );
-        self.fail("exec", &note);
     }
 
     /// How it is, by upstream's names.
@@ -660,39 +533,6 @@ impl Job {
         if let Err(e) = drained.await {
             let text = format!("ranks {ranks} cannot be drained: {reason}: {e}");
             self.site.handle.say("job-exec", 3, &text);
-        }
-    }
-
-    /// Have the shells send a signal to their tasks.
-    fn signal_tasks(&self, signum: i32) {
-        let topic = format!("shell-{}.kill", self.report.id().dec());
-        let handle = self.site.handle.clone();
-        tokio::spawn(async move {
-            // Should it be lost, it is done again.
-            let _ = handle.publish(&topic, &json!({ "signum": signum })).await;
-        });
-    }
-
-    fn signal_all(&mut self, signum: i32) {
-        self.signal = Some(signum);
-        for (rank, shell) in &self.shells {
-            if let Shell::Running(keeper) = shell {
-                self.signal(*rank, *keeper, signum);
-            }
-        }
-    }
-
-    fn signal(&self, rank: u32, keeper: Keeper, signum: i32) {
-        let (handle, rank) = (&self.site.handle, Node::Rank(rank));
-        match keeper {
-            Keeper::Rexec(pid) => {
-                let request = json!({ "pid": pid, "signum": signum });
-                handle.notify("rexec.kill", rank, &request);
-            }
-            Keeper::Shared => {
-                let id = self.report.id();
-                handle.notify(&shared("kill"), rank, &Kill { id, signum });
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ use formats::proctable::{self, Process};
 use formats::{Event, Idset, JobId, fsd};
 use serde_json::{Value, json};
 
+use crate::args::with_line_ends;
 use crate::attach;
 use crate::error::{Context, Failure, Outcome};
 use crate::output::outln;
@@ -87,7 +88,12 @@ impl Hostpids {
         processes.retain(|p| wanted.as_ref().is_none_or(|ranks| ranks.contains(p.task)));
         processes.sort_unstable_by_key(|p| p.task);
         let shown = processes.iter().map(|p| format!("{}:{}", p.host, p.pid));
-        outln!("{}", shown.collect::<Vec<_>>().join(&self.delimiter));
+        outln!(
+            "{}",
+            shown
+                .collect::<Vec<_>>()
+                .join(&with_line_ends(&self.delimiter))
+        );
         Ok(0)
     }
 }
